@@ -1,0 +1,58 @@
+//! Where requests can go, and what this proxy knows of its own workload.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weft_proto::spiffe::SpiffeId;
+
+use super::{Protocol, ServiceName, ServicePort};
+
+/// The endpoints behind one port of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    pub name: ServicePort,
+    pub protocol: Option<Protocol>,
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// One place that serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Stable over pushes.
+    pub id: Arc<str>,
+    /// Address and port of the application.
+    pub address: SocketAddr,
+    /// Relative share of the traffic; 1 is usual, 0 takes none.
+    pub weight: u32,
+    /// Empty when unknown.
+    pub zone: Arc<str>,
+    /// Empty for an endpoint that no sidecar announced.
+    pub workload: Arc<str>,
+    pub namespace: Arc<str>,
+    /// Absent: reached in plaintext.
+    pub sidecar: Option<Sidecar>,
+}
+
+/// The sidecar of an endpoint; traffic to it is mTLS and nothing else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sidecar {
+    pub spiffe_id: SpiffeId,
+    /// The instance expected there. Another one that took over the address refuses.
+    pub instance: Arc<str>,
+    /// Where the sidecar takes mTLS.
+    pub address: SocketAddr,
+}
+
+/// What this proxy has to know of its own workload.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inbound {
+    pub ports: Vec<InboundPort>,
+}
+
+/// An application port that services point at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboundPort {
+    pub port: u16,
+    pub protocol: Option<Protocol>,
+    pub services: Vec<ServiceName>,
+}

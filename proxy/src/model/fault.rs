@@ -1,0 +1,78 @@
+//! Why the mesh, and not an application, answered or closed.
+
+/// One reason for each answer that a proxy makes itself. The status code it becomes is
+/// `http::respond`'s to say; the word is the same in `weft-fault`, access log, span and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Routes are attached, and none matches.
+    NoRoute,
+    /// Every backend of the matching rule is invalid or missing, or their weights sum to 0.
+    BackendInvalid,
+    /// No such service, and nothing else to pass the request to.
+    UnknownDestination,
+    /// The service has no endpoint, or none that is healthy.
+    NoEndpoint,
+    /// No connection to the endpoint (nor to those tried after it).
+    ConnectFailed,
+    /// The endpoint's certificate isn't that of whom discovery said.
+    PeerIdentity,
+    /// Another instance took over the address.
+    WrongInstance,
+    /// The application behind the far sidecar takes no connection.
+    ApplicationUnreachable,
+    /// The upstream connection broke after the request was handed over.
+    UpstreamReset,
+    /// What the upstream sent is not HTTP.
+    UpstreamProtocol,
+    /// The route's time for the whole request is over.
+    RequestTimeout,
+    /// No response head within the limit.
+    ResponseTimeout,
+    /// The client sent no whole head within the limit.
+    HeaderTimeout,
+    NotAuthorized,
+    RateLimited,
+    /// A limit of this proxy is reached.
+    Overload,
+    /// RFC 9112 or 9113 forbids it, or it could be read in two ways.
+    MalformedRequest,
+    HeadersTooLarge,
+    /// The proxy would have called itself.
+    Loop,
+    /// The control plane could not be asked, and nothing is known of the destination.
+    DiscoveryUnavailable,
+    /// This proxy is shutting down.
+    Draining,
+    /// A bug: the task that served the request panicked.
+    Internal,
+}
+
+impl Fault {
+    /// The word for it, snake case.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Fault::NoRoute => "no_route",
+            Fault::BackendInvalid => "backend_invalid",
+            Fault::UnknownDestination => "unknown_destination",
+            Fault::NoEndpoint => "no_endpoint",
+            Fault::ConnectFailed => "connect_failed",
+            Fault::PeerIdentity => "peer_identity",
+            Fault::WrongInstance => "wrong_instance",
+            Fault::ApplicationUnreachable => "application_unreachable",
+            Fault::UpstreamReset => "upstream_reset",
+            Fault::UpstreamProtocol => "upstream_protocol",
+            Fault::RequestTimeout => "request_timeout",
+            Fault::ResponseTimeout => "response_timeout",
+            Fault::HeaderTimeout => "header_timeout",
+            Fault::NotAuthorized => "not_authorized",
+            Fault::RateLimited => "rate_limited",
+            Fault::Overload => "overload",
+            Fault::MalformedRequest => "malformed_request",
+            Fault::HeadersTooLarge => "headers_too_large",
+            Fault::Loop => "loop",
+            Fault::DiscoveryUnavailable => "discovery_unavailable",
+            Fault::Draining => "draining",
+            Fault::Internal => "internal",
+        }
+    }
+}

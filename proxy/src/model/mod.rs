@@ -1,0 +1,20 @@
+//! Plain data that every room may know. No I/O, no clock, no protobuf: what comes over the wire is
+//! turned into these types at the edge (`discovery::decode`) and is valid from then on.
+
+mod cluster;
+mod configuration;
+mod fault;
+mod head;
+mod name;
+mod protocol;
+mod route;
+mod service;
+
+pub use cluster::{Cluster, Endpoint, Inbound, InboundPort, Sidecar};
+pub use configuration::{Configuration, Entry, Known};
+pub use fault::Fault;
+pub use head::{RequestHead, ResponseHead};
+pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
+pub use protocol::Protocol;
+pub use route::{HeaderMatch, PathMatch, Route, RouteMatch, Rule, TextMatch, WeightedCluster};
+pub use service::{Address, Port, Service};
