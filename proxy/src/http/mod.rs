@@ -14,12 +14,12 @@ mod websocket;
 
 pub use body::{Body, BodyError, Piece, RequestBody};
 pub use exchange::{Failure, Outcome, exchange};
-pub use respond::respond;
+pub use respond::{respond, status_of};
 pub use server1::{Ended, serve_http1};
 pub use server2::serve_http2;
 pub use sink::{Responder, Sink};
 pub use upgrade::exchange_upgrade;
-pub use upstream::{Http1Upstream, Http2Upstream, Upstream};
+pub use upstream::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
 
 use std::time::Duration;
 

@@ -40,7 +40,7 @@ pub struct Http2Upstream {
 }
 
 /// Why there is no answer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Unanswered {
     pub fault: Fault,
     /// The application provably never saw the request.
@@ -52,11 +52,12 @@ pub struct Unanswered {
 
 impl Unanswered {
     fn new(fault: Fault, unprocessed: bool) -> Self {
-        Self {
-            fault,
-            unprocessed,
-            stale: false,
-        }
+        Self { fault, unprocessed, stale: false }
+    }
+
+    /// Nothing reached the application, so another endpoint may be asked.
+    pub fn unprocessed(fault: Fault) -> Self {
+        Self::new(fault, true)
     }
 }
 
