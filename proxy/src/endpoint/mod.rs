@@ -68,7 +68,8 @@ pub struct Endpoints<C> {
 /// An upstream for a request, with its share of a pooled connection, if it has one.
 pub struct Opened {
     pub upstream: Upstream,
-    share: Option<Share>,
+    /// Counts as a stream of the connection until dropped.
+    _share: Option<Share>,
 }
 
 impl<C: Credentials + 'static> Endpoints<C> {
@@ -84,7 +85,7 @@ impl<C: Credentials + 'static> Endpoints<C> {
                 let peer = http2::Peer::Sidecar { address: sidecar.address, spiffe_id: sidecar.spiffe_id.clone() };
                 let share = self.http2.share(&peer).await?;
                 let upstream = Upstream::Http2(Http2Upstream { send: share.sender(), hop: Some(hop) });
-                Ok(Opened { upstream, share: Some(share) })
+                Ok(Opened { upstream, _share: Some(share) })
             }
         }
     }
@@ -94,10 +95,10 @@ impl<C: Credentials + 'static> Endpoints<C> {
         if protocol == Protocol::Http2 {
             let share = self.http2.share(&http2::Peer::Plain(address)).await?;
             let upstream = Upstream::Http2(Http2Upstream { send: share.sender(), hop: None });
-            return Ok(Opened { upstream, share: Some(share) });
+            return Ok(Opened { upstream, _share: Some(share) });
         }
         let connection = self.http1.take(address).await?;
-        Ok(Opened { upstream: Upstream::Http1(Box::new(connection)), share: None })
+        Ok(Opened { upstream: Upstream::Http1(Box::new(connection)), _share: None })
     }
 
     /// Takes an HTTP/1 connection back that can serve another request.
@@ -133,8 +134,11 @@ impl<C: Credentials + 'static> Endpoints<C> {
 }
 
 impl Opened {
-    /// Whether the stream belongs to a connection that several share.
-    pub fn is_shared(&self) -> bool {
-        self.share.is_some()
+    /// Whether it was used before, so that its server may just be closing it.
+    pub fn is_reused(&self) -> bool {
+        match &self.upstream {
+            Upstream::Http1(connection) => connection.reused,
+            Upstream::Http2(_) => true,
+        }
     }
 }

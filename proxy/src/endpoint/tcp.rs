@@ -23,12 +23,12 @@ impl TcpUpstream {
         TcpUpstream::Plain { reader, writer }
     }
 
-    /// Both directions, and what was read of the first one already.
-    pub fn halves(&mut self) -> (Receiver<'_>, Sender<'_>, Option<Bytes>) {
+    /// Both directions.
+    pub fn halves(&mut self) -> (Receiver<'_>, Sender<'_>) {
         match self {
-            TcpUpstream::Plain { reader, writer } => (Receiver::Tcp(reader), Sender::Tcp(writer), None),
+            TcpUpstream::Plain { reader, writer } => (Receiver::Tcp(reader), Sender::Tcp(writer)),
             TcpUpstream::Stream { early, receive, send, .. } => {
-                (Receiver::Http2(receive), Sender::Http2(send), early.take())
+                (Receiver::Http2(receive, early.take()), Sender::Http2(send))
             }
         }
     }

@@ -76,7 +76,7 @@ pub async fn serve_http1<S: Serve>(
             limits,
         )
         .await;
-        if writer.flush().await.is_err() {
+        if writer.within_message || writer.flush().await.is_err() {
             return Ended::Closed;
         }
         if !whole || !keep_alive {
@@ -99,7 +99,6 @@ async fn serve_one<S: Serve>(
     let ReceivedRequest {
         head,
         body,
-        absolute_form,
         ..
     } = received;
     let upgrade = head.upgrade.is_some();
@@ -119,7 +118,6 @@ async fn serve_one<S: Serve>(
         head,
         body,
         responder,
-        absolute_form,
     }))
     .await;
     decoder.is_done() && !upgrade
