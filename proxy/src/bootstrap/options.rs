@@ -20,7 +20,12 @@ pub struct Options {
     pub trust_bundle: PathBuf,
 
     /// Trust domain, where the root certificate doesn't name it
-    #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME", default_value = "weft.local")]
+    #[arg(
+        long,
+        env = "WEFT_TRUST_DOMAIN",
+        value_name = "NAME",
+        default_value = "weft.local"
+    )]
     pub trust_domain: String,
 
     /// File with the join token; read anew at each try
@@ -36,11 +41,21 @@ pub struct Options {
     pub workload: Option<String>,
 
     /// Namespace of this workload
-    #[arg(long, env = "WEFT_NAMESPACE", value_name = "NAME", default_value = "default")]
+    #[arg(
+        long,
+        env = "WEFT_NAMESPACE",
+        value_name = "NAME",
+        default_value = "default"
+    )]
     pub namespace: String,
 
     /// Service account of this workload
-    #[arg(long, env = "WEFT_SERVICE_ACCOUNT", value_name = "NAME", default_value = "default")]
+    #[arg(
+        long,
+        env = "WEFT_SERVICE_ACCOUNT",
+        value_name = "NAME",
+        default_value = "default"
+    )]
     pub service_account: String,
 
     /// Labels that Services select by, a=b,c=d
@@ -60,7 +75,13 @@ pub struct Options {
     pub ports: Vec<(String, u16)>,
 
     /// Zone of this workload [default: none]
-    #[arg(long, env = "WEFT_ZONE", value_name = "NAME", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "WEFT_ZONE",
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub zone: String,
 
     /// Directory that keeps identity and last good configuration over a restart [default: none]
@@ -88,11 +109,21 @@ pub struct Options {
     pub inbound_listen: Vec<SocketAddr>,
 
     /// Address of /ready, /live, /metrics and /config
-    #[arg(long, env = "WEFT_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:4191")]
+    #[arg(
+        long,
+        env = "WEFT_ADMIN_LISTEN",
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:4191"
+    )]
     pub admin_listen: SocketAddr,
 
     /// Addresses that answer DNS, e.g. 127.0.0.1:4153 [default: none]
-    #[arg(long, env = "WEFT_DNS_LISTEN", value_name = "IP:PORT", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "WEFT_DNS_LISTEN",
+        value_name = "IP:PORT",
+        value_delimiter = ','
+    )]
     pub dns_listen: Vec<SocketAddr>,
 
     /// Log level, or a filter such as info,weft_proxy::discovery=debug
@@ -116,7 +147,12 @@ pub struct Options {
     pub inbound_plaintext: InboundPlaintext,
 
     /// Connections held at once; more wait in the kernel's queue
-    #[arg(long, env = "WEFT_CONNECTIONS_MAX", value_name = "N", default_value = "65536")]
+    #[arg(
+        long,
+        env = "WEFT_CONNECTIONS_MAX",
+        value_name = "N",
+        default_value = "65536"
+    )]
     pub connections_max: usize,
 
     /// Size of a request's or response's head; a larger one is refused with 431 or 502

@@ -15,7 +15,9 @@ pub(super) fn parse_named_port(text: &str) -> Result<(String, u16), String> {
     let (name, port) = parse_pair(text).map_err(|_| "expected NAME=PORT".to_owned())?;
     match port.parse() {
         Ok(port) if port != 0 => Ok((name, port)),
-        _ => Err(format!("`{port}` is no port; expected NAME=PORT, 1 to 65535")),
+        _ => Err(format!(
+            "`{port}` is no port; expected NAME=PORT, 1 to 65535"
+        )),
     }
 }
 

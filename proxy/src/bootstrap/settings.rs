@@ -67,7 +67,10 @@ pub struct Problem {
 }
 
 fn problem(setting: &'static str, reason: impl Into<String>) -> Problem {
-    Problem { setting, reason: reason.into() }
+    Problem {
+        setting,
+        reason: reason.into(),
+    }
 }
 
 impl Options {
@@ -110,7 +113,11 @@ impl Options {
             check_text("--ports (WEFT_PORTS)", name)?;
         }
         check_text("--zone (WEFT_ZONE)", &self.zone)?;
-        check_range("--connections-max (WEFT_CONNECTIONS_MAX)", self.connections_max, 1..=1 << 20)?;
+        check_range(
+            "--connections-max (WEFT_CONNECTIONS_MAX)",
+            self.connections_max,
+            1..=1 << 20,
+        )?;
         check_range(
             "--header-bytes-max (WEFT_HEADER_BYTES_MAX)",
             self.header_bytes_max,
@@ -149,7 +156,9 @@ impl Options {
 }
 
 fn check_control_plane(text: &str) -> Result<(), Problem> {
-    let valid = text.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0)
+    let valid = text
+        .parse::<SocketAddr>()
+        .is_ok_and(|address| address.port() != 0)
         || text.rsplit_once(':').is_some_and(|(host, port)| {
             let host_byte = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
             !host.is_empty()
@@ -160,7 +169,8 @@ fn check_control_plane(text: &str) -> Result<(), Problem> {
     if valid {
         Ok(())
     } else {
-        let reason = format!("`{text}` is not HOST:PORT, such as weft.example:4180 or [fd00::1]:4180");
+        let reason =
+            format!("`{text}` is not HOST:PORT, such as weft.example:4180 or [fd00::1]:4180");
         Err(problem("--control-plane (WEFT_CONTROL_PLANE)", reason))
     }
 }
@@ -184,8 +194,9 @@ fn workload(given: Option<String>) -> Result<String, Problem> {
 /// Names travel in headers and metric labels, so they are printable ASCII.
 fn check_text(setting: &'static str, text: &str) -> Result<(), Problem> {
     if text.len() > TEXT_BYTES_MAX || !text.bytes().all(|b| b.is_ascii_graphic()) {
-        let reason =
-            format!("{text:?} must have at most {TEXT_BYTES_MAX} printable ASCII characters, no space");
+        let reason = format!(
+            "{text:?} must have at most {TEXT_BYTES_MAX} printable ASCII characters, no space"
+        );
         return Err(problem(setting, reason));
     }
     Ok(())
@@ -199,7 +210,11 @@ fn check_range(
     if range.contains(&value) {
         return Ok(());
     }
-    let reason = format!("{value} is not between {} and {}", range.start(), range.end());
+    let reason = format!(
+        "{value} is not between {} and {}",
+        range.start(),
+        range.end()
+    );
     Err(problem(setting, reason))
 }
 
@@ -236,7 +251,13 @@ mod tests {
     }
 
     fn validate(more: &[&str]) -> Result<Settings, String> {
-        let mut line = vec!["run", "--control-plane", "127.0.0.1:4180", "--trust-bundle", "ca.pem"];
+        let mut line = vec![
+            "run",
+            "--control-plane",
+            "127.0.0.1:4180",
+            "--trust-bundle",
+            "ca.pem",
+        ];
         line.extend(more);
         let line = Line::try_parse_from(line).map_err(|error| error.to_string())?;
         line.options.validate().map_err(|error| error.to_string())
@@ -255,7 +276,12 @@ mod tests {
 
     #[test]
     fn lists_and_maps() {
-        let more = ["--labels", "app=orders,version=v1", "--ports", "http=9001,grpc=9002"];
+        let more = [
+            "--labels",
+            "app=orders,version=v1",
+            "--ports",
+            "http=9001,grpc=9002",
+        ];
         let settings = validate(&more).unwrap();
         assert_eq!(settings.labels["version"], "v1");
         assert_eq!(settings.ports["grpc"], 9002);
@@ -268,7 +294,10 @@ mod tests {
             assert!(error.contains(expect), "{more:?}: {error}");
         };
         check(&["--namespace", "a b"], "SPIFFE ID");
-        check(&["--address", "::"], "no address that another sidecar can reach");
+        check(
+            &["--address", "::"],
+            "no address that another sidecar can reach",
+        );
         check(&["--inbound-listen", "[::]:0"], "--inbound-port");
         check(&["--inbound-port", "0"], "--inbound-port");
         check(&["--labels", "a=1,a=2"], "given twice");
