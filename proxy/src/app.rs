@@ -40,8 +40,15 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Why the proxy could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot listen on {address} ({what}): {source}; is another proxy running, or is WEFT_{variable} wrong?")]
-    Listen { address: SocketAddr, what: &'static str, variable: &'static str, source: io::Error },
+    #[error(
+        "cannot listen on {address} ({what}): {source}; is another proxy running, or is WEFT_{variable} wrong?"
+    )]
+    Listen {
+        address: SocketAddr,
+        what: &'static str,
+        variable: &'static str,
+        source: io::Error,
+    },
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
     #[error("{0}")]
@@ -71,7 +78,9 @@ struct Sockets {
 
 /// Runs the sidecar until it is told to stop and has drained.
 pub fn run(settings: Settings) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(LocalSet::new().run_until(start(settings)))
 }
 
@@ -97,17 +106,21 @@ async fn start(settings: Settings) -> Result<(), Error> {
         drain: draining,
     };
 
-    let sockets: Vec<Sockets> = (0..settings.workers).map(|_| open_sockets(&settings)).collect::<Result<_, _>>()?;
+    let sockets: Vec<Sockets> = (0..settings.workers)
+        .map(|_| open_sockets(&settings))
+        .collect::<Result<_, _>>()?;
     let stop_requested = Arc::new(Notify::new());
     let leaving = Arc::new(AtomicBool::new(false));
     start_control(&shared, exporter, stop_requested.clone(), leaving.clone()).await?;
     let (ended, mut worker_ended) = watch::channel(false);
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, ended) = (shared.clone(), ended.clone());
-        thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            work(shared, sockets);
-            ended.send_replace(true);
-        })?;
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                work(shared, sockets);
+                ended.send_replace(true);
+            })?;
     }
     info!(
         workload = %settings.workload,
@@ -170,8 +183,20 @@ async fn start_control(
     stop: Arc<Notify>,
     leaving: Arc<AtomicBool>,
 ) -> Result<(), Error> {
-    let Shared { settings, identity, discovery, .. } = shared;
-    let listen = |address, what, variable| move |source| Error::Listen { address, what, variable, source };
+    let Shared {
+        settings,
+        identity,
+        discovery,
+        ..
+    } = shared;
+    let listen = |address, what, variable| {
+        move |source| Error::Listen {
+            address,
+            what,
+            variable,
+            source,
+        }
+    };
     tokio::task::spawn_local(exporter.run());
     tokio::task::spawn_local(crate::identity::run(identity.clone(), settings.clone()));
     tokio::task::spawn_local(discovery::run(
@@ -181,12 +206,17 @@ async fn start_control(
         settings.clone(),
     ));
     let address = settings.admin_listen;
-    let socket = ControlListener::bind(address).await.map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
+    let socket =
+        ControlListener::bind(address)
+            .await
+            .map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
     tokio::task::spawn_local(admin::serve(socket, hooks(shared, stop, leaving)));
     if !settings.dns_listen.is_empty() {
         let addresses = settings.dns_listen.clone();
         let first = addresses[0];
-        let lookup = DnsLookup { discovery: discovery.clone() };
+        let lookup = DnsLookup {
+            discovery: discovery.clone(),
+        };
         let served = dns::serve(addresses, settings.namespace.clone(), lookup).await;
         served.map_err(listen(first, "DNS", "DNS_LISTEN"))?;
     }

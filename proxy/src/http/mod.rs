@@ -75,5 +75,8 @@ pub async fn draining(drain: &mut Drain) {
 
 /// Whether a request may be sent twice although it may have been processed (RFC 9110 9.2.2).
 pub fn is_idempotent(method: &::http::Method) -> bool {
-    matches!(method.as_str(), "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
+    matches!(
+        method.as_str(),
+        "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE"
+    )
 }

@@ -96,11 +96,7 @@ async fn serve_one<S: Serve>(
     service: &S,
     limits: &ServerLimits,
 ) -> bool {
-    let ReceivedRequest {
-        head,
-        body,
-        ..
-    } = received;
+    let ReceivedRequest { head, body, .. } = received;
     let upgrade = head.upgrade.is_some();
     let mut decoder = BodyDecoder::new(body);
     let responder = Responder::Http1 {

@@ -41,7 +41,11 @@ struct Call<'c> {
 
 impl HopRequests {
     pub(super) fn new(inbound: Rc<Inbound>, peer: SpiffeId, client: SocketAddr) -> Self {
-        Self { inbound, peer, client }
+        Self {
+            inbound,
+            peer,
+            client,
+        }
     }
 
     /// What must hold before the application sees anything of a stream.
@@ -57,7 +61,12 @@ impl Serve for HopRequests {
     async fn serve(&self, mut request: Request<'_>) {
         let hop = match Hop::take(&mut request.head.headers) {
             Ok(hop) => hop,
-            Err(_) => return self.inbound.answer(request.responder, Fault::MalformedRequest, false, false).await,
+            Err(_) => {
+                return self
+                    .inbound
+                    .answer(request.responder, Fault::MalformedRequest, false, false)
+                    .await;
+            }
         };
         let checked = self.check(&hop);
         if request.head.method == Method::CONNECT {
@@ -99,7 +108,9 @@ impl Serve for PlainRequests {
             client: self.client,
             on_hop: false,
         };
-        self.inbound.serve_request(request, call, self.application.port()).await;
+        self.inbound
+            .serve_request(request, call, self.application.port())
+            .await;
     }
 
     fn refused(&self, fault: Fault) {
@@ -109,13 +120,21 @@ impl Serve for PlainRequests {
 
 impl Inbound {
     async fn serve_request(&self, request: Request<'_>, call: Call<'_>, port: u16) {
-        let Request { mut head, mut body, responder, .. } = request;
+        let Request {
+            mut head,
+            mut body,
+            responder,
+            ..
+        } = request;
         let context = self.telemetry.begin(&head.headers);
         context.inject(&mut head.headers);
         let (start, began) = (SystemTime::now(), Instant::now());
         let mut responder = Some(responder);
         let ended = match call.application {
-            Ok(address) => self.forward(&mut head, &mut body, &mut responder, address, &call).await,
+            Ok(address) => {
+                self.forward(&mut head, &mut body, &mut responder, address, &call)
+                    .await
+            }
             Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
         };
         let ended = match ended {
@@ -123,7 +142,8 @@ impl Inbound {
             Err(Failure::Unanswered(failed)) => {
                 if let Some(responder) = responder {
                     let unprocessed = failed.unprocessed && call.on_hop;
-                    self.answer(responder, failed.fault, head.is_grpc(), unprocessed).await;
+                    self.answer(responder, failed.fault, head.is_grpc(), unprocessed)
+                        .await;
                 }
                 Err(failed.fault)
             }
@@ -134,7 +154,14 @@ impl Inbound {
                 Err(Fault::ClientGone)
             }
         };
-        self.record(&head, &call, ended.as_ref().map_err(|fault| *fault), (context, start, began), port, body.received);
+        self.record(
+            &head,
+            &call,
+            ended.as_ref().map_err(|fault| *fault),
+            (context, start, began),
+            port,
+            body.received,
+        );
     }
 
     /// To the application. Only a pooled connection that closed before it answered is tried a second
@@ -151,7 +178,9 @@ impl Inbound {
             let opened = self.endpoints.open_plain(address, call.protocol).await;
             let mut opened = opened.map_err(|_| self.unreachable(address))?;
             let ended = if head.upgrade.is_some() {
-                let upgraded = exchange_upgrade(head, body, responder, &mut opened.upstream, call.on_hop).await;
+                let upgraded =
+                    exchange_upgrade(head, body, responder, &mut opened.upstream, call.on_hop)
+                        .await;
                 upgraded.map(|(outcome, _)| outcome)
             } else {
                 exchange(head, body, responder, &mut opened.upstream).await
@@ -164,7 +193,8 @@ impl Inbound {
                     return Ok(outcome);
                 }
                 Err(Failure::Unanswered(failed)) => {
-                    let repeatable = failed.unprocessed || (failed.stale && is_idempotent(&head.method));
+                    let repeatable =
+                        failed.unprocessed || (failed.stale && is_idempotent(&head.method));
                     if !repeatable || !opened.is_reused() || responder.is_none() || !body.rewind() {
                         return Err(Failure::Unanswered(failed));
                     }
@@ -180,7 +210,13 @@ impl Inbound {
         Failure::Unanswered(Unanswered::unprocessed(Fault::ApplicationUnreachable))
     }
 
-    pub(super) async fn answer(&self, responder: Responder<'_>, fault: Fault, grpc: bool, unprocessed: bool) {
+    pub(super) async fn answer(
+        &self,
+        responder: Responder<'_>,
+        fault: Fault,
+        grpc: bool,
+        unprocessed: bool,
+    ) {
         // A client that is gone can't be told.
         let _ = respond(responder, fault, grpc, unprocessed).await;
     }
@@ -195,7 +231,12 @@ impl Inbound {
         request_bytes: u64,
     ) {
         let (status, grpc_status, fault, response_bytes) = match ended {
-            Ok(outcome) => (outcome.status, outcome.grpc_status, outcome.fault, outcome.response_bytes),
+            Ok(outcome) => (
+                outcome.status,
+                outcome.grpc_status,
+                outcome.fault,
+                outcome.response_bytes,
+            ),
             Err(fault) => {
                 let (status, grpc_status) = status_of(fault, head.is_grpc());
                 (status, grpc_status, Some(fault), 0)

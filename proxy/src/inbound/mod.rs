@@ -80,21 +80,59 @@ struct Client {
 
 impl Inbound {
     pub fn new(parts: Parts) -> Self {
-        let Parts { own, instance, address, policy, discovery, ports, identity, telemetry, limits, drain } = parts;
+        let Parts {
+            own,
+            instance,
+            address,
+            policy,
+            discovery,
+            ports,
+            identity,
+            telemetry,
+            limits,
+            drain,
+        } = parts;
         let endpoints = Endpoints::new(identity.clone(), endpoint::Limits::default());
-        Self { own, instance, address, policy, discovery, ports, identity, telemetry, endpoints, limits, drain }
+        Self {
+            own,
+            instance,
+            address,
+            policy,
+            discovery,
+            ports,
+            identity,
+            telemetry,
+            endpoints,
+            limits,
+            drain,
+        }
     }
 
     /// Serves one connection to its end.
     pub async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let Accepted { stream, peer, original_destination, permit } = accepted;
+        let Accepted {
+            stream,
+            peer,
+            original_destination,
+            permit,
+        } = accepted;
         let open = self.telemetry.connection_opened(Direction::Inbound);
         let (reader, writer) = split(stream, BytesMut::new());
-        let mut client = Client { reader, writer, address: peer };
+        let mut client = Client {
+            reader,
+            writer,
+            address: peer,
+        };
         match original_destination {
             Some(destination) => self.serve_intercepted(client, destination).await,
-            None if offers_hop(&mut client.reader).await == Some(true) => self.serve_hop(client).await,
-            None => self.refuse(client, Fault::Loop, "neither redirected here nor another sidecar"),
+            None if offers_hop(&mut client.reader).await == Some(true) => {
+                self.serve_hop(client).await
+            }
+            None => self.refuse(
+                client,
+                Fault::Loop,
+                "neither redirected here nor another sidecar",
+            ),
         }
         drop((open, permit));
     }
@@ -105,18 +143,28 @@ impl Inbound {
         let Some(config) = self.identity.server_config() else {
             return self.refuse(client, Fault::PeerIdentity, "no identity yet");
         };
-        let Some((stream, peeked)) = client.reader.reunite(client.writer) else { return };
+        let Some((stream, peeked)) = client.reader.reunite(client.writer) else {
+            return;
+        };
         let handshake = TlsAcceptor::from(config).accept(Rewound::new(stream, peeked));
         let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 warn!(%address, %error, "the TLS handshake of another sidecar failed");
-                return self.telemetry.refused(Direction::Inbound, Fault::PeerIdentity);
+                return self
+                    .telemetry
+                    .refused(Direction::Inbound, Fault::PeerIdentity);
             }
-            Err(_) => return self.telemetry.refused(Direction::Inbound, Fault::PeerIdentity),
+            Err(_) => {
+                return self
+                    .telemetry
+                    .refused(Direction::Inbound, Fault::PeerIdentity);
+            }
         };
         let Some((peer, until)) = self.authenticated(&stream) else {
-            return self.telemetry.refused(Direction::Inbound, Fault::PeerIdentity);
+            return self
+                .telemetry
+                .refused(Direction::Inbound, Fault::PeerIdentity);
         };
         let requests = Rc::new(HopRequests::new(self.clone(), peer, address));
         serve_http2(stream, requests, &self.limits, self.drain.clone(), until).await;
@@ -127,8 +175,13 @@ impl Inbound {
         let leaf: &CertificateDer<'_> = stream.get_ref().1.peer_certificates()?.first()?;
         let peer = svid::spiffe_id(leaf).ok()?;
         let theirs = svid::not_after(leaf).ok()?;
-        let end = self.identity.not_after().map_or(theirs, |ours| ours.min(theirs));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let end = self
+            .identity
+            .not_after()
+            .map_or(theirs, |ours| ours.min(theirs));
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let left = Duration::from_secs(u64::try_from(end).unwrap_or_default()).saturating_sub(now);
         Some((peer, Instant::now() + left))
     }
@@ -146,7 +199,11 @@ impl Inbound {
     fn configured(&self, port: u16) -> Option<Protocol> {
         let configuration = self.discovery.current();
         let inbound = configuration.inbound.as_ref()?;
-        inbound.ports.iter().find(|known| known.port == port)?.protocol
+        inbound
+            .ports
+            .iter()
+            .find(|known| known.port == port)?
+            .protocol
     }
 
     fn refuse(&self, mut client: Client, fault: Fault, why: &'static str) {
@@ -163,9 +220,16 @@ impl Inbound {
     /// Our workload, for telemetry.
     fn party(&self, port: u16) -> Party {
         let configuration = self.discovery.current();
-        let known = configuration.inbound.as_ref().and_then(|inbound| inbound.ports.iter().find(|p| p.port == port));
+        let known = configuration
+            .inbound
+            .as_ref()
+            .and_then(|inbound| inbound.ports.iter().find(|p| p.port == port));
         let service = known.and_then(|port| port.services.first()).cloned();
-        Party { namespace: self.own.namespace.clone(), workload: self.own.workload.clone(), service }
+        Party {
+            namespace: self.own.namespace.clone(),
+            workload: self.own.workload.clone(),
+            service,
+        }
     }
 }
 
@@ -187,5 +251,9 @@ async fn offers_hop(reader: &mut Reader) -> Option<bool> {
 /// The calling workload, as far as it is proven.
 fn caller(peer: Option<&SpiffeId>, workload: &str) -> Party {
     let namespace = peer.map(SpiffeId::namespace).unwrap_or_default();
-    Party { namespace: namespace.into(), workload: workload.into(), service: None }
+    Party {
+        namespace: namespace.into(),
+        workload: workload.into(),
+        service: None,
+    }
 }

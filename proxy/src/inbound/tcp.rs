@@ -30,7 +30,12 @@ struct Trail<'t> {
 
 impl HopRequests {
     /// A stream that stands for a TCP connection.
-    pub(super) async fn serve_tcp(&self, request: Request<'_>, hop: &Hop, checked: Result<(), Fault>) {
+    pub(super) async fn serve_tcp(
+        &self,
+        request: Request<'_>,
+        hop: &Hop,
+        checked: Result<(), Fault>,
+    ) {
         let inbound = &self.inbound;
         let application = checked.and_then(|()| inbound.application(hop.port));
         let trail = Trail {
@@ -43,7 +48,11 @@ impl HopRequests {
             client: self.client,
             port: hop.port,
         };
-        let Request { mut body, responder, .. } = request;
+        let Request {
+            mut body,
+            responder,
+            ..
+        } = request;
         let opened = match application {
             Ok(address) => inbound.open_application(address).await,
             Err(fault) => Err(fault),
@@ -56,7 +65,9 @@ impl HopRequests {
                     upgrade: None,
                     headers: HeaderMap::new(),
                 };
-                let Ok(mut sink) = responder.respond(head, false) else { return };
+                let Ok(mut sink) = responder.respond(head, false) else {
+                    return;
+                };
                 let relayed = relay((body.tunnel(), sink.tunnel()), upstream.halves()).await;
                 inbound.record_connection(&trail, None, relayed);
             }
@@ -101,7 +112,10 @@ impl Inbound {
         };
         match opened {
             Ok(mut upstream) => {
-                let downstream = (Receiver::Tcp(&mut client.reader), Sender::Tcp(&mut client.writer));
+                let downstream = (
+                    Receiver::Tcp(&mut client.reader),
+                    Sender::Tcp(&mut client.writer),
+                );
                 let relayed = relay(downstream, upstream.halves()).await;
                 self.record_connection(&trail, None, relayed);
             }

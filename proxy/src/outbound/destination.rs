@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::Outbound;
 use crate::model::{
-    Address, Cluster, Configuration, Endpoint, Fault, Host, Known, Name, Protocol, Route, ServiceName, ServicePort,
+    Address, Cluster, Configuration, Endpoint, Fault, Host, Known, Name, Protocol, Route,
+    ServiceName, ServicePort,
 };
 
 /// A destination, as far as its address or host tells it.
@@ -39,14 +40,21 @@ impl Outbound {
                 Address::Service(service) => Destination::Service(service.port(address.port())),
                 Address::Endpoint(endpoint) => Destination::Endpoint(endpoint.clone()),
             }),
-            Known::Absent | Known::Unknown if is_virtual(address.ip()) => Err(Fault::UnknownDestination),
+            Known::Absent | Known::Unknown if is_virtual(address.ip()) => {
+                Err(Fault::UnknownDestination)
+            }
             Known::Absent | Known::Unknown => Ok(Destination::Outside(address)),
         }
     }
 
     /// What `HOST` or `HOST:PORT` means; the scheme gives the port that is left out.
-    pub(super) async fn find_authority(&self, authority: &str, scheme: Option<&str>) -> Result<Destination, Fault> {
-        let authority: ::http::uri::Authority = authority.parse().map_err(|_| Fault::MalformedRequest)?;
+    pub(super) async fn find_authority(
+        &self,
+        authority: &str,
+        scheme: Option<&str>,
+    ) -> Result<Destination, Fault> {
+        let authority: ::http::uri::Authority =
+            authority.parse().map_err(|_| Fault::MalformedRequest)?;
         let default = if scheme == Some("https") { 443 } else { 80 };
         let port = match authority.port() {
             Some(port) => port.as_str().parse().map_err(|_| Fault::MalformedRequest)?,
@@ -54,7 +62,9 @@ impl Outbound {
         };
         match Host::parse(authority.host(), &self.own.namespace) {
             Host::Ip(ip) => self.find_address(SocketAddr::new(ip, port)).await,
-            Host::Service(service) if self.is_service(&service).await? => Ok(Destination::Service(service.port(port))),
+            Host::Service(service) if self.is_service(&service).await? => {
+                Ok(Destination::Service(service.port(port)))
+            }
             Host::Service(_) | Host::Other(_) => self.look_up(authority.host(), port).await,
         }
     }
@@ -62,8 +72,13 @@ impl Outbound {
     async fn is_service(&self, service: &ServiceName) -> Result<bool, Fault> {
         let known = match self.discovery.current().service(service) {
             Known::Unknown => {
-                let resolved = self.discovery.resolve(&[Name::Service(service.clone())]).await;
-                resolved.map_err(|_| Fault::DiscoveryUnavailable)?.service(service)
+                let resolved = self
+                    .discovery
+                    .resolve(&[Name::Service(service.clone())])
+                    .await;
+                resolved
+                    .map_err(|_| Fault::DiscoveryUnavailable)?
+                    .service(service)
             }
             known => known,
         };
@@ -72,10 +87,15 @@ impl Outbound {
 
     /// A host that is no service is asked of the host's own resolver.
     async fn look_up(&self, host: &str, port: u16) -> Result<Destination, Fault> {
-        let mut addresses =
-            tokio::net::lookup_host((host, port)).await.map_err(|_| Fault::UnknownDestination)?;
+        let mut addresses = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|_| Fault::UnknownDestination)?;
         let address = addresses.next().ok_or(Fault::UnknownDestination)?;
-        if self.is_own(address) { Err(Fault::Loop) } else { Ok(Destination::Outside(address)) }
+        if self.is_own(address) {
+            Err(Fault::Loop)
+        } else {
+            Ok(Destination::Outside(address))
+        }
     }
 
     /// Whether the proxy would call one of its own listeners.
@@ -85,7 +105,10 @@ impl Outbound {
     }
 
     /// The protocol that the destination's document names, if it names one.
-    pub(super) async fn protocol_of(&self, destination: &Destination) -> Result<Option<Protocol>, Fault> {
+    pub(super) async fn protocol_of(
+        &self,
+        destination: &Destination,
+    ) -> Result<Option<Protocol>, Fault> {
         match destination {
             Destination::Service(port) => Ok(self.cluster(port).await?.protocol),
             Destination::Endpoint(_) => Ok(None),
@@ -120,7 +143,10 @@ impl Outbound {
     /// Asks for everything of a port at once, so that its first request waits once.
     async fn ask(&self, port: &ServicePort) -> Result<Arc<Configuration>, Fault> {
         let names = [Name::Route(port.clone()), Name::Cluster(port.clone())];
-        self.discovery.resolve(&names).await.map_err(|_| Fault::DiscoveryUnavailable)
+        self.discovery
+            .resolve(&names)
+            .await
+            .map_err(|_| Fault::DiscoveryUnavailable)
     }
 }
 

@@ -9,12 +9,14 @@ use std::time::{Instant, SystemTime};
 use http::{Method, Version};
 use rand::Rng;
 
+use super::Outbound;
 use super::destination::Destination;
 use super::tcp::party_of;
-use super::Outbound;
 use crate::balance::Picked;
 use crate::endpoint::Opened;
-use crate::http::{Failure, Outcome, Request, Responder, Serve, Unanswered, exchange, exchange_upgrade, respond};
+use crate::http::{
+    Failure, Outcome, Request, Responder, Serve, Unanswered, exchange, exchange_upgrade, respond,
+};
 use crate::http::{RequestBody, is_idempotent, status_of};
 use crate::model::{Cluster, Endpoint, Fault, Hop, Protocol, RequestHead, hop};
 use crate::route;
@@ -53,11 +55,23 @@ struct Trail {
 
 impl OutboundRequests {
     pub(super) fn explicit(outbound: Rc<Outbound>, client: SocketAddr) -> Self {
-        Self { outbound, destination: None, client }
+        Self {
+            outbound,
+            destination: None,
+            client,
+        }
     }
 
-    pub(super) fn fixed(outbound: Rc<Outbound>, destination: Destination, client: SocketAddr) -> Self {
-        Self { outbound, destination: Some(destination), client }
+    pub(super) fn fixed(
+        outbound: Rc<Outbound>,
+        destination: Destination,
+        client: SocketAddr,
+    ) -> Self {
+        Self {
+            outbound,
+            destination: Some(destination),
+            client,
+        }
     }
 
     async fn find_target(&self, head: &RequestHead) -> Result<Target, Fault> {
@@ -65,11 +79,18 @@ impl OutboundRequests {
             Some(destination) => destination.clone(),
             None => {
                 let authority = head.authority.as_deref().ok_or(Fault::MalformedRequest)?;
-                self.outbound.find_authority(authority, head.scheme.as_deref()).await?
+                self.outbound
+                    .find_authority(authority, head.scheme.as_deref())
+                    .await?
             }
         };
         let Destination::Service(port) = &destination else {
-            return Ok(Target { destination, cluster: None, protocol: None, route: None });
+            return Ok(Target {
+                destination,
+                cluster: None,
+                protocol: None,
+                route: None,
+            });
         };
         let configured = self.outbound.route(port).await?;
         let random = self.outbound.random.borrow_mut().random();
@@ -77,7 +98,12 @@ impl OutboundRequests {
         let name = selection.rule.map(|rule| rule.route.clone());
         let cluster = self.outbound.cluster(selection.cluster).await?;
         let protocol = cluster.protocol.or(configured.protocol);
-        Ok(Target { destination, cluster: Some(cluster), protocol, route: name })
+        Ok(Target {
+            destination,
+            cluster: Some(cluster),
+            protocol,
+            route: name,
+        })
     }
 
     /// Tries endpoints until one answers, or a failure isn't safe to repeat.
@@ -92,7 +118,9 @@ impl OutboundRequests {
         let mut last = Unanswered::unprocessed(Fault::NoEndpoint);
         let version = head.version;
         for attempt in 0..ATTEMPTS_MAX {
-            let Some(target) = &trail.target else { return Err(Failure::Unanswered(last)) };
+            let Some(target) = &trail.target else {
+                return Err(Failure::Unanswered(last));
+            };
             let picked = self.pick(target, &tried);
             let endpoint = match (&picked, &target.destination) {
                 (Some(picked), _) => Some(picked.endpoint.clone()),
@@ -103,7 +131,10 @@ impl OutboundRequests {
             trail.attempts = u32::try_from(attempt).unwrap_or(u32::MAX);
             trail.endpoint = endpoint.clone();
             head.version = version;
-            let failed = match self.send_once(head, body, responder, target, endpoint.as_deref()).await {
+            let failed = match self
+                .send_once(head, body, responder, target, endpoint.as_deref())
+                .await
+            {
                 Ok(outcome) => {
                     picked.inspect(Picked::succeeded);
                     return Ok(outcome);
@@ -127,7 +158,9 @@ impl OutboundRequests {
     fn pick(&self, target: &Target, tried: &[Arc<str>]) -> Option<Picked> {
         let cluster = target.cluster.as_ref()?;
         let mut random = self.outbound.random.borrow_mut();
-        self.outbound.balancer.pick(cluster, tried, Instant::now(), &mut *random)
+        self.outbound
+            .balancer
+            .pick(cluster, tried, Instant::now(), &mut *random)
     }
 
     async fn send_once<'d>(
@@ -138,8 +171,15 @@ impl OutboundRequests {
         target: &Target,
         endpoint: Option<&Endpoint>,
     ) -> Result<Outcome, Failure> {
-        let spoken = if head.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
-        let protocol = target.protocol.filter(|protocol| protocol.is_http()).unwrap_or(spoken);
+        let spoken = if head.version == Version::HTTP_2 {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        };
+        let protocol = target
+            .protocol
+            .filter(|protocol| protocol.is_http())
+            .unwrap_or(spoken);
         let endpoints = &self.outbound.endpoints;
         let (opened, address) = match (endpoint, &target.destination) {
             (Some(endpoint), _) => {
@@ -148,9 +188,14 @@ impl OutboundRequests {
                     no_host: head.authority.is_none(),
                     ..self.outbound.hop(endpoint, protocol)
                 };
-                (endpoints.open(endpoint, protocol, hop).await, endpoint.address)
+                (
+                    endpoints.open(endpoint, protocol, hop).await,
+                    endpoint.address,
+                )
             }
-            (None, Destination::Outside(address)) => (endpoints.open_plain(*address, protocol).await, *address),
+            (None, Destination::Outside(address)) => {
+                (endpoints.open_plain(*address, protocol).await, *address)
+            }
             (None, _) => (Err(Unanswered::unprocessed(Fault::NoEndpoint)), self.client),
         };
         let mut opened = opened.map_err(Failure::Unanswered)?;
@@ -163,9 +208,17 @@ impl OutboundRequests {
 
     /// CONNECT on a stream of HTTP/2: a tunnel of opaque bytes.
     async fn serve_tunnel(&self, request: Request<'_>) {
-        let Request { head, mut body, responder, .. } = request;
+        let Request {
+            head,
+            mut body,
+            responder,
+            ..
+        } = request;
         let outbound = &self.outbound;
-        let opened = match outbound.find_authority(head.authority.as_deref().unwrap_or_default(), None).await {
+        let opened = match outbound
+            .find_authority(head.authority.as_deref().unwrap_or_default(), None)
+            .await
+        {
             Ok(destination) => outbound.open_tcp(&destination, Protocol::Tcp).await,
             Err(fault) => Err(fault),
         };
@@ -189,10 +242,21 @@ impl OutboundRequests {
         }
     }
 
-    fn record(&self, head: &RequestHead, trail: Trail, ended: Result<&Outcome, Fault>, request_bytes: u64) {
+    fn record(
+        &self,
+        head: &RequestHead,
+        trail: Trail,
+        ended: Result<&Outcome, Fault>,
+        request_bytes: u64,
+    ) {
         let outbound = &self.outbound;
         let (status, grpc_status, fault, response_bytes) = match ended {
-            Ok(outcome) => (outcome.status, outcome.grpc_status, outcome.fault, outcome.response_bytes),
+            Ok(outcome) => (
+                outcome.status,
+                outcome.grpc_status,
+                outcome.fault,
+                outcome.response_bytes,
+            ),
             Err(fault) => {
                 let (status, grpc_status) = status_of(fault, head.is_grpc());
                 (status, grpc_status, Some(fault), 0)
@@ -200,7 +264,10 @@ impl OutboundRequests {
         };
         let endpoint = trail.endpoint.as_deref();
         let sidecar = endpoint.and_then(|endpoint| endpoint.sidecar.as_ref());
-        let destination = trail.target.as_ref().map(|target| party_of(&target.destination, endpoint));
+        let destination = trail
+            .target
+            .as_ref()
+            .map(|target| party_of(&target.destination, endpoint));
         outbound.telemetry.finish_request(RequestRecord {
             direction: Direction::Outbound,
             context: trail.context,
@@ -233,7 +300,12 @@ impl Serve for OutboundRequests {
         if request.head.method == Method::CONNECT {
             return self.serve_tunnel(request).await;
         }
-        let Request { mut head, mut body, responder, .. } = request;
+        let Request {
+            mut head,
+            mut body,
+            responder,
+            ..
+        } = request;
         hop::strip(&mut head.headers);
         let context = self.outbound.telemetry.begin(&head.headers);
         context.inject(&mut head.headers);
@@ -250,7 +322,8 @@ impl Serve for OutboundRequests {
         let ended = match self.find_target(&head).await {
             Ok(target) => {
                 trail.target = Some(target);
-                self.attempt(&mut head, &mut body, &mut responder, &mut trail).await
+                self.attempt(&mut head, &mut body, &mut responder, &mut trail)
+                    .await
             }
             Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
         };
@@ -286,7 +359,8 @@ async fn send<'d>(
     opened: &mut Opened,
 ) -> Result<Outcome, Failure> {
     if head.upgrade.is_some() {
-        let (outcome, _) = exchange_upgrade(head, body, responder, &mut opened.upstream, false).await?;
+        let (outcome, _) =
+            exchange_upgrade(head, body, responder, &mut opened.upstream, false).await?;
         return Ok(outcome);
     }
     exchange(head, body, responder, &mut opened.upstream).await

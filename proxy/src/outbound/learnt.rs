@@ -38,7 +38,9 @@ impl Key {
 impl Learnt {
     pub(super) fn speaks_first(&self, destination: &Destination) -> bool {
         let learnt = self.server_first.borrow();
-        learnt.get(&Key::of(destination)).is_some_and(|since| since.elapsed() < REMEMBERED)
+        learnt
+            .get(&Key::of(destination))
+            .is_some_and(|since| since.elapsed() < REMEMBERED)
     }
 
     pub(super) fn remember_server_first(&self, destination: &Destination) {
@@ -49,6 +51,8 @@ impl Learnt {
     }
 
     pub(super) fn sweep(&self) {
-        self.server_first.borrow_mut().retain(|_, since| since.elapsed() < REMEMBERED);
+        self.server_first
+            .borrow_mut()
+            .retain(|_, since| since.elapsed() < REMEMBERED);
     }
 }

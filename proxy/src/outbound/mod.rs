@@ -69,10 +69,19 @@ impl Outbound {
 
     /// Serves one connection of our workload to its end.
     pub async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let Accepted { stream, peer, original_destination, permit } = accepted;
+        let Accepted {
+            stream,
+            peer,
+            original_destination,
+            permit,
+        } = accepted;
         let open = self.telemetry.connection_opened(Direction::Outbound);
         let (reader, writer) = split(stream, BytesMut::new());
-        let client = Client { reader, writer, address: peer };
+        let client = Client {
+            reader,
+            writer,
+            address: peer,
+        };
         match original_destination {
             Some(address) => match self.find_address(address).await {
                 Ok(destination) => self.serve_destination(destination, client).await,
@@ -89,10 +98,34 @@ impl Outbound {
         let requests = Rc::new(OutboundRequests::explicit(self.clone(), client.address));
         match protocol {
             Some(Protocol::Http1) => {
-                let Client { reader, writer, address } = client;
-                let served = serve_http1(reader, writer, &*requests, &self.limits, self.drain.clone(), true);
-                if let Ended::Connect { authority, reader, writer } = served.await {
-                    self.serve_connect(&authority, Client { reader, writer, address }).await;
+                let Client {
+                    reader,
+                    writer,
+                    address,
+                } = client;
+                let served = serve_http1(
+                    reader,
+                    writer,
+                    &*requests,
+                    &self.limits,
+                    self.drain.clone(),
+                    true,
+                );
+                if let Ended::Connect {
+                    authority,
+                    reader,
+                    writer,
+                } = served.await
+                {
+                    self.serve_connect(
+                        &authority,
+                        Client {
+                            reader,
+                            writer,
+                            address,
+                        },
+                    )
+                    .await;
                 }
             }
             Some(Protocol::Http2) => self.serve_http2(client, requests).await,
@@ -111,7 +144,10 @@ impl Outbound {
                 return;
             }
         };
-        client.writer.buffer.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+        client
+            .writer
+            .buffer
+            .extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
         if client.writer.flush().await.is_ok() {
             self.serve_destination(destination, client).await;
         }
@@ -124,10 +160,13 @@ impl Outbound {
             Err(fault) => return self.refuse(client, fault),
         };
         match configured {
-            Some(protocol) if protocol.is_http() => self.serve_client_first(destination, client).await,
+            Some(protocol) if protocol.is_http() => {
+                self.serve_client_first(destination, client).await
+            }
             Some(protocol) => self.serve_tcp(destination, client, protocol, None).await,
             None if self.learnt.speaks_first(&destination) => {
-                self.serve_tcp(destination, client, Protocol::Tcp, None).await;
+                self.serve_tcp(destination, client, Protocol::Tcp, None)
+                    .await;
             }
             None => self.serve_detected(destination, client).await,
         }
@@ -137,7 +176,8 @@ impl Outbound {
     /// something else.
     async fn serve_client_first(self: &Rc<Self>, destination: Destination, mut client: Client) {
         if let Some(protocol) = client_first(&mut client.reader).await {
-            self.serve_protocol(destination, client, protocol, None).await;
+            self.serve_protocol(destination, client, protocol, None)
+                .await;
         }
     }
 
@@ -146,11 +186,13 @@ impl Outbound {
         let open = self.open_tcp(&destination, Protocol::Tcp);
         match either_first(&mut client.reader, open).await {
             Ok(Detected::Client(protocol, upstream)) => {
-                self.serve_protocol(destination, client, protocol, upstream).await;
+                self.serve_protocol(destination, client, protocol, upstream)
+                    .await;
             }
             Ok(Detected::Server(upstream)) => {
                 self.learnt.remember_server_first(&destination);
-                self.serve_tcp(destination, client, Protocol::Tcp, Some(upstream)).await;
+                self.serve_tcp(destination, client, Protocol::Tcp, Some(upstream))
+                    .await;
             }
             Ok(Detected::End) => {}
             Err(fault) => self.refuse(client, fault),
@@ -165,27 +207,48 @@ impl Outbound {
         upstream: Option<tcp::Upstream>,
     ) {
         let tunnel = client.reader.buffer.starts_with(b"CONNECT ");
-        let requests = || Rc::new(OutboundRequests::fixed(self.clone(), destination.clone(), client.address));
+        let requests = || {
+            Rc::new(OutboundRequests::fixed(
+                self.clone(),
+                destination.clone(),
+                client.address,
+            ))
+        };
         match protocol {
             Protocol::Http1 if !tunnel => {
                 let requests = requests();
                 let Client { reader, writer, .. } = client;
-                serve_http1(reader, writer, &*requests, &self.limits, self.drain.clone(), false).await;
+                serve_http1(
+                    reader,
+                    writer,
+                    &*requests,
+                    &self.limits,
+                    self.drain.clone(),
+                    false,
+                )
+                .await;
             }
             Protocol::Http2 => {
                 let requests = requests();
                 self.serve_http2(client, requests).await;
             }
             // A client that speaks to a forward proxy of its own is none of our business.
-            Protocol::Http1 => self.serve_tcp(destination, client, Protocol::Tcp, upstream).await,
-            Protocol::Tcp | Protocol::Tls => self.serve_tcp(destination, client, protocol, upstream).await,
+            Protocol::Http1 => {
+                self.serve_tcp(destination, client, Protocol::Tcp, upstream)
+                    .await
+            }
+            Protocol::Tcp | Protocol::Tls => {
+                self.serve_tcp(destination, client, protocol, upstream)
+                    .await
+            }
         }
     }
 
     async fn serve_http2(&self, client: Client, requests: Rc<OutboundRequests>) {
         if let Some((stream, peeked)) = client.reader.reunite(client.writer) {
             let io = Rewound::new(stream, peeked);
-            let forever = tokio::time::Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600);
+            let forever =
+                tokio::time::Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600);
             serve_http2(io, requests, &self.limits, self.drain.clone(), forever).await;
         }
     }
@@ -204,7 +267,11 @@ impl Outbound {
     }
 
     fn party(&self) -> Party {
-        Party { namespace: self.own.namespace.clone(), workload: self.own.workload.clone(), service: None }
+        Party {
+            namespace: self.own.namespace.clone(),
+            workload: self.own.workload.clone(),
+            service: None,
+        }
     }
 }
 

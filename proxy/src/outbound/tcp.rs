@@ -41,17 +41,35 @@ impl FirstBytes for Upstream {
 
 impl Outbound {
     /// Connects to where `destination` leads.
-    pub(super) async fn open_tcp(&self, destination: &Destination, protocol: Protocol) -> Result<Upstream, Fault> {
+    pub(super) async fn open_tcp(
+        &self,
+        destination: &Destination,
+        protocol: Protocol,
+    ) -> Result<Upstream, Fault> {
         match destination {
             Destination::Outside(address) => {
-                let connection = self.endpoints.open_plain_tcp(*address).await.map_err(|failed| failed.fault)?;
-                Ok(Upstream { connection, endpoint: None, _picked: None, address: *address })
+                let connection = self
+                    .endpoints
+                    .open_plain_tcp(*address)
+                    .await
+                    .map_err(|failed| failed.fault)?;
+                Ok(Upstream {
+                    connection,
+                    endpoint: None,
+                    _picked: None,
+                    address: *address,
+                })
             }
             Destination::Endpoint(endpoint) => {
                 let opened = self.open_tcp_endpoint(endpoint, protocol).await;
                 let connection = opened.map_err(|failed| failed.fault)?;
                 let address = endpoint.address;
-                Ok(Upstream { connection, endpoint: Some(endpoint.clone()), _picked: None, address })
+                Ok(Upstream {
+                    connection,
+                    endpoint: Some(endpoint.clone()),
+                    _picked: None,
+                    address,
+                })
             }
             Destination::Service(port) => {
                 let cluster = self.cluster(port).await?;
@@ -61,18 +79,32 @@ impl Outbound {
     }
 
     /// One endpoint after the other, because no byte has been sent to any.
-    async fn open_tcp_cluster(&self, cluster: &Cluster, protocol: Protocol) -> Result<Upstream, Fault> {
+    async fn open_tcp_cluster(
+        &self,
+        cluster: &Cluster,
+        protocol: Protocol,
+    ) -> Result<Upstream, Fault> {
         let mut tried = Vec::new();
         let mut fault = Fault::NoEndpoint;
         while tried.len() < ATTEMPTS_MAX {
-            let picked = self.balancer.pick(cluster, &tried, Instant::now(), &mut *self.random.borrow_mut());
+            let picked = self.balancer.pick(
+                cluster,
+                &tried,
+                Instant::now(),
+                &mut *self.random.borrow_mut(),
+            );
             let Some(picked) = picked else { break };
             let endpoint = picked.endpoint.clone();
             match self.open_tcp_endpoint(&endpoint, protocol).await {
                 Ok(connection) => {
                     picked.succeeded();
                     let address = endpoint.address;
-                    return Ok(Upstream { connection, endpoint: Some(endpoint), _picked: Some(picked), address });
+                    return Ok(Upstream {
+                        connection,
+                        endpoint: Some(endpoint),
+                        _picked: Some(picked),
+                        address,
+                    });
                 }
                 Err(failed) => {
                     picked.failed(Instant::now());
@@ -84,7 +116,11 @@ impl Outbound {
         Err(fault)
     }
 
-    async fn open_tcp_endpoint(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<TcpUpstream, Unanswered> {
+    async fn open_tcp_endpoint(
+        &self,
+        endpoint: &Endpoint,
+        protocol: Protocol,
+    ) -> Result<TcpUpstream, Unanswered> {
         let hop = self.hop(endpoint, protocol);
         self.endpoints.open_tcp(endpoint, &hop).await
     }
@@ -96,7 +132,11 @@ impl Outbound {
             protocol,
             version_10: false,
             no_host: false,
-            instance: endpoint.sidecar.as_ref().map(|sidecar| sidecar.instance.to_string()).unwrap_or_default(),
+            instance: endpoint
+                .sidecar
+                .as_ref()
+                .map(|sidecar| sidecar.instance.to_string())
+                .unwrap_or_default(),
             source: self.own.workload.to_string(),
         }
     }
@@ -114,12 +154,20 @@ impl Outbound {
             Some(upstream) => Ok(upstream),
             None => self.open_tcp(&destination, protocol).await,
         };
-        let mut ended = Ended { fault: None, relayed: Relayed::default(), endpoint: None, upstream: None };
+        let mut ended = Ended {
+            fault: None,
+            relayed: Relayed::default(),
+            endpoint: None,
+            upstream: None,
+        };
         match opened {
             Ok(mut upstream) => {
                 ended.upstream = Some(upstream.address);
                 ended.endpoint = upstream.endpoint.take();
-                let downstream = (Receiver::Tcp(&mut client.reader), Sender::Tcp(&mut client.writer));
+                let downstream = (
+                    Receiver::Tcp(&mut client.reader),
+                    Sender::Tcp(&mut client.writer),
+                );
                 ended.relayed = relay(downstream, upstream.halves()).await;
             }
             Err(fault) => {
@@ -127,7 +175,13 @@ impl Outbound {
                 client.writer.reset();
             }
         }
-        self.record_connection(&destination, ended, protocol, client.address, (start, began));
+        self.record_connection(
+            &destination,
+            ended,
+            protocol,
+            client.address,
+            (start, began),
+        );
     }
 
     fn record_connection(
@@ -138,7 +192,10 @@ impl Outbound {
         client: SocketAddr,
         (start, began): (SystemTime, Instant),
     ) {
-        let peer = ended.endpoint.as_ref().and_then(|endpoint| endpoint.sidecar.as_ref());
+        let peer = ended
+            .endpoint
+            .as_ref()
+            .and_then(|endpoint| endpoint.sidecar.as_ref());
         self.telemetry.finish_connection(ConnectionRecord {
             direction: Direction::Outbound,
             context: self.telemetry.begin(&HeaderMap::new()),

@@ -45,7 +45,11 @@ pub fn split(stream: TcpStream, buffer: BytesMut) -> (Reader, Writer) {
             buffer,
             next_read: READ_MIN,
         },
-        Writer { io: write, buffer: BytesMut::new(), within_message: false },
+        Writer {
+            io: write,
+            buffer: BytesMut::new(),
+            within_message: false,
+        },
     )
 }
 
