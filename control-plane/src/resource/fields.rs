@@ -204,7 +204,7 @@ impl<'a> Fields<'a> {
         let path = self.child(name);
         let named = |entry: &&mut Option<&Entry>| entry.is_some_and(|entry| entry.key == name);
         let entry = self.entries.iter_mut().find(named)?.take()?;
-        (entry.node.value != Value::Null).then(|| Field {
+        (entry.node.value != Value::Null).then_some(Field {
             node: &entry.node,
             path,
             findings: self.findings,

@@ -56,7 +56,7 @@ pub fn check_references(
 
 fn wrong_ports(
     route: &HttpRoute,
-    lookup: impl Fn(&str, &str) -> Option<Service>,
+    lookup: &dyn Fn(&str, &str) -> Option<Service>,
 ) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
     for (index, parent) in route.spec.parent_refs.iter().enumerate() {
