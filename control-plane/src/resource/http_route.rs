@@ -1,0 +1,89 @@
+//! `HTTPRoute` (gateway.networking.k8s.io) with a Service as its parent.
+
+use super::Metadata;
+
+/// How requests to a service are told apart and where they go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRoute {
+    pub metadata: Metadata,
+    pub spec: HttpRouteSpec,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRouteSpec {
+    /// Services only; parents of other kinds are left out with a notice.
+    pub parent_refs: Vec<ParentRef>,
+    /// In the document's order.
+    pub rules: Vec<HttpRouteRule>,
+}
+
+/// A Service whose traffic the route takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentRef {
+    /// The route's own where the document names none.
+    pub namespace: String,
+    pub name: String,
+    /// All ports where neither this nor `section_name` is given.
+    pub port: Option<u16>,
+    /// The name of a port.
+    pub section_name: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRouteRule {
+    pub name: Option<String>,
+    /// Never empty: a rule without matches has the one that Gateway API defaults to, prefix `/`.
+    pub matches: Vec<HttpRouteMatch>,
+    /// Empty: requests are answered with 500, as Gateway API says.
+    pub backend_refs: Vec<BackendRef>,
+}
+
+/// All of it must be true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRouteMatch {
+    pub path: PathMatch,
+    pub method: Option<String>,
+    /// Names in lower case, each once.
+    pub headers: Vec<HeaderMatch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    Exact(String),
+    /// By element: `/a` is a prefix of `/a/b` and not of `/ab`.
+    Prefix(String),
+    /// The whole path must match; the expression is known to compile.
+    Regex(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderMatch {
+    pub name: String,
+    pub value: HeaderValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderValueMatch {
+    Exact(String),
+    /// The whole value must match; the expression is known to compile.
+    Regex(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendRef {
+    pub kind: BackendKind,
+    /// The route's own where the document names none.
+    pub namespace: String,
+    pub name: String,
+    /// 0 only where the kind isn't `Service`.
+    pub port: u16,
+    /// 1 where the document gives none; 0 takes no traffic.
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    Service,
+    /// `GROUP/KIND`; does not resolve (reason `InvalidKind`).
+    Other(String),
+}

@@ -1,0 +1,71 @@
+//! The resources at one revision.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use rpds::RedBlackTreeMapSync;
+
+use crate::resource::{Key, Kind, Resource};
+
+/// An immutable view. The map is persistent: the next revision shares all but the path to what
+/// changed, so a snapshot costs the same with ten objects and ten thousand.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts the applied changes.
+    pub revision: u64,
+    objects: RedBlackTreeMapSync<Key, Arc<Resource>>,
+}
+
+impl Snapshot {
+    /// The object of this key.
+    pub fn get(&self, key: &Key) -> Option<Arc<Resource>> {
+        self.objects.get(key).cloned()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.size()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// Every object, ordered by key.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.objects.values()
+    }
+
+    /// Every object of a kind, ordered by namespace and name.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Resource>> {
+        self.from(Key::new(kind, "", ""))
+            .take_while(move |(key, _)| key.kind == kind)
+            .map(|(_, resource)| resource)
+    }
+
+    /// Every object of a kind in a namespace, ordered by name.
+    pub fn in_namespace<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
+        self.from(Key::new(kind, namespace, ""))
+            .take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
+            .map(|(_, resource)| resource)
+    }
+
+    fn from(&self, first: Key) -> impl Iterator<Item = (&Key, &Arc<Resource>)> {
+        self.objects
+            .range((Bound::Included(first), Bound::Unbounded))
+    }
+
+    /// Puts an object in, or takes it out.
+    pub(super) fn set(&mut self, key: Key, resource: Option<Arc<Resource>>) {
+        match resource {
+            Some(resource) => self.objects.insert_mut(key, resource),
+            None => {
+                self.objects.remove_mut(&key);
+            }
+        }
+    }
+}
