@@ -67,6 +67,11 @@ impl Catalog {
         self.routes.get(name)
     }
 
+    /// The host names that services stand for, and which services.
+    pub fn external_names(&self) -> impl Iterator<Item = (&String, &BTreeSet<ServiceName>)> {
+        self.by_external_name.iter()
+    }
+
     /// Every document's key.
     pub fn keys(&self) -> BTreeSet<Key> {
         let of = |kind, (namespace, name): &RouteName| Key::new(kind, namespace, name);
