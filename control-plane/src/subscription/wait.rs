@@ -38,17 +38,29 @@ struct Target {
     generation: u64,
 }
 
+/// How long a reader waits for the dispatcher; it is late only where it has much to do.
+const CATCH_UP_MAX: Duration = Duration::from_secs(2);
+
 impl Subscriptions {
+    /// Waits until everything that was applied so far is taken in.
+    pub async fn catch_up(&self) {
+        let _ = tokio::time::timeout(CATCH_UP_MAX, self.next_round()).await;
+    }
+
+    /// Waits for the end of a round that has not begun yet: it takes in everything before it.
+    async fn next_round(&self) {
+        let started = self.shared.rounds_started.load(Ordering::SeqCst);
+        let mut finished = self.shared.rounds_finished.subscribe();
+        self.shared.touched.notify_one();
+        // It fails when the sender is gone, which lives as long as `self`.
+        let _ = finished.wait_for(|finished| *finished > started).await;
+    }
+
     /// Waits until every connected proxy has answered to everything that changed up to `revision`,
     /// which must have been applied already, or until the time is over.
     pub async fn wait(&self, revision: u64, timeout: Duration) -> Waited {
         let deadline = Instant::now() + timeout;
-        let started = self.shared.rounds_started.load(Ordering::SeqCst);
-        let mut finished = self.shared.rounds_finished.subscribe();
-        self.shared.touched.notify_one();
-        // A round that starts from now on takes in everything that was applied before.
-        let round = finished.wait_for(|finished| *finished > started);
-        let _ = tokio::time::timeout_at(deadline, round).await;
+        let _ = tokio::time::timeout_at(deadline, self.next_round()).await;
         let targets = self.shared.lock().targets(revision);
         loop {
             let progress = self.shared.progress.notified();
