@@ -2,6 +2,20 @@
 
 use super::Metadata;
 
+/// Gateway API's limits; longer lists are refused.
+pub const PARENT_REFS_MAX: usize = 32;
+pub const RULES_MAX: usize = 16;
+pub const MATCHES_MAX: usize = 64;
+pub const HEADERS_MAX: usize = 16;
+pub const BACKEND_REFS_MAX: usize = 16;
+pub const WEIGHT_MAX: i64 = 1_000_000;
+/// Longest path that may be matched.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Longest header value that may be matched.
+pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
+/// Memory that one compiled expression may take; one that needs more is refused.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 256 << 10;
+
 /// How requests to a service are told apart and where they go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRoute {

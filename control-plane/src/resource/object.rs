@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::SystemTime;
 
+use serde_json::{Value, json};
+
 use super::{EndpointSlice, HttpRoute, Service};
 
 /// A kind that weft acts upon. The order is the one in which kinds are listed.
@@ -144,8 +146,18 @@ impl Resource {
     }
 
     /// The document as Kubernetes would give it back, without `status`.
-    pub fn to_json(&self) -> serde_json::Value {
-        todo!()
+    pub fn to_json(&self) -> Value {
+        let mut document = json!({
+            "apiVersion": self.kind().api_version(),
+            "kind": self.kind().as_str(),
+            "metadata": self.metadata().to_json(),
+        });
+        match self {
+            Self::Service(service) => document["spec"] = service.spec.to_json(),
+            Self::HttpRoute(route) => document["spec"] = route.spec.to_json(),
+            Self::EndpointSlice(slice) => slice.fill(&mut document),
+        }
+        document
     }
 
     pub fn key(&self) -> Key {

@@ -1,13 +1,23 @@
 //! The resources of the mesh with a revision: applied and deleted atomically, durable before a call
 //! returns, watched as a stream of changes. Beside them a small keyspace for other rooms' records.
 
+mod disk;
+mod plan;
 mod snapshot;
+#[cfg(test)]
+mod tests;
+mod virtual_ip;
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
+use disk::Disk;
+pub use plan::OBJECTS_MAX;
+use plan::Plan;
 pub use snapshot::Snapshot;
 
 use crate::resource::{Key, Resource};
@@ -77,6 +87,9 @@ pub enum Error {
         field: String,
         reason: String,
     },
+    /// The store would hold more than [`OBJECTS_MAX`] objects.
+    #[error("the store would hold more than {OBJECTS_MAX} objects; delete some first")]
+    Full,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -84,69 +97,98 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The store. Cloning shares it.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<()>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Held over every write, so that revisions are made one after the other.
+    disk: Mutex<Disk>,
+    now: ArcSwap<Snapshot>,
+    changes: broadcast::Sender<Change>,
 }
 
 impl Store {
     /// Opens, or creates, the store in a directory. Makes the directory with mode 0700.
     pub fn open(dir: &Path) -> Result<Self> {
-        let _ = dir;
-        todo!()
+        let mut disk = Disk::open(dir)?;
+        let snapshot = disk.load()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                disk: Mutex::new(disk),
+                now: ArcSwap::from_pointee(snapshot),
+                changes: broadcast::Sender::new(WATCH_BACKLOG),
+            }),
+        })
     }
 
     /// The resources now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        let _ = &self.inner;
-        todo!()
+        self.shared.now.load_full()
     }
 
     /// Creates or updates all of them, or none. Blocks on the disk.
     pub fn apply(&self, resources: Vec<Resource>) -> Result<Applied> {
-        let _ = resources;
-        todo!()
+        let mut disk = self.disk()?;
+        let plan = plan::apply(&self.snapshot(), resources)?;
+        self.commit(&mut disk, plan)
     }
 
     /// What [`Store::apply`] would do.
     pub fn apply_dry(&self, resources: Vec<Resource>) -> Result<Applied> {
-        let _ = resources;
-        todo!()
+        let now = self.snapshot();
+        let plan = plan::apply(&now, resources)?;
+        Ok(Applied {
+            revision: now.revision,
+            changes: plan.actions,
+        })
     }
 
     /// Deletes all of them; a key that isn't there is `Unchanged`. Blocks on the disk.
     pub fn delete(&self, keys: Vec<Key>) -> Result<Applied> {
-        let _ = keys;
-        todo!()
+        let mut disk = self.disk()?;
+        let plan = plan::delete(&self.snapshot(), keys);
+        self.commit(&mut disk, plan)
+    }
+
+    /// What [`Store::delete`] would do.
+    pub fn delete_dry(&self, keys: Vec<Key>) -> Applied {
+        let now = self.snapshot();
+        Applied {
+            revision: now.revision,
+            changes: plan::delete(&now, keys).actions,
+        }
     }
 
     /// Every change from now on, in order. A receiver that gets `Lagged` starts again from
     /// [`Store::snapshot`]. To miss nothing, watch first and take the snapshot second; changes of a
     /// revision up to the snapshot's are then already in it.
     pub fn watch(&self) -> broadcast::Receiver<Change> {
-        todo!()
+        self.shared.changes.subscribe()
     }
 
     /// Writes a record of another room. Blocks on the disk.
     pub fn put_record(&self, table: &str, key: &str, value: &[u8]) -> Result<()> {
-        let _ = (table, key, value);
-        todo!()
+        self.disk()?.set_record(table, key, Some(value))
     }
 
     /// Reads a record.
     pub fn get_record(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>> {
-        let _ = (table, key);
-        todo!()
+        self.disk()?.record(table, key)
     }
 
     /// Removes a record; true when there was one. Blocks on the disk.
     pub fn delete_record(&self, table: &str, key: &str) -> Result<bool> {
-        let _ = (table, key);
-        todo!()
+        let mut disk = self.disk()?;
+        let there = disk.record(table, key)?.is_some();
+        if there {
+            disk.set_record(table, key, None)?;
+        }
+        Ok(there)
     }
 
     /// Every record of a table, ordered by key.
     pub fn list_records(&self, table: &str) -> Result<Vec<(String, Vec<u8>)>> {
-        let _ = table;
-        todo!()
+        self.disk()?.records(table)
     }
 
     /// Reads, changes and writes a record with no other write between. `change` gets what is there
@@ -158,7 +200,60 @@ impl Store {
         key: &str,
         change: impl FnOnce(Option<Vec<u8>>) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<(), E> {
-        let _ = (table, key, change);
-        todo!()
+        let mut disk = self.disk()?;
+        let before = disk.record(table, key)?;
+        let after = change(before)?;
+        disk.set_record(table, key, after.as_deref())?;
+        Ok(())
     }
+
+    /// The disk for one use. After a failed write nobody knows whether that write is on the disk, so
+    /// what is there now becomes the truth first.
+    fn disk(&self) -> Result<MutexGuard<'_, Disk>> {
+        let mut disk = match self.shared.disk.lock() {
+            Ok(disk) => disk,
+            // A panic amid a write leaves the disk in a whole state: redb's transaction is dropped.
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        if disk.is_closed() {
+            let stored = disk.load()?;
+            let changes = difference(&self.snapshot(), &stored);
+            self.publish(stored, changes);
+        }
+        Ok(disk)
+    }
+
+    fn commit(&self, disk: &mut Disk, plan: Plan) -> Result<Applied> {
+        let revision = plan.next.revision;
+        if !plan.changes.is_empty() {
+            disk.commit(&plan.changes, revision)?;
+            self.publish(plan.next, plan.changes);
+        }
+        Ok(Applied {
+            revision,
+            changes: plan.actions,
+        })
+    }
+
+    fn publish(&self, next: Snapshot, changes: Vec<Change>) {
+        self.shared.now.store(Arc::new(next));
+        for change in changes {
+            // Nobody may be watching.
+            let _ = self.shared.changes.send(change);
+        }
+    }
+}
+
+/// The changes that lead from one snapshot to another.
+fn difference(from: &Snapshot, to: &Snapshot) -> Vec<Change> {
+    let keys: BTreeSet<&Key> = from.keys().chain(to.keys()).collect();
+    keys.into_iter()
+        .map(|key| Change {
+            revision: to.revision,
+            key: key.clone(),
+            before: from.get(key),
+            after: to.get(key),
+        })
+        .filter(|change| change.before != change.after)
+        .collect()
 }
