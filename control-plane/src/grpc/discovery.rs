@@ -130,7 +130,7 @@ impl Stream {
     async fn serve(&mut self) -> Result<(), Status> {
         let mut trust = tokio::time::interval(TRUST_TICK);
         let mut stopping = self.stopping.clone();
-        let stopped = stopping.wait_for(|stopping| *stopping);
+        let stopped = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
         tokio::pin!(stopped);
         loop {
             tokio::select! {
@@ -143,7 +143,7 @@ impl Stream {
                     None => return Ok(()),
                 },
                 () = self.outgoing.closed() => return Ok(()),
-                _ = &mut stopped => {
+                () = &mut stopped => {
                     return Err(Status::unavailable("the control plane stops"));
                 }
                 _ = trust.tick() => self.check_trust()?,
