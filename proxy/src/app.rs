@@ -222,3 +222,95 @@ async fn start_control(
     }
     Ok(())
 }
+
+/// Every port on which this proxy listens.
+fn own_ports(settings: &Settings) -> Arc<[u16]> {
+    let listens = settings.outbound_listen.iter().chain(&settings.inbound_listen).chain(&settings.dns_listen);
+    listens.map(SocketAddr::port).chain([settings.admin_listen.port()]).collect()
+}
+
+fn open_sockets(settings: &Settings) -> Result<Sockets, Error> {
+    let share = settings.workers > 1;
+    let open = |addresses: &[SocketAddr], what, variable| -> Result<Vec<_>, Error> {
+        let one = |address: &SocketAddr| {
+            bind(*address, share).map_err(|source| Error::Listen { address: *address, what, variable, source })
+        };
+        addresses.iter().map(one).collect()
+    };
+    Ok(Sockets {
+        outbound: open(&settings.outbound_listen, "outbound", "OUTBOUND_LISTEN")?,
+        inbound: open(&settings.inbound_listen, "inbound", "INBOUND_LISTEN")?,
+    })
+}
+
+/// One worker, on its own thread.
+fn work(shared: Shared, sockets: Sockets) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return warn!(%error, "a worker can't start"),
+    };
+    runtime.block_on(LocalSet::new().run_until(serve(shared, sockets)));
+}
+
+async fn serve(shared: Shared, sockets: Sockets) {
+    let Shared { settings, own, identity, discovery, ports, telemetry, permits, drain } = shared;
+    let mut limits = ServerLimits::default();
+    limits.http1.head_bytes = settings.header_bytes_max;
+    limits.http2.header_list_bytes = u32::try_from(settings.header_bytes_max).unwrap_or(u32::MAX);
+    let policy = match settings.inbound_plaintext {
+        InboundPlaintext::Allow => Policy::Permissive,
+        InboundPlaintext::Deny => Policy::Strict,
+    };
+    let outbound = Rc::new(Outbound::new(
+        own.clone(),
+        discovery.clone(),
+        identity.clone(),
+        telemetry.clone(),
+        limits,
+        drain.clone(),
+    ));
+    let inbound = Rc::new(Inbound::new(Parts {
+        own,
+        instance: identity.instance(),
+        address: settings.address,
+        policy,
+        discovery,
+        ports,
+        identity,
+        telemetry,
+        limits,
+        drain: drain.clone(),
+    }));
+
+    for socket in sockets.outbound {
+        let Ok(listener) = Listener::new(socket, permits.clone()) else { return };
+        let outbound = outbound.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let accepted = listener.accept().await;
+                tokio::task::spawn_local(outbound.clone().serve(accepted));
+            }
+        });
+    }
+    for socket in sockets.inbound {
+        let Ok(listener) = Listener::new(socket, permits.clone()) else { return };
+        let (inbound, mut drain) = (inbound.clone(), drain.clone());
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        tokio::task::spawn_local(inbound.clone().serve(accepted));
+                    }
+                    // The closed port tells callers that come now to go elsewhere.
+                    () = draining(&mut drain) => return,
+                }
+            }
+        });
+    }
+    let mut sweep = interval(SWEEP);
+    loop {
+        sweep.tick().await;
+        outbound.sweep();
+        inbound.sweep();
+    }
+}
