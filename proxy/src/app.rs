@@ -52,7 +52,7 @@ pub enum Error {
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
     #[error("{0}")]
-    Identity(#[from] crate::identity::Error),
+    Identity(#[from] crate::identity::Unusable),
     #[error("a worker ended unexpectedly; this is a bug")]
     Worker,
 }
@@ -87,9 +87,9 @@ pub fn run(settings: Settings) -> Result<(), Error> {
 async fn start(settings: Settings) -> Result<(), Error> {
     let settings = Arc::new(settings);
     let identity = Identity::open(&settings)?;
-    let ports = ApplicationPorts::new();
     let discovery = discovery::Handle::open(&settings, &identity);
-    let (telemetry, exporter) = telemetry::start(&settings);
+    let ports = discovery.ports();
+    let (telemetry, exporter) = Telemetry::new(telemetry_options(&settings)?);
     let (drain, draining) = watch::channel(false);
     let shared = Shared {
         own: Own {
@@ -199,12 +199,7 @@ async fn start_control(
     };
     tokio::task::spawn_local(exporter.run());
     tokio::task::spawn_local(crate::identity::run(identity.clone(), settings.clone()));
-    tokio::task::spawn_local(discovery::run(
-        discovery.clone(),
-        identity.clone(),
-        shared.ports.clone(),
-        settings.clone(),
-    ));
+    tokio::task::spawn_local(discovery::run(discovery.clone(), identity.clone(), settings.clone()));
     let address = settings.admin_listen;
     let socket =
         ControlListener::bind(address)
