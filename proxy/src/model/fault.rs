@@ -41,8 +41,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every fault, for look-ups by word.
-    const ALL: [Fault; 18] = [
+    /// Every fault, in the order of their discriminants.
+    pub const ALL: [Fault; 18] = [
         Fault::NoRoute,
         Fault::BackendInvalid,
         Fault::UnknownDestination,
