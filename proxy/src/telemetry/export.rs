@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
-use super::access_log::{self, AccessLog};
+use crate::bootstrap::AccessLog;
+use super::access_log;
 use super::metrics::Metrics;
 use super::options::{Protocol, SpanOptions, TelemetryOptions};
 use super::record::Record;

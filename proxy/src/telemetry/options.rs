@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::access_log::AccessLog;
+use crate::bootstrap::{AccessLog, Settings};
 use super::sampler::Sampler;
 
 /// Waits this long for a collector's answer unless `OTEL_EXPORTER_OTLP_TIMEOUT` says otherwise.
@@ -47,27 +47,32 @@ pub enum Protocol {
 pub struct InvalidOption(String);
 
 impl TelemetryOptions {
+    /// What holds where no `OTEL_*` variable says otherwise.
+    pub fn without_spans(settings: &Settings) -> Self {
+        Self {
+            workload: settings.workload.clone(),
+            namespace: settings.namespace.clone(),
+            service_account: settings.service_account.clone(),
+            access_log: settings.access_log,
+            sampler: Sampler::default(),
+            spans: None,
+        }
+    }
+
     /// Reads the `OTEL_*` variables by `read`, which gives an environment variable's value.
     pub fn from_environment(
-        workload: &str,
-        namespace: &str,
-        service_account: &str,
-        access_log: AccessLog,
+        settings: &Settings,
         read: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, InvalidOption> {
         // An empty value is as good as none (specification, "Parsing empty value").
         let read = |name: &str| read(name).filter(|value| !value.trim().is_empty());
         let name = read("OTEL_TRACES_SAMPLER");
         let argument = read("OTEL_TRACES_SAMPLER_ARG");
-        let sampler =
-            Sampler::parse(name.as_deref(), argument.as_deref()).map_err(InvalidOption)?;
         Ok(Self {
-            workload: workload.to_owned(),
-            namespace: namespace.to_owned(),
-            service_account: service_account.to_owned(),
-            access_log,
-            sampler,
+            sampler: Sampler::parse(name.as_deref(), argument.as_deref())
+                .map_err(InvalidOption)?,
             spans: SpanOptions::from_environment(read)?,
+            ..Self::without_spans(settings)
         })
     }
 }
@@ -191,18 +196,18 @@ fn decode_percent(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(pairs: &[(&str, &str)]) -> Result<TelemetryOptions, InvalidOption> {
+    fn read(pairs: &[(&str, &str)]) -> Result<Option<SpanOptions>, InvalidOption> {
         let value = |name: &str| {
             let pair = pairs.iter().find(|(key, _)| *key == name);
             pair.map(|(_, value)| (*value).to_owned())
         };
-        TelemetryOptions::from_environment("orders-1", "shop", "orders", AccessLog::Off, value)
+        SpanOptions::from_environment(value)
     }
 
     #[test]
     fn endpoints() {
         let check = |pairs: &[(&str, &str)], expect: &str| {
-            let text = match read(pairs).map(|options| options.spans) {
+            let text = match read(pairs) {
                 Ok(Some(spans)) => format!("{:?} {}", spans.protocol, spans.endpoint),
                 Ok(None) => "none".to_owned(),
                 Err(_) => "error".to_owned(),
@@ -224,7 +229,6 @@ mod tests {
         check(&[general, ("OTEL_EXPORTER_OTLP_PROTOCOL", "x")], "error");
         check(&[general, ("OTEL_EXPORTER_OTLP_TIMEOUT", "1s")], "error");
         check(&[general, ("OTEL_RESOURCE_ATTRIBUTES", "a")], "error");
-        check(&[("OTEL_TRACES_SAMPLER", "sometimes")], "error");
     }
 
     #[test]
