@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::export::Queued;
-use crate::bootstrap::AccessLog;
 use super::record::{ConnectionRecord, Party, Record, RequestRecord};
+use crate::bootstrap::AccessLog;
 
 /// Bytes that one write may hold; more lines wait for the next.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
@@ -124,10 +124,7 @@ struct Fields(Map<String, Value>);
 impl Fields {
     fn start(start: SystemTime, duration: Duration) -> Self {
         let mut fields = Fields(Map::new());
-        fields.set(
-            "time",
-            humantime::format_rfc3339_micros(start).to_string(),
-        );
+        fields.set("time", humantime::format_rfc3339_micros(start).to_string());
         fields.set("duration_ms", duration.as_micros() as f64 / 1000.0);
         fields
     }

@@ -196,7 +196,9 @@ impl Metrics {
     fn with_series(&self, labels: &Labels<'_>, add: impl FnOnce(&Series)) {
         let hash = self.hasher.hash_one((self.id, labels));
         KNOWN.with_borrow_mut(|known| {
-            let found = known.get(&hash).filter(|series| self.serves(series, labels));
+            let found = known
+                .get(&hash)
+                .filter(|series| self.serves(series, labels));
             if let Some(series) = found {
                 if series.labels.overflow {
                     self.overflow.fetch_add(1, Ordering::Relaxed);

@@ -30,8 +30,8 @@ use tokio::time::timeout;
 
 use crate::bootstrap::{AccessLog, Settings};
 use crate::model::Fault;
-use metrics::Metrics;
 use export::Queued;
+use metrics::Metrics;
 use record::Record;
 
 pub use export::Exporter;

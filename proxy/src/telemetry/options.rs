@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use crate::bootstrap::{AccessLog, Settings};
 use super::sampler::Sampler;
+use crate::bootstrap::{AccessLog, Settings};
 
 /// Waits this long for a collector's answer unless `OTEL_EXPORTER_OTLP_TIMEOUT` says otherwise.
 const EXPORT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -69,8 +69,7 @@ impl TelemetryOptions {
         let name = read("OTEL_TRACES_SAMPLER");
         let argument = read("OTEL_TRACES_SAMPLER_ARG");
         Ok(Self {
-            sampler: Sampler::parse(name.as_deref(), argument.as_deref())
-                .map_err(InvalidOption)?,
+            sampler: Sampler::parse(name.as_deref(), argument.as_deref()).map_err(InvalidOption)?,
             spans: SpanOptions::from_environment(read)?,
             ..Self::without_spans(settings)
         })
@@ -222,7 +221,10 @@ mod tests {
         check(&[general], "HttpProtobuf http://c:4318/v1/traces");
         check(&[general, traces], "HttpProtobuf http://t:1/x");
         check(&[general, grpc], "Grpc http://c:4318/");
-        check(&[general, grpc, http], "HttpProtobuf http://c:4318/v1/traces");
+        check(
+            &[general, grpc, http],
+            "HttpProtobuf http://c:4318/v1/traces",
+        );
         check(&[general, ("OTEL_SDK_DISABLED", "TRUE")], "none");
         check(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")], "error");
         check(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317")], "error");

@@ -139,11 +139,7 @@ impl Page {
 
     fn proxy(&mut self, metrics: &Metrics) {
         let open = "weft_connections_open";
-        self.family(
-            open,
-            "gauge",
-            "Downstream connections that are open now.",
-        );
+        self.family(open, "gauge", "Downstream connections that are open now.");
         for direction in Direction::ALL {
             let labels = format!("direction=\"{}\"", direction.as_str());
             self.sample(open, &labels, metrics.connections_open(direction));

@@ -101,7 +101,11 @@ mod tests {
         check(None, None, [true, false, true, false]);
         check(Some("always_on"), None, [true, true, true, true]);
         check(Some("always_off"), None, [false, false, false, false]);
-        check(Some("traceidratio"), Some("0.5"), [true, false, false, true]);
+        check(
+            Some("traceidratio"),
+            Some("0.5"),
+            [true, false, false, true],
+        );
         check(
             Some("parentbased_always_on"),
             None,

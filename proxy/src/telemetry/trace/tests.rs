@@ -45,10 +45,7 @@ fn parents() {
         &[("traceparent", &format!("ff-{TRACE}-{SPAN}-01"))],
         "new false",
     );
-    check(
-        &[("traceparent", &w3c("01").to_uppercase())],
-        "new false",
-    );
+    check(&[("traceparent", &w3c("01").to_uppercase())], "new false");
     check(
         &[("traceparent", &format!("00-{}-{SPAN}-01", "0".repeat(32)))],
         "new false",
