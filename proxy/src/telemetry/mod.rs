@@ -28,12 +28,12 @@ use http::HeaderMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::bootstrap::{AccessLog, Settings};
 use crate::model::Fault;
 use export::Queued;
 use metrics::Metrics;
 use record::Record;
 
+pub use crate::bootstrap::AccessLog;
 pub use export::Exporter;
 pub use metrics::ConnectionGauge;
 pub use options::{InvalidOption, Protocol, SpanOptions, TelemetryOptions};
@@ -70,18 +70,6 @@ pub struct Gauges {
     pub certificate_not_after: Box<dyn Fn() -> Option<SystemTime> + Send + Sync>,
     /// Whether the stream to the control plane is up.
     pub discovery_connected: Box<dyn Fn() -> bool + Send + Sync>,
-}
-
-/// Telemetry as the settings and the `OTEL_*` variables say. A variable that can't be used is named
-/// in the log, and no spans are exported (OpenTelemetry's SDKs must not keep a program from
-/// running; specification, "Error handling in OpenTelemetry").
-pub fn start(settings: &Settings) -> (Telemetry, Exporter) {
-    let read = |name: &str| std::env::var(name).ok();
-    let options = TelemetryOptions::from_environment(settings, read).unwrap_or_else(|error| {
-        tracing::warn!(%error, "no spans are exported");
-        TelemetryOptions::without_spans(settings)
-    });
-    Telemetry::new(options)
 }
 
 impl Telemetry {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::sampler::Sampler;
-use crate::bootstrap::{AccessLog, Settings};
+use crate::bootstrap::AccessLog;
 
 /// Waits this long for a collector's answer unless `OTEL_EXPORTER_OTLP_TIMEOUT` says otherwise.
 const EXPORT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -47,31 +47,27 @@ pub enum Protocol {
 pub struct InvalidOption(String);
 
 impl TelemetryOptions {
-    /// What holds where no `OTEL_*` variable says otherwise.
-    pub fn without_spans(settings: &Settings) -> Self {
-        Self {
-            workload: settings.workload.clone(),
-            namespace: settings.namespace.clone(),
-            service_account: settings.service_account.clone(),
-            access_log: settings.access_log,
-            sampler: Sampler::default(),
-            spans: None,
-        }
-    }
-
     /// Reads the `OTEL_*` variables by `read`, which gives an environment variable's value.
     pub fn from_environment(
-        settings: &Settings,
+        workload: &str,
+        namespace: &str,
+        service_account: &str,
+        access_log: AccessLog,
         read: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, InvalidOption> {
         // An empty value is as good as none (specification, "Parsing empty value").
         let read = |name: &str| read(name).filter(|value| !value.trim().is_empty());
         let name = read("OTEL_TRACES_SAMPLER");
         let argument = read("OTEL_TRACES_SAMPLER_ARG");
+        let sampler =
+            Sampler::parse(name.as_deref(), argument.as_deref()).map_err(InvalidOption)?;
         Ok(Self {
-            sampler: Sampler::parse(name.as_deref(), argument.as_deref()).map_err(InvalidOption)?,
+            workload: workload.to_owned(),
+            namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
+            access_log,
+            sampler,
             spans: SpanOptions::from_environment(read)?,
-            ..Self::without_spans(settings)
         })
     }
 }
