@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use weft_proto::v1alpha1::{ApplyRequest, ProxyLag, WaitRequest};
 
-use super::client::{self, Client, Target};
+use super::client::{Client, Lag};
+use super::connect::Target;
 use super::{Failure, Outcome, files, output};
 
 #[derive(Args)]
@@ -40,32 +40,23 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
-    let request = ApplyRequest {
-        sources: files::encode(files::read(&arguments.file)?),
-        dry_run: arguments.dry_run,
-        namespace: arguments.namespace,
-    };
-    let mut client = client::connect(&arguments.target).await?;
-    let applied = client.apply(request).await.map_err(client::refused)?;
-    let applied = applied.into_inner();
+    let sources = files::read(&arguments.file)?;
+    let mut client = Client::connect(&arguments.target).await?;
+    let dry_run = arguments.dry_run;
+    let applied = client.apply(sources, arguments.namespace, dry_run).await?;
     files::tell(&applied)?;
-    files::print_changes(&applied, arguments.dry_run)?;
+    files::print_changes(&applied, dry_run)?;
     match arguments.wait {
-        Some(timeout) if !arguments.dry_run => wait(&mut client, applied.revision, timeout).await,
+        Some(timeout) if !dry_run => wait(&mut client, applied.revision, timeout).await,
         _ => Ok(()),
     }
 }
 
 async fn wait(client: &mut Client, revision: u64, timeout: Duration) -> Outcome {
-    let request = WaitRequest {
-        revision,
-        timeout_milliseconds: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-    };
-    let answer = client.wait(request).await.map_err(client::refused)?;
-    let answer = answer.into_inner();
-    let tell = |what: &str, lags: &[ProxyLag]| {
+    let waited = client.wait(revision, timeout).await?;
+    let tell = |what: &str, lags: &[Lag]| {
         for lag in lags {
-            let ProxyLag {
+            let Lag {
                 proxy,
                 resource,
                 reason,
@@ -78,16 +69,17 @@ async fn wait(client: &mut Client, revision: u64, timeout: Duration) -> Outcome 
             output::complain(&format!("error: {proxy} {what} {resource}{because}"));
         }
     };
-    tell("rejected", &answer.rejected);
-    tell("has not acknowledged", &answer.waiting);
-    if answer.rejected.is_empty() && answer.waiting.is_empty() {
-        let proxies = answer.acknowledged;
-        return output::print(&format!("acknowledged by {proxies} proxies\n"));
+    tell("rejected", &waited.rejected);
+    tell("has not acknowledged", &waited.waiting);
+    if waited.rejected.is_empty() && waited.waiting.is_empty() {
+        let proxies = waited.acknowledged;
+        let noun = if proxies == 1 { "proxy" } else { "proxies" };
+        return output::print(&format!("acknowledged by {proxies} {noun}\n"));
     }
-    let after = humantime::format_duration(timeout);
-    if answer.waiting.is_empty() {
+    if waited.waiting.is_empty() {
         return Err(Failure::Told);
     }
+    let after = humantime::format_duration(timeout);
     Err(Failure::Failed(format!(
         "applied, but not in force everywhere after {after}: see `weft proxies`"
     )))

@@ -1,12 +1,10 @@
 //! `weft check`
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::Args;
-use serde_json::{Value, json};
-use weft_proto::v1alpha1::{CheckRequest, Finding};
+use serde_json::json;
 
-use super::client::{self, Target};
+use super::client::{Client, Finding};
+use super::connect::Target;
 use super::output::{self, Format};
 use super::table::Table;
 use super::{Failure, Outcome};
@@ -21,18 +19,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
-    let mut client = client::connect(&arguments.target).await?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let request = CheckRequest {
-        now_unix_milliseconds: i64::try_from(now.as_millis()).unwrap_or_default(),
-    };
-    let answer = client.check(request).await.map_err(client::refused)?;
-    let findings = answer.into_inner().findings;
+    let mut client = Client::connect(&arguments.target).await?;
+    let findings = client.check().await?;
     match arguments.output {
         Format::Table => output::print(&draw(&findings))?,
-        format => output::print_value(&encode(&findings), format)?,
+        format => output::print_value(&json!(findings), format)?,
     }
     if findings.iter().any(|finding| finding.level == "error") {
         return Err(Failure::Told);
@@ -44,16 +35,11 @@ fn draw(findings: &[Finding]) -> String {
     let mut table = Table::new(&["LEVEL", "SUBJECT", "MESSAGE"]);
     for finding in findings {
         let Finding {
-            subject,
             level,
+            subject,
             message,
-        } = finding.clone();
-        table.row(vec![level, subject, message]);
+        } = finding;
+        table.row(vec![level.clone(), subject.clone(), message.clone()]);
     }
     table.draw()
-}
-
-fn encode(findings: &[Finding]) -> Value {
-    let one = |finding: &Finding| json!({"level": finding.level, "subject": finding.subject, "message": finding.message});
-    findings.iter().map(one).collect()
 }

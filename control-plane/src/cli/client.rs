@@ -1,168 +1,356 @@
-//! The gRPC client: over `DATA/weft.sock` to the control plane of this machine, or over mutual TLS
-//! to a remote one.
+//! What a verb may ask of the control plane. All protobuf of the command line is here.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::Args;
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint};
-use weft_proto::svid::{Expect, ServerVerifier, TrustBundle, spiffe_id};
+use serde::Serialize;
+use serde_json::Value;
+use tonic::transport::Channel;
+use weft_proto::v1alpha1 as proto;
 use weft_proto::v1alpha1::admin_client::AdminClient;
+use weft_proto::v1alpha1::delete_request::What;
 
+use super::connect::{Target, connect};
 use super::{Failure, Outcome};
+use crate::resource::{Key, Kind, Problem, Source};
 
-/// Bytes that an answer may have; a larger one is refused. Enough for 100,000 objects.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Bytes that a question or an answer may have; a larger one is refused. Enough for 100,000 objects.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection to the control plane.
+pub(super) struct Client(AdminClient<Channel>);
 
-/// Which control plane.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Control plane")]
-pub(super) struct Target {
-    /// Data directory of the control plane on this machine; its weft.sock is called
-    #[arg(
-        long,
-        env = "WEFT_DATA_DIR",
-        value_name = "DIR",
-        default_value = "/var/lib/weft"
-    )]
-    pub data_dir: PathBuf,
-    /// Address of a remote control plane, instead of the one on this machine [default: none]
-    #[arg(long, env = "WEFT_SERVER", value_name = "HOST:PORT", requires_all = ["cert", "key", "trust_bundle"])]
-    pub server: Option<String>,
-    /// Certificate to show to the remote one, PEM [default: none]
-    #[arg(long, env = "WEFT_CERT", value_name = "FILE")]
-    pub cert: Option<PathBuf>,
-    /// Private key of that certificate, PEM [default: none]
-    #[arg(long, env = "WEFT_KEY", value_name = "FILE")]
-    pub key: Option<PathBuf>,
-    /// Roots that the remote one's certificate must end in, PEM [default: none]
-    #[arg(long, env = "WEFT_TRUST_BUNDLE", value_name = "FILE")]
-    pub trust_bundle: Option<PathBuf>,
+/// What became of an apply or a delete.
+#[derive(Debug)]
+pub(super) struct Applied {
+    pub revision: u64,
+    pub changes: Vec<Change>,
+    pub skipped: Vec<Problem>,
+    /// When not empty nothing was changed.
+    pub problems: Vec<Problem>,
 }
 
-pub(super) type Client = AdminClient<Channel>;
-
-/// Connects to the control plane.
-pub(super) async fn connect(target: &Target) -> Outcome<Client> {
-    let channel = match &target.server {
-        Some(server) => connect_remote(server, target).await?,
-        None => connect_local(&target.data_dir.join("weft.sock")).await?,
-    };
-    Ok(AdminClient::new(channel)
-        .max_decoding_message_size(ANSWER_BYTES_MAX)
-        .max_encoding_message_size(ANSWER_BYTES_MAX))
+#[derive(Debug)]
+pub(super) struct Change {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+    /// created, configured, unchanged, deleted
+    pub action: String,
 }
 
-async fn connect_local(socket: &Path) -> Outcome<Channel> {
-    let path = socket.to_owned();
-    // The URI plays no part: the connector knows where to go.
-    Endpoint::from_static("http://weft.sock")
-        .connect_timeout(CONNECT_TIMEOUT)
-        .connect_with_connector(tower::service_fn(move |_| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        }))
-        .await
-        .map_err(|error| {
-            Failure::Failed(format!(
-                "no control plane at {}: {}. Is `weft serve` running with this --data-dir (WEFT_DATA_DIR), and by this user?",
-                socket.display(),
-                innermost(&error),
-            ))
-        })
+/// Which objects are asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Query {
+    pub kind: String,
+    /// Empty for all.
+    pub name: String,
+    pub namespace: String,
+    pub all_namespaces: bool,
 }
 
-async fn connect_remote(server: &str, target: &Target) -> Outcome<Channel> {
-    let config = tls_config(target)?;
-    let tls = TlsConnector::from(Arc::new(config));
-    let address = server.to_owned();
-    Endpoint::from_static("http://weft.remote")
-        .connect_timeout(CONNECT_TIMEOUT)
-        .connect_with_connector(tower::service_fn(move |_| {
-            let (tls, address) = (tls.clone(), address.clone());
-            async move {
-                let tcp = TcpStream::connect(&address).await?;
-                tcp.set_nodelay(true)?;
-                // Host names play no part in the check, and none is sent for an IP.
-                let nobody = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-                let stream = tls.connect(nobody, tcp).await?;
-                Ok::<_, io::Error>(TokioIo::new(stream))
-            }
-        }))
-        .await
-        .map_err(|error| {
-            Failure::Failed(format!(
-                "no control plane at {server}: {}",
-                innermost(&error)
-            ))
-        })
+/// How far a revision has come.
+#[derive(Debug)]
+pub(super) struct Waited {
+    pub acknowledged: u32,
+    pub waiting: Vec<Lag>,
+    pub rejected: Vec<Lag>,
 }
 
-fn tls_config(target: &Target) -> Outcome<ClientConfig> {
-    let (Some(cert), Some(key), Some(bundle)) = (&target.cert, &target.key, &target.trust_bundle)
-    else {
-        let reason = "--server needs --cert, --key and --trust-bundle".to_owned();
-        return Err(Failure::Usage(reason));
-    };
-    let unusable = |path: &Path, reason: &dyn std::fmt::Display| {
-        Failure::Failed(format!("{}: {reason}", path.display()))
-    };
-    let chain = certificates(cert)?;
-    let roots = certificates(bundle)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-    let own = chain
-        .first()
-        .ok_or_else(|| unusable(cert, &"holds no certificate"))?;
-    let own = spiffe_id(own).map_err(|error| unusable(cert, &error))?;
-    let trusted =
-        TrustBundle::new(own.trust_domain(), roots).map_err(|error| unusable(bundle, &error))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = ServerVerifier::new(trusted.shared(), Expect::ControlPlane, provider.clone());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(Failure::failed)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_client_auth_cert(chain, private)
-        .map_err(|error| unusable(key, &error))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+/// A proxy that a revision has not reached.
+#[derive(Debug)]
+pub(super) struct Lag {
+    pub proxy: String,
+    pub resource: String,
+    pub reason: String,
 }
 
-fn certificates(path: &Path) -> Outcome<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))
+/// A connected proxy; printed as it stands by `-o json`.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Proxy {
+    /// NAMESPACE/WORKLOAD
+    pub name: String,
+    pub spiffe_id: String,
+    pub address: String,
+    pub version: String,
+    pub instance: String,
+    pub labels: BTreeMap<String, String>,
+    pub ports_up: Vec<u32>,
+    #[serde(serialize_with = "rfc3339")]
+    pub connected_since: i64,
+    #[serde(serialize_with = "rfc3339")]
+    pub certificate_not_after: i64,
+    pub synced: u32,
+    pub pending: u32,
+    pub rejected: Vec<Rejected>,
 }
 
-/// The cause that says most: tonic's own layers say only "transport error".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Rejected {
+    pub resource: String,
+    pub version: String,
+    pub field: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    /// ok, warning, error
+    pub level: String,
+    pub subject: String,
+    pub message: String,
+}
+
+impl Client {
+    /// Connects to the control plane.
+    pub async fn connect(target: &Target) -> Outcome<Self> {
+        let client = AdminClient::new(connect(target).await?)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self(client))
     }
-    cause.to_string()
+
+    pub async fn apply(
+        &mut self,
+        sources: Vec<Source>,
+        namespace: String,
+        dry_run: bool,
+    ) -> Outcome<Applied> {
+        let request = proto::ApplyRequest {
+            sources: encode(sources),
+            dry_run,
+            namespace,
+        };
+        let answer = self.0.apply(request).await.map_err(refused)?;
+        Ok(answer.into_inner().into())
+    }
+
+    /// Deletes one object.
+    pub async fn delete(
+        &mut self,
+        kind: String,
+        namespace: String,
+        name: String,
+        dry_run: bool,
+    ) -> Outcome<Applied> {
+        let object = proto::ObjectName {
+            kind,
+            namespace: namespace.clone(),
+            name,
+        };
+        self.delete_what(What::Object(object), namespace, dry_run)
+            .await
+    }
+
+    /// Deletes every object of these documents.
+    pub async fn delete_sources(
+        &mut self,
+        sources: Vec<Source>,
+        namespace: String,
+        dry_run: bool,
+    ) -> Outcome<Applied> {
+        let sources = proto::Sources {
+            sources: encode(sources),
+        };
+        self.delete_what(What::Sources(sources), namespace, dry_run)
+            .await
+    }
+
+    async fn delete_what(
+        &mut self,
+        what: What,
+        namespace: String,
+        dry_run: bool,
+    ) -> Outcome<Applied> {
+        let request = proto::DeleteRequest {
+            what: Some(what),
+            dry_run,
+            namespace,
+        };
+        let answer = self.0.delete(request).await.map_err(refused)?;
+        Ok(answer.into_inner().into())
+    }
+
+    /// Objects as JSON, with their status; one that was named and isn't there is a failure.
+    pub async fn get(&mut self, query: Query) -> Outcome<Vec<Value>> {
+        let Query {
+            kind,
+            name,
+            namespace,
+            all_namespaces,
+        } = query;
+        let missing = format!("there is no {kind} {namespace}/{name}");
+        let named = !name.is_empty();
+        let request = proto::GetRequest {
+            kind,
+            name,
+            namespace,
+            all_namespaces,
+        };
+        let answer = self.0.get(request).await.map_err(refused)?;
+        let documents = answer.into_inner().objects;
+        if named && documents.is_empty() {
+            return Err(Failure::Failed(missing));
+        }
+        documents.iter().map(|document| json(document)).collect()
+    }
+
+    /// Waits until every proxy concerned has acknowledged a revision, or `timeout` is over.
+    pub async fn wait(&mut self, revision: u64, timeout: Duration) -> Outcome<Waited> {
+        let request = proto::WaitRequest {
+            revision,
+            timeout_milliseconds: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        };
+        let answer = self.0.wait(request).await.map_err(refused)?.into_inner();
+        let lags = |lags: Vec<proto::ProxyLag>| {
+            let lag = |lag: proto::ProxyLag| Lag {
+                proxy: lag.proxy,
+                resource: lag.resource,
+                reason: lag.reason,
+            };
+            lags.into_iter().map(lag).collect()
+        };
+        Ok(Waited {
+            acknowledged: answer.acknowledged,
+            waiting: lags(answer.waiting),
+            rejected: lags(answer.rejected),
+        })
+    }
+
+    pub async fn proxies(&mut self) -> Outcome<Vec<Proxy>> {
+        let answer = self.0.proxies(proto::ProxiesRequest {}).await;
+        let proxies = answer.map_err(refused)?.into_inner().proxies;
+        Ok(proxies.into_iter().map(Proxy::from).collect())
+    }
+
+    /// What a proxy has in force, as JSON.
+    pub async fn proxy_config(&mut self, proxy: String) -> Outcome<Value> {
+        let request = proto::ProxyConfigRequest { proxy };
+        let answer = self.0.proxy_config(request).await.map_err(refused)?;
+        json(&answer.into_inner().json)
+    }
+
+    /// A join token. With `uses` 0 it may be used any number of times.
+    pub async fn create_token(
+        &mut self,
+        namespace: String,
+        service_account: String,
+        ttl: Duration,
+        uses: u32,
+    ) -> Outcome<String> {
+        let request = proto::CreateTokenRequest {
+            namespace,
+            service_account,
+            ttl_seconds: ttl.as_secs(),
+            uses,
+        };
+        let answer = self.0.create_token(request).await.map_err(refused)?;
+        Ok(answer.into_inner().token)
+    }
+
+    /// What the control plane finds of its own health, and of this machine's clock.
+    pub async fn check(&mut self) -> Outcome<Vec<Finding>> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let request = proto::CheckRequest {
+            now_unix_milliseconds: i64::try_from(now.as_millis()).unwrap_or_default(),
+        };
+        let answer = self.0.check(request).await.map_err(refused)?.into_inner();
+        let finding = |finding: proto::Finding| Finding {
+            level: finding.level,
+            subject: finding.subject,
+            message: finding.message,
+        };
+        Ok(answer.findings.into_iter().map(finding).collect())
+    }
+}
+
+fn encode(sources: Vec<Source>) -> Vec<proto::Source> {
+    let one = |source: Source| proto::Source {
+        name: source.name,
+        content: source.content.into(),
+    };
+    sources.into_iter().map(one).collect()
+}
+
+impl From<proto::ApplyResponse> for Applied {
+    fn from(answer: proto::ApplyResponse) -> Self {
+        let problems = |problems: Vec<proto::Problem>| problems.into_iter().map(problem).collect();
+        let change = |change: proto::Change| {
+            let object = change.object.unwrap_or_default();
+            Change {
+                kind: object.kind,
+                namespace: object.namespace,
+                name: object.name,
+                action: change.action,
+            }
+        };
+        Self {
+            revision: answer.revision,
+            changes: answer.changes.into_iter().map(change).collect(),
+            skipped: problems(answer.skipped),
+            problems: problems(answer.problems),
+        }
+    }
+}
+
+fn problem(problem: proto::Problem) -> Problem {
+    let key = |object: proto::ObjectName| {
+        let kind = Kind::parse(&object.kind)?;
+        Some(Key::new(kind, object.namespace, object.name))
+    };
+    Problem {
+        file: problem.file,
+        document: problem.document,
+        object: problem.object.and_then(key),
+        field: problem.field,
+        reason: problem.reason,
+        line: problem.line,
+    }
+}
+
+impl From<proto::Proxy> for Proxy {
+    fn from(proxy: proto::Proxy) -> Self {
+        let rejected = |rejected: proto::RejectedResource| Rejected {
+            resource: rejected.resource,
+            version: rejected.version,
+            field: rejected.field,
+            reason: rejected.reason,
+        };
+        Self {
+            name: proxy.name,
+            spiffe_id: proxy.spiffe_id,
+            address: proxy.address,
+            version: proxy.version,
+            instance: proxy.instance,
+            labels: proxy.labels.into_iter().collect(),
+            ports_up: proxy.ports_up,
+            connected_since: proxy.connected_since_unix_seconds,
+            certificate_not_after: proxy.certificate_not_after_unix_seconds,
+            synced: proxy.synced,
+            pending: proxy.pending,
+            rejected: proxy.rejected.into_iter().map(rejected).collect(),
+        }
+    }
+}
+
+fn rfc3339<S: serde::Serializer>(seconds: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    let since = Duration::from_secs(u64::try_from(*seconds).unwrap_or_default());
+    serializer.collect_str(&humantime::format_rfc3339_seconds(UNIX_EPOCH + since))
+}
+
+fn json(text: &str) -> Outcome<Value> {
+    serde_json::from_str(text)
+        .map_err(|error| Failure::failed(format!("the control plane's answer is no JSON: {error}")))
 }
 
 /// What a call that failed tells the user.
 #[expect(clippy::needless_pass_by_value, reason = "stands in map_err as it is")]
-pub(super) fn refused(status: tonic::Status) -> Failure {
-    let message = if status.message().is_empty() {
-        format!("the control plane answered {:?}", status.code())
-    } else {
-        status.message().to_owned()
-    };
-    Failure::Failed(message)
+fn refused(status: tonic::Status) -> Failure {
+    if status.message().is_empty() {
+        return Failure::failed(format!("the control plane answered {:?}", status.code()));
+    }
+    Failure::failed(status.message())
 }

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use weft_proto::v1alpha1::delete_request::What;
-use weft_proto::v1alpha1::{DeleteRequest, ObjectName, Sources};
 
-use super::client::{self, Target};
+use super::client::Client;
+use super::connect::Target;
 use super::{Failure, Outcome, files};
 
 #[derive(Args)]
@@ -40,36 +39,30 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
-    let named = arguments.kind.zip(arguments.name);
-    let what = match &named {
-        Some((kind, name)) => What::Object(ObjectName {
-            kind: kind.clone(),
-            namespace: arguments.namespace.clone(),
-            name: name.clone(),
-        }),
-        None => What::Sources(Sources {
-            sources: files::encode(files::read(&arguments.file)?),
-        }),
+    let Arguments {
+        kind,
+        name,
+        file,
+        namespace,
+        dry_run,
+        target,
+    } = arguments;
+    let sources = files::read(&file)?;
+    let mut client = Client::connect(&target).await?;
+    let Some((kind, name)) = kind.zip(name) else {
+        let deleted = client.delete_sources(sources, namespace, dry_run).await?;
+        files::tell(&deleted)?;
+        return files::print_changes(&deleted, dry_run);
     };
-    let request = DeleteRequest {
-        what: Some(what),
-        dry_run: arguments.dry_run,
-        namespace: arguments.namespace.clone(),
-    };
-    let mut client = client::connect(&arguments.target).await?;
-    let answer = client.delete(request).await.map_err(client::refused)?;
-    let answer = answer.into_inner();
-    files::tell(&answer)?;
-    if let Some((kind, name)) = named
-        && !answer
-            .changes
-            .iter()
-            .any(|change| change.action == "deleted")
+    let missing = format!("there is no {kind} {namespace}/{name}");
+    let deleted = client.delete(kind, namespace, name, dry_run).await?;
+    files::tell(&deleted)?;
+    if !deleted
+        .changes
+        .iter()
+        .any(|change| change.action == "deleted")
     {
-        let namespace = arguments.namespace;
-        return Err(Failure::Failed(format!(
-            "there is no {kind} {namespace}/{name}"
-        )));
+        return Err(Failure::Failed(missing));
     }
-    files::print_changes(&answer, arguments.dry_run)
+    files::print_changes(&deleted, dry_run)
 }

@@ -2,10 +2,10 @@
 
 use clap::Args;
 use serde_json::Value;
-use weft_proto::v1alpha1::GetRequest;
 
-use super::client::{self, Target};
-use super::{Outcome, get, output};
+use super::client::{Client, Query};
+use super::connect::Target;
+use super::{Outcome, output};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -27,14 +27,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
-    let mut client = client::connect(&arguments.target).await?;
-    let request = GetRequest {
+    let mut client = Client::connect(&arguments.target).await?;
+    let query = Query {
         kind: arguments.kind,
         name: arguments.name,
         namespace: arguments.namespace,
         all_namespaces: false,
     };
-    for object in get::fetch(&mut client, request).await? {
+    for object in client.get(query).await? {
         output::print(&describe(&object)?)?;
     }
     Ok(())

@@ -4,8 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use weft_proto::v1alpha1 as proto;
-
+use super::client::{Applied, Change};
 use super::{Failure, Outcome, output};
 use crate::resource::{SOURCE_BYTES_MAX, SOURCES_BYTES_MAX, Source};
 
@@ -83,66 +82,33 @@ fn read_one(path: &Path, left: usize) -> Outcome<Source> {
     }
 }
 
-/// For the wire.
-pub(super) fn encode(sources: Vec<Source>) -> Vec<proto::Source> {
-    sources
-        .into_iter()
-        .map(|source| proto::Source {
-            name: source.name,
-            content: source.content.into(),
-        })
-        .collect()
-}
-
-/// Tells the notices and problems that the server found; a failure when there are problems.
-pub(super) fn tell(response: &proto::ApplyResponse) -> Outcome {
-    for notice in &response.skipped {
-        output::complain(&format!("notice: {}", shown(notice)));
+/// Tells the notices and problems that were found; a failure when there are problems.
+pub(super) fn tell(applied: &Applied) -> Outcome {
+    for notice in &applied.skipped {
+        output::complain(&format!("notice: {notice}"));
     }
-    for problem in &response.problems {
-        output::complain(&format!("error: {}", shown(problem)));
+    for problem in &applied.problems {
+        output::complain(&format!("error: {problem}"));
     }
-    if response.problems.is_empty() {
+    if applied.problems.is_empty() {
         return Ok(());
     }
     output::complain("nothing was changed");
     Err(Failure::Told)
 }
 
-fn shown(problem: &proto::Problem) -> String {
-    let mut out = problem.file.clone();
-    if problem.line > 0 {
-        out.push_str(&format!(":{}", problem.line));
-    }
-    if problem.document > 0 {
-        out.push_str(&format!(": document {}", problem.document));
-    }
-    if let Some(object) = &problem.object {
-        out.push_str(&format!(
-            " ({}/{}/{})",
-            object.kind, object.namespace, object.name
-        ));
-    }
-    if !problem.field.is_empty() {
-        out.push_str(&format!(": {}", problem.field));
-    }
-    if !out.is_empty() {
-        out.push_str(": ");
-    }
-    out + &problem.reason
-}
-
-/// Prints a line for each object that the server took.
-pub(super) fn print_changes(response: &proto::ApplyResponse, dry_run: bool) -> Outcome {
+/// Prints a line for each object that was taken.
+pub(super) fn print_changes(applied: &Applied, dry_run: bool) -> Outcome {
     let suffix = if dry_run { " (dry run)" } else { "" };
-    let line = |change: &proto::Change| {
-        let object = change.object.clone().unwrap_or_default();
-        let proto::ObjectName {
+    let mut lines = String::new();
+    for change in &applied.changes {
+        let Change {
             kind,
             namespace,
             name,
-        } = object;
-        format!("{kind} {namespace}/{name} {}{suffix}\n", change.action)
-    };
-    output::print(&response.changes.iter().map(line).collect::<String>())
+            action,
+        } = change;
+        lines.push_str(&format!("{kind} {namespace}/{name} {action}{suffix}\n"));
+    }
+    output::print(&lines)
 }

@@ -2,12 +2,12 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use weft_proto::v1alpha1::GetRequest;
 
-use super::client::{self, Client, Target};
+use super::Outcome;
+use super::client::{Client, Query};
+use super::connect::Target;
 use super::output::{self, Format};
 use super::table::{Table, age, now};
-use super::{Failure, Outcome};
 use crate::resource::Kind;
 
 #[derive(Args)]
@@ -41,14 +41,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
-    let mut client = client::connect(&arguments.target).await?;
-    let request = GetRequest {
+    let mut client = Client::connect(&arguments.target).await?;
+    let query = Query {
         kind: arguments.kind.clone(),
         name: arguments.name.clone().unwrap_or_default(),
         namespace: arguments.namespace,
         all_namespaces: arguments.all_namespaces,
     };
-    let objects = fetch(&mut client, request).await?;
+    let objects = client.get(query).await?;
     match (arguments.output, arguments.name) {
         (Format::Table, _) if objects.is_empty() => {
             output::complain("nothing found");
@@ -64,28 +64,6 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
             output::print_value(&list, format)
         }
     }
-}
-
-/// Asks for objects; one that was named and isn't there is a failure.
-pub(super) async fn fetch(client: &mut Client, request: GetRequest) -> Outcome<Vec<Value>> {
-    let GetRequest {
-        kind,
-        name,
-        namespace,
-        ..
-    } = request.clone();
-    let answer = client.get(request).await.map_err(client::refused)?;
-    let documents = answer.into_inner().objects;
-    if !name.is_empty() && documents.is_empty() {
-        return Err(Failure::Failed(format!(
-            "there is no {kind} {namespace}/{name}"
-        )));
-    }
-    documents
-        .iter()
-        .map(|document| serde_json::from_str(document))
-        .collect::<Result<_, _>>()
-        .map_err(|error| Failure::failed(format!("the control plane's answer is no JSON: {error}")))
 }
 
 fn draw(kind: &str, objects: &[Value], now: i64) -> String {

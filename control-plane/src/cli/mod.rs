@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod completions;
 mod config;
+mod connect;
 mod delete;
 mod describe;
 mod files;
@@ -17,9 +18,12 @@ mod table;
 mod token;
 mod validate;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+pub use serve::Options;
 
 /// Names of environment variables are the flags' with WEFT_ before them.
 #[derive(Parser)]
@@ -80,15 +84,19 @@ pub(crate) enum Failure {
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    fn failed(reason: impl std::fmt::Display) -> Self {
+    fn failed(reason: impl Display) -> Self {
         Self::Failed(reason.to_string())
     }
 }
 
-/// Parses the arguments of this process and does what they ask.
-pub fn run() -> ExitCode {
+/// Parses the arguments of this process and does what they ask. `serve` runs a control plane.
+pub fn run<F, E>(serve: impl FnOnce(Options) -> F) -> ExitCode
+where
+    F: Future<Output = Result<(), E>>,
+    E: Display,
+{
     let arguments = Arguments::parse();
-    match arguments.verb.run() {
+    match arguments.verb.run(serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Told) => ExitCode::from(1),
         Err(Failure::Failed(reason)) => {
@@ -105,9 +113,13 @@ pub fn run() -> ExitCode {
 }
 
 impl Verb {
-    fn run(self) -> Outcome {
+    fn run<F, E>(self, serve: impl FnOnce(Options) -> F) -> Outcome
+    where
+        F: Future<Output = Result<(), E>>,
+        E: Display,
+    {
         match self {
-            Self::Serve(arguments) => serve::run(arguments),
+            Self::Serve(arguments) => serve::run(arguments, serve),
             Self::Apply(arguments) => block_on(apply::run(arguments)),
             Self::Get(arguments) => block_on(get::run(arguments)),
             Self::Describe(arguments) => block_on(describe::run(arguments)),

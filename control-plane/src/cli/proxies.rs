@@ -1,11 +1,11 @@
 //! `weft proxies`
 
 use clap::Args;
-use serde_json::{Value, json};
-use weft_proto::v1alpha1::{ProxiesRequest, Proxy, RejectedResource};
+use serde_json::json;
 
 use super::Outcome;
-use super::client::{self, Target};
+use super::client::{Client, Proxy, Rejected};
+use super::connect::Target;
 use super::output::{self, Format};
 use super::table::{Table, age, now};
 
@@ -19,15 +19,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
-    let mut client = client::connect(&arguments.target).await?;
-    let answer = client.proxies(ProxiesRequest {}).await;
-    let proxies = answer.map_err(client::refused)?.into_inner().proxies;
+    let mut client = Client::connect(&arguments.target).await?;
+    let proxies = client.proxies().await?;
     match arguments.output {
         Format::Table => output::print(&draw(&proxies, now())),
-        format => {
-            let values: Value = proxies.iter().map(encode).collect();
-            output::print_value(&values, format)
-        }
+        format => output::print_value(&json!(proxies), format),
     }
 }
 
@@ -54,14 +50,11 @@ fn draw(proxies: &[Proxy], now: i64) -> String {
             proxy.synced.to_string(),
             proxy.pending.to_string(),
             proxy.rejected.len().to_string(),
-            format!(
-                "{} left",
-                age(proxy.certificate_not_after_unix_seconds - now)
-            ),
-            age(now - proxy.connected_since_unix_seconds),
+            format!("{} left", age(proxy.certificate_not_after - now)),
+            age(now - proxy.connected_since),
         ]);
         for rejected in &proxy.rejected {
-            let RejectedResource {
+            let Rejected {
                 resource,
                 version,
                 field,
@@ -77,41 +70,6 @@ fn draw(proxies: &[Proxy], now: i64) -> String {
     table.draw() + space + &reasons
 }
 
-fn encode(proxy: &Proxy) -> Value {
-    let rejected: Vec<Value> = proxy
-        .rejected
-        .iter()
-        .map(|rejected| {
-            json!({
-                "resource": rejected.resource,
-                "version": rejected.version,
-                "field": rejected.field,
-                "reason": rejected.reason,
-            })
-        })
-        .collect();
-    json!({
-        "name": proxy.name,
-        "spiffeId": proxy.spiffe_id,
-        "address": proxy.address,
-        "version": proxy.version,
-        "instance": proxy.instance,
-        "labels": proxy.labels,
-        "portsUp": proxy.ports_up,
-        "connectedSince": timestamp(proxy.connected_since_unix_seconds),
-        "certificateNotAfter": timestamp(proxy.certificate_not_after_unix_seconds),
-        "synced": proxy.synced,
-        "pending": proxy.pending,
-        "rejected": rejected,
-    })
-}
-
-fn timestamp(seconds: i64) -> Value {
-    let since = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-    let time = std::time::UNIX_EPOCH + since;
-    humantime::format_rfc3339_seconds(time).to_string().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,9 +80,9 @@ mod tests {
             name: "shop/web".to_owned(),
             spiffe_id: "spiffe://weft.local/ns/shop/sa/web".to_owned(),
             synced: 3,
-            connected_since_unix_seconds: 940,
-            certificate_not_after_unix_seconds: 4600,
-            rejected: vec![RejectedResource {
+            connected_since: 940,
+            certificate_not_after: 4600,
+            rejected: vec![Rejected {
                 resource: "ROUTE shop/orders:80".to_owned(),
                 version: "ab12".to_owned(),
                 field: "rules[0].path_regex".to_owned(),
@@ -140,6 +98,6 @@ mod tests {
             ),
             "{text}"
         );
-        assert_eq!(encode(&proxy)["connectedSince"], "1970-01-01T00:15:40Z");
+        assert_eq!(json!(proxy)["connectedSince"], "1970-01-01T00:15:40Z");
     }
 }

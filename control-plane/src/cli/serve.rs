@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Failure, Outcome};
-use crate::app;
 
 /// A certificate can't be given a shorter life: renewal at two thirds of it must have time.
 const SVID_TTL_MIN: Duration = Duration::from_secs(30);
@@ -71,9 +70,23 @@ fn svid_ttl(text: &str) -> Result<Duration, String> {
     Ok(ttl)
 }
 
-pub(super) fn run(arguments: Arguments) -> Outcome {
+/// What `weft serve` was asked to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    pub trust_domain: String,
+    pub svid_lifetime: Duration,
+}
+
+pub(super) fn run<F, E>(arguments: Arguments, serve: impl FnOnce(Options) -> F) -> Outcome
+where
+    F: Future<Output = Result<(), E>>,
+    E: std::fmt::Display,
+{
     let Backend::Embedded = arguments.store;
-    let options = app::Options {
+    let options = Options {
         data_dir: arguments.data_dir,
         listen: arguments.listen,
         admin: arguments.admin,
@@ -84,6 +97,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?
-        .block_on(app::serve(options))
+        .block_on(serve(options))
         .map_err(Failure::failed)
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use weft_proto::v1alpha1::CreateTokenRequest;
 
-use super::client::{self, Target};
+use super::client::Client;
+use super::connect::Target;
 use super::{Outcome, output};
 
 #[derive(Args)]
@@ -40,14 +40,16 @@ struct Create {
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
     let Verb::Create(create) = arguments.verb;
-    let request = CreateTokenRequest {
-        namespace: create.namespace,
-        service_account: create.service_account,
-        ttl_seconds: create.ttl.as_secs(),
-        uses: create.uses,
-    };
-    let mut client = client::connect(&create.target).await?;
-    let answer = client.create_token(request).await;
-    let answer = answer.map_err(client::refused)?.into_inner();
-    output::print(&format!("{}\n", answer.token))
+    let mut client = Client::connect(&create.target).await?;
+    let Create {
+        namespace,
+        service_account,
+        ttl,
+        uses,
+        ..
+    } = create;
+    let token = client
+        .create_token(namespace, service_account, ttl, uses)
+        .await?;
+    output::print(&format!("{token}\n"))
 }

@@ -8,9 +8,11 @@ use super::fields::{Field, Fields};
 use super::service::{app_protocol, port_name, usable};
 use super::{AppProtocol, Metadata, names};
 
-/// Kubernetes' limits of a slice; longer lists are refused.
+/// Endpoints of a slice; more are refused (Kubernetes' limit).
 const ENDPOINTS_MAX: usize = 1000;
+/// Ports of a slice; more are refused (Kubernetes' limit).
 const PORTS_MAX: usize = 100;
+/// Addresses of an endpoint; more are refused (Kubernetes' limit).
 const ADDRESSES_MAX: usize = 100;
 
 /// Names the service that a slice belongs to.

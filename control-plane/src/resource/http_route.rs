@@ -2,16 +2,21 @@
 
 use super::Metadata;
 
-/// Gateway API's limits; longer lists are refused.
+/// Parents of a route; more are refused (Gateway API's limit).
 pub const PARENT_REFS_MAX: usize = 32;
+/// Rules of a route; more are refused (Gateway API's limit).
 pub const RULES_MAX: usize = 16;
+/// Matches of a rule; more are refused (Gateway API's limit).
 pub const MATCHES_MAX: usize = 64;
+/// Headers of a match; more are refused (Gateway API's limit).
 pub const HEADERS_MAX: usize = 16;
+/// Backends of a rule; more are refused (Gateway API's limit).
 pub const BACKEND_REFS_MAX: usize = 16;
+/// Weight of a backend; a larger one is refused (Gateway API's limit).
 pub const WEIGHT_MAX: i64 = 1_000_000;
-/// Longest path that may be matched.
+/// Bytes of a path to match; a longer one is refused (Gateway API's limit).
 pub const PATH_BYTES_MAX: usize = 1024;
-/// Longest header value that may be matched.
+/// Bytes of a header value to match; a longer one is refused (Gateway API's limit).
 pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
 /// Memory that one compiled expression may take; one that needs more is refused.
 pub const REGEX_COMPILED_BYTES_MAX: usize = 256 << 10;

@@ -188,257 +188,56 @@ rules:
 }
 
 #[test]
+#[rustfmt::skip] // A row a line.
 fn refuses_bad_services() {
     let with = |from: &str, to: &str| SERVICE.replace(from, to);
-    refused(
-        &with("port: 80", "port: 70000"),
-        1,
-        "spec.ports[0].port",
-        7,
-        "70000 is not within 1 to 65535",
-    );
-    refused(
-        &with("port: 80", "port: '80'"),
-        1,
-        "spec.ports[0].port",
-        7,
-        "must be an integer, not a string",
-    );
-    refused(
-        &with("port: 80", "port: 80.5"),
-        1,
-        "spec.ports[0].port",
-        7,
-        "must be an integer, not a number",
-    );
-    refused(
-        &with("port: 80", "name: http"),
-        1,
-        "spec.ports[0].port",
-        7,
-        "is required",
-    );
-    refused(
-        &with("  selector", "  selectors"),
-        1,
-        "spec.selectors",
-        5,
-        "unknown field",
-    );
-    refused(
-        &with("app: orders", "app: 1"),
-        1,
-        "spec.selector[app]",
-        5,
-        "must be a string",
-    );
-    refused(
-        &with("spec:", "specs: 1\nspec:"),
-        1,
-        "specs",
-        4,
-        "unknown field",
-    );
-    refused(
-        &with("name: orders", "name: Orders"),
-        1,
-        "metadata.name",
-        3,
-        "must be 1 to 63",
-    );
-    refused(
-        &with("port: 80", "port: 80\n    protocol: UDP"),
-        1,
-        "spec.ports[0].protocol",
-        8,
-        "not supported yet",
-    );
-    refused(
-        &with("port: 80", "port: 80\n  - port: 81\n    name: b"),
-        1,
-        "spec.ports[0].name",
-        7,
-        "is required",
-    );
-    refused(
-        &with("spec:", "spec:\n  type: NodePort"),
-        1,
-        "spec.type",
-        5,
-        "not supported yet",
-    );
-    refused(
-        &with("spec:", "spec:\n  sessionAffinity: ClientIP"),
-        1,
-        "spec.sessionAffinity",
-        5,
-        "not supported yet",
-    );
-    refused(
-        &with("spec:", "spec:\n  clusterIP: 10.0.0"),
-        1,
-        "spec.clusterIP",
-        5,
-        "no IP address",
-    );
+    refused(&with("port: 80", "port: 70000"), 1, "spec.ports[0].port", 7, "70000 is not within 1 to 65535");
+    refused(&with("port: 80", "port: '80'"), 1, "spec.ports[0].port", 7, "must be an integer, not a string");
+    refused(&with("port: 80", "port: 80.5"), 1, "spec.ports[0].port", 7, "must be an integer, not a number");
+    refused(&with("port: 80", "name: http"), 1, "spec.ports[0].port", 7, "is required");
+    refused(&with("  selector", "  selectors"), 1, "spec.selectors", 5, "unknown field");
+    refused(&with("app: orders", "app: 1"), 1, "spec.selector[app]", 5, "must be a string");
+    refused(&with("spec:", "specs: 1\nspec:"), 1, "specs", 4, "unknown field");
+    refused(&with("name: orders", "name: Orders"), 1, "metadata.name", 3, "must be 1 to 63");
+    refused(&with("port: 80", "port: 80\n    protocol: UDP"), 1, "spec.ports[0].protocol", 8, "not supported yet");
+    refused(&with("port: 80", "port: 80\n  - port: 81\n    name: b"), 1, "spec.ports[0].name", 7, "is required");
+    refused(&with("spec:", "spec:\n  type: NodePort"), 1, "spec.type", 5, "not supported yet");
+    refused(&with("spec:", "spec:\n  sessionAffinity: ClientIP"), 1, "spec.sessionAffinity", 5, "not supported yet");
+    refused(&with("spec:", "spec:\n  clusterIP: 10.0.0"), 1, "spec.clusterIP", 5, "no IP address");
     refused(&with("v1", "v2"), 1, "apiVersion", 1, "write v1");
-    refused(
-        &with("spec:", "spec: 3\nx:")
-            .replace("x:\n", "")
-            .lines()
-            .take(4)
-            .collect::<Vec<_>>()
-            .join("\n"),
-        1,
-        "spec",
-        4,
-        "must be a mapping",
-    );
-    refused(
-        &format!("{SERVICE}---\n{SERVICE}"),
-        2,
-        "metadata.name",
-        10,
-        "same object is in file.yaml, document 1, line 1",
-    );
+    refused(&with("spec:", "spec: 3\nx:") .replace("x:\n", "") .lines() .take(4) .collect::<Vec<_>>() .join("\n"), 1, "spec", 4, "must be a mapping");
+    refused(&format!("{SERVICE}---\n{SERVICE}"), 2, "metadata.name", 10, "same object is in file.yaml, document 1, line 1");
     refused("kind: Service\n", 1, "apiVersion", 1, "is required");
     refused("just text\n", 1, "", 1, "must be a mapping, not a string");
     refused("a: [1\n", 1, "", 1, "neither YAML nor JSON");
-    refused(
-        "apiVersion: weft.dev/v1alpha1\nkind: Limit\nmetadata: {name: a}\n",
-        1,
-        "kind",
-        1,
-        "not supported yet",
-    );
-    refused(
-        &"#\n".repeat(5 << 20),
-        0,
-        "",
-        0,
-        "10485760 bytes, at most 4194304",
-    );
-    refused(
-        &with("app: orders", "app: &a orders"),
-        1,
-        "",
-        5,
-        "anchors and aliases",
-    );
-    refused(
-        &format!("{SERVICE}---\na: {}", "[".repeat(100) + &"]".repeat(100)),
-        2,
-        "",
-        10,
-        "nested more than",
-    );
+    refused("apiVersion: weft.dev/v1alpha1\nkind: Limit\nmetadata: {name: a}\n", 1, "kind", 1, "not supported yet");
+    refused(&"#\n".repeat(5 << 20), 0, "", 0, "10485760 bytes, at most 4194304");
+    refused(&with("app: orders", "app: &a orders"), 1, "", 5, "anchors and aliases");
+    refused(&format!("{SERVICE}---\na: {}", "[".repeat(100) + &"]".repeat(100)), 2, "", 10, "nested more than");
 }
 
 #[test]
+#[rustfmt::skip] // A row a line.
 fn refuses_bad_routes() {
     let backend = |fields: &str| rule(&format!("backendRefs: [{{{fields}}}]"));
     let backend_field = |name: &str| format!("spec.rules[0].backendRefs[0].{name}");
-    refused(
-        &backend("name: a, port: 80, weight: -1"),
-        1,
-        &backend_field("weight"),
-        6,
-        "-1 is not within 0 to 1000000",
-    );
-    refused(
-        &backend("name: a"),
-        1,
-        &backend_field("port"),
-        6,
-        "is required",
-    );
-    refused(
-        &backend("name: a, port: 80, filters: [{type: X}]"),
-        1,
-        &backend_field("filters"),
-        6,
-        "not supported yet",
-    );
-    refused(
-        &rule("timeouts: {request: 1s}"),
-        1,
-        "spec.rules[0].timeouts",
-        6,
-        "not supported yet",
-    );
-    refused(
-        &rule("backends: []"),
-        1,
-        "spec.rules[0].backends",
-        6,
-        "unknown field",
-    );
-    refused(
-        &route("hostnames: [a.example.com]"),
-        1,
-        "spec.hostnames",
-        5,
-        "not supported yet",
-    );
+    refused(&backend("name: a, port: 80, weight: -1"), 1, &backend_field("weight"), 6, "-1 is not within 0 to 1000000");
+    refused(&backend("name: a"), 1, &backend_field("port"), 6, "is required");
+    refused(&backend("name: a, port: 80, filters: [{type: X}]"), 1, &backend_field("filters"), 6, "not supported yet");
+    refused(&rule("timeouts: {request: 1s}"), 1, "spec.rules[0].timeouts", 6, "not supported yet");
+    refused(&rule("backends: []"), 1, "spec.rules[0].backends", 6, "unknown field");
+    refused(&route("hostnames: [a.example.com]"), 1, "spec.hostnames", 5, "not supported yet");
     refused(&route("rules: []"), 1, "spec.rules", 5, "at least one");
     let matching = |fields: &str| rule(&format!("matches: [{{{fields}}}]"));
     let field = |name: &str| format!("spec.rules[0].matches[0].{name}");
-    refused(
-        &matching("path: {value: a}"),
-        1,
-        &field("path.value"),
-        6,
-        "must begin with '/'",
-    );
-    refused(
-        &matching("path: {value: /a/../b}"),
-        1,
-        &field("path.value"),
-        6,
-        "must not hold \"/../\"",
-    );
-    refused(
-        &matching("path: {type: Glob, value: /a}"),
-        1,
-        &field("path.type"),
-        6,
-        "none of Exact",
-    );
-    refused(
-        &matching("path: {type: RegularExpression, value: '('}"),
-        1,
-        &field("path.value"),
-        6,
-        "no regular expression",
-    );
-    refused(
-        &matching("path: {type: RegularExpression, value: '(\\w{100}){100}'}"),
-        1,
-        &field("path.value"),
-        6,
-        "compiled",
-    );
-    refused(
-        &matching("method: get"),
-        1,
-        &field("method"),
-        6,
-        "none of GET",
-    );
-    refused(
-        &matching("headers: [{name: 'a b', value: c}]"),
-        1,
-        &field("headers[0].name"),
-        6,
-        "no header name",
-    );
-    refused(
-        &matching("queryParams: [{name: a, value: b}]"),
-        1,
-        &field("queryParams"),
-        6,
-        "not supported yet",
-    );
+    refused(&matching("path: {value: a}"), 1, &field("path.value"), 6, "must begin with '/'");
+    refused(&matching("path: {value: /a/../b}"), 1, &field("path.value"), 6, "must not hold \"/../\"");
+    refused(&matching("path: {type: Glob, value: /a}"), 1, &field("path.type"), 6, "none of Exact");
+    refused(&matching("path: {type: RegularExpression, value: '('}"), 1, &field("path.value"), 6, "no regular expression");
+    refused(&matching("path: {type: RegularExpression, value: '(\\w{100}){100}'}"), 1, &field("path.value"), 6, "compiled");
+    refused(&matching("method: get"), 1, &field("method"), 6, "none of GET");
+    refused(&matching("headers: [{name: 'a b', value: c}]"), 1, &field("headers[0].name"), 6, "no header name");
+    refused(&matching("queryParams: [{name: a, value: b}]"), 1, &field("queryParams"), 6, "not supported yet");
 }
 
 #[test]
