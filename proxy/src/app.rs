@@ -1,1 +1,352 @@
-//! Composition root.
+//! Composition root: builds every room once, starts them in order, and drains them in order.
+//!
+//! Each worker is a thread with a current-thread runtime, its own listening sockets, pools and
+//! balancer; nothing on a request's way crosses threads. Identity, discovery, admin, DNS and export
+//! live on the control thread, which is the one that calls [`run`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tokio::net::TcpListener as ControlListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::LocalSet;
+use tokio::time::{Instant, interval, sleep};
+use tracing::{info, warn};
+
+use crate::authorization::Policy;
+use crate::bootstrap::{InboundPlaintext, Settings};
+use crate::discovery::{self, ApplicationPorts};
+use crate::http::{ServerLimits, draining};
+use crate::identity::Identity;
+use crate::inbound::{Inbound, Parts};
+use crate::listener::{Listener, bind};
+use crate::model::Own;
+use crate::outbound::Outbound;
+use crate::telemetry;
+use crate::telemetry::Telemetry;
+use crate::telemetry::{AccessLog, TelemetryOptions};
+
+/// How long callers get to learn that this workload takes no more requests, before it tells them
+/// itself by GOAWAY and a closed port.
+const DEREGISTER_GRACE: Duration = Duration::from_millis(500);
+/// How often a worker lets go of what is idle.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Why the proxy could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "cannot listen on {address} ({what}): {source}; is another proxy running, or is WEFT_{variable} wrong?"
+    )]
+    Listen {
+        address: SocketAddr,
+        what: &'static str,
+        variable: &'static str,
+        source: io::Error,
+    },
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    #[error("{0}")]
+    Telemetry(#[from] telemetry::InvalidOption),
+    #[error("{0}")]
+    Identity(#[from] crate::identity::Unusable),
+    #[error("a worker ended unexpectedly; this is a bug")]
+    Worker,
+}
+
+/// What every worker gets a share of.
+#[derive(Clone)]
+struct Shared {
+    settings: Arc<Settings>,
+    own: Own,
+    identity: Identity,
+    discovery: discovery::Handle,
+    ports: ApplicationPorts,
+    telemetry: Telemetry,
+    permits: Arc<Semaphore>,
+    drain: watch::Receiver<bool>,
+}
+
+/// The sockets of one worker.
+struct Sockets {
+    outbound: Vec<std::net::TcpListener>,
+    inbound: Vec<std::net::TcpListener>,
+}
+
+/// Runs the sidecar until it is told to stop and has drained.
+pub fn run(settings: Settings) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(LocalSet::new().run_until(start(settings)))
+}
+
+async fn start(settings: Settings) -> Result<(), Error> {
+    let settings = Arc::new(settings);
+    let identity = Identity::open(&settings)?;
+    let discovery = discovery::Handle::open(&settings, &identity);
+    let ports = discovery.ports();
+    let (telemetry, exporter) = Telemetry::new(telemetry_options(&settings)?);
+    let (drain, draining) = watch::channel(false);
+    let shared = Shared {
+        own: Own {
+            namespace: settings.namespace.as_str().into(),
+            workload: settings.workload.as_str().into(),
+            ports: own_ports(&settings),
+        },
+        settings: settings.clone(),
+        identity: identity.clone(),
+        discovery: discovery.clone(),
+        ports: ports.clone(),
+        telemetry: telemetry.clone(),
+        permits: Arc::new(Semaphore::new(settings.connections_max)),
+        drain: draining,
+    };
+
+    let sockets: Vec<Sockets> = (0..settings.workers)
+        .map(|_| open_sockets(&settings))
+        .collect::<Result<_, _>>()?;
+    let stop_requested = Arc::new(Notify::new());
+    let leaving = Arc::new(AtomicBool::new(false));
+    start_control(&shared, exporter, stop_requested.clone(), leaving.clone()).await?;
+    let (ended, mut worker_ended) = watch::channel(false);
+    for (index, sockets) in sockets.into_iter().enumerate() {
+        let (shared, ended) = (shared.clone(), ended.clone());
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                work(shared, sockets);
+                ended.send_replace(true);
+            })?;
+    }
+    info!(
+        workload = %settings.workload,
+        namespace = %settings.namespace,
+        outbound = ?settings.outbound_listen,
+        inbound = ?settings.inbound_listen,
+        admin = %settings.admin_listen,
+        workers = settings.workers,
+        "started"
+    );
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop_requested.notified() => {}
+        _ = worker_ended.wait_for(|ended| *ended) => return Err(Error::Worker),
+    }
+    leaving.store(true, Ordering::Relaxed);
+    tokio::select! {
+        () = leave(&shared, &drain) => {}
+        _ = terminate.recv() => warn!("stopping at once, with connections still open"),
+        _ = interrupt.recv() => warn!("stopping at once, with connections still open"),
+    }
+    Ok(())
+}
+
+/// Deregisters first, so that callers go elsewhere by themselves; then tells those that are still
+/// connected; then waits for what is in flight.
+async fn leave(shared: &Shared, drain: &watch::Sender<bool>) {
+    let limit = shared.settings.drain_timeout;
+    info!(?limit, "draining");
+    shared.discovery.goodbye().await;
+    sleep(DEREGISTER_GRACE).await;
+    drain.send_replace(true);
+    let all = shared.settings.connections_max;
+    let deadline = Instant::now() + limit;
+    while shared.permits.available_permits() + idle_accepts(shared) < all {
+        if Instant::now() >= deadline {
+            let open = all - shared.permits.available_permits();
+            warn!(open, "the drain's time is over; closing what is still open");
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    info!("drained");
+}
+
+/// Each listener that still accepts holds one permit for the connection it waits for.
+fn idle_accepts(shared: &Shared) -> usize {
+    shared.settings.workers * shared.settings.outbound_listen.len()
+}
+
+/// Everything that is no worker's: on this thread.
+async fn start_control(
+    shared: &Shared,
+    exporter: telemetry::Exporter,
+    stop: Arc<Notify>,
+    leaving: Arc<AtomicBool>,
+) -> Result<(), Error> {
+    let Shared {
+        settings,
+        identity,
+        discovery,
+        ..
+    } = shared;
+    let listen = |address, what, variable| {
+        move |source| Error::Listen {
+            address,
+            what,
+            variable,
+            source,
+        }
+    };
+    tokio::task::spawn_local(exporter.run());
+    tokio::task::spawn_local(crate::identity::run(identity.clone(), settings.clone()));
+    tokio::task::spawn_local(discovery::run(
+        discovery.clone(),
+        identity.clone(),
+        settings.clone(),
+    ));
+    let address = settings.admin_listen;
+    let socket =
+        ControlListener::bind(address)
+            .await
+            .map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
+    drop((socket, stop, leaving, discovery.connected()));
+    Ok(())
+}
+
+/// Every port on which this proxy listens.
+fn own_ports(settings: &Settings) -> Arc<[u16]> {
+    let listens = settings
+        .outbound_listen
+        .iter()
+        .chain(&settings.inbound_listen)
+        .chain(&settings.dns_listen);
+    listens
+        .map(SocketAddr::port)
+        .chain([settings.admin_listen.port()])
+        .collect()
+}
+
+fn open_sockets(settings: &Settings) -> Result<Sockets, Error> {
+    let share = settings.workers > 1;
+    let open = |addresses: &[SocketAddr], what, variable| -> Result<Vec<_>, Error> {
+        let one = |address: &SocketAddr| {
+            bind(*address, share).map_err(|source| Error::Listen {
+                address: *address,
+                what,
+                variable,
+                source,
+            })
+        };
+        addresses.iter().map(one).collect()
+    };
+    Ok(Sockets {
+        outbound: open(&settings.outbound_listen, "outbound", "OUTBOUND_LISTEN")?,
+        inbound: open(&settings.inbound_listen, "inbound", "INBOUND_LISTEN")?,
+    })
+}
+
+/// One worker, on its own thread.
+fn work(shared: Shared, sockets: Sockets) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return warn!(%error, "a worker can't start"),
+    };
+    runtime.block_on(LocalSet::new().run_until(serve(shared, sockets)));
+}
+
+async fn serve(shared: Shared, sockets: Sockets) {
+    let Shared {
+        settings,
+        own,
+        identity,
+        discovery,
+        ports,
+        telemetry,
+        permits,
+        drain,
+    } = shared;
+    let mut limits = ServerLimits::default();
+    limits.http1.head_bytes = settings.header_bytes_max;
+    limits.http2.header_list_bytes = u32::try_from(settings.header_bytes_max).unwrap_or(u32::MAX);
+    let policy = match settings.inbound_plaintext {
+        InboundPlaintext::Allow => Policy::Permissive,
+        InboundPlaintext::Deny => Policy::Strict,
+    };
+    let outbound = Rc::new(Outbound::new(
+        own.clone(),
+        discovery.clone(),
+        identity.clone(),
+        telemetry.clone(),
+        limits,
+        drain.clone(),
+    ));
+    let inbound = Rc::new(Inbound::new(Parts {
+        own,
+        instance: identity.instance(),
+        address: settings.address,
+        policy,
+        discovery,
+        ports,
+        identity,
+        telemetry,
+        limits,
+        drain: drain.clone(),
+    }));
+
+    for socket in sockets.outbound {
+        let Ok(listener) = Listener::new(socket, permits.clone()) else {
+            return;
+        };
+        let outbound = outbound.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let accepted = listener.accept().await;
+                tokio::task::spawn_local(outbound.clone().serve(accepted));
+            }
+        });
+    }
+    for socket in sockets.inbound {
+        let Ok(listener) = Listener::new(socket, permits.clone()) else {
+            return;
+        };
+        let (inbound, mut drain) = (inbound.clone(), drain.clone());
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        tokio::task::spawn_local(inbound.clone().serve(accepted));
+                    }
+                    // The closed port tells callers that come now to go elsewhere.
+                    () = draining(&mut drain) => return,
+                }
+            }
+        });
+    }
+    let mut sweep = interval(SWEEP);
+    loop {
+        sweep.tick().await;
+        outbound.sweep();
+        inbound.sweep();
+    }
+}
+
+fn telemetry_options(settings: &Settings) -> Result<TelemetryOptions, telemetry::InvalidOption> {
+    let access_log = match settings.access_log {
+        crate::bootstrap::AccessLog::Off => AccessLog::Off,
+        crate::bootstrap::AccessLog::Text => AccessLog::Text,
+        crate::bootstrap::AccessLog::Json => AccessLog::Json,
+    };
+    let read = |name: &str| std::env::var(name).ok();
+    let Settings {
+        workload,
+        namespace,
+        service_account,
+        ..
+    } = settings;
+    TelemetryOptions::from_environment(workload, namespace, service_account, access_log, read)
+}
