@@ -7,6 +7,10 @@ mod renew;
 mod status;
 mod storage;
 mod svid;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
