@@ -371,3 +371,6 @@ fn trust_bundle(expected: &Name, message: wire::TrustBundle) -> Result<TrustBund
     TrustBundle::new(&message.trust_domain, roots)
         .map_err(|error| reject("roots", error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,11 +155,10 @@ async fn two_sidecars_shake_hands_as_whom_they_expect() {
     assert!(handshake(&identity, &orders()).await.is_ok());
     let other = SpiffeId::new("weft.test", "shop", "stock").unwrap();
     let error = handshake(&identity, &other).await.unwrap_err();
+    let reason = explain(&error);
     assert!(
-        error
-            .to_string()
-            .contains("expected spiffe://weft.test/ns/shop/sa/stock"),
-        "{error}"
+        reason.contains("expected spiffe://weft.test/ns/shop/sa/stock"),
+        "{reason}"
     );
     let config = identity.client_config(&other).unwrap();
     assert!(Arc::ptr_eq(
