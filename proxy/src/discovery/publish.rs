@@ -55,6 +55,9 @@ pub(super) struct Rejected {
     pub rejection: Rejection,
 }
 
+/// The last good answer, and the later one that was not taken.
+type Answers<'a> = (Option<&'a Held>, Option<&'a Rejected>);
+
 /// A change of the subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -124,7 +127,7 @@ impl Resources {
                         version: version.clone(),
                         body: resource.body,
                     };
-                    self.apply_one(name, held, configuration)
+                    self.apply_one(&name, held, configuration)
                 });
             match result {
                 Ok(Some(bundle)) => applied.trust_bundle = Some(bundle),
@@ -143,19 +146,19 @@ impl Resources {
 
     fn apply_one(
         &mut self,
-        name: Name,
+        name: &Name,
         held: Held,
         configuration: &mut Configuration,
     ) -> Result<Option<TrustBundle>, Rejection> {
         // An answer that crossed with the removal of its subscription is of no use to anybody.
-        let Some(tracked) = self.tracked.get_mut(&name) else {
+        let Some(tracked) = self.tracked.get_mut(name) else {
             return Ok(None);
         };
-        match decode_held(&name, &held) {
+        match decode_held(name, &held) {
             Ok(decoded) => {
                 tracked.held = Some(held);
                 tracked.rejected = None;
-                Ok(put(configuration, &name, decoded))
+                Ok(put(configuration, name, decoded))
             }
             Err(rejection) => {
                 let rejected = Rejected {
@@ -260,9 +263,7 @@ impl Resources {
     }
 
     /// Every resource in the order of type and name.
-    pub(super) fn list(
-        &self,
-    ) -> BTreeMap<(&'static str, String), (Option<&Held>, Option<&Rejected>)> {
+    pub(super) fn list(&self) -> BTreeMap<(&'static str, String), Answers<'_>> {
         let entries = self.tracked.iter().map(|(name, tracked)| {
             let key = (names::kind(name), names::to_wire(name).name);
             (key, (tracked.held.as_ref(), tracked.rejected.as_ref()))
