@@ -50,7 +50,8 @@ fn router(hooks: Hooks) -> Router {
         .route("/drain", post(drain))
         .route("/log", put(log))
         .fallback(|| async {
-            let routes = "no such path; there are /live /ready /metrics /config, POST /drain and PUT /log\n";
+            let routes =
+                "no such path; there are /live /ready /metrics /config, POST /drain and PUT /log\n";
             (StatusCode::NOT_FOUND, routes)
         })
         .method_not_allowed_fallback(|| async {

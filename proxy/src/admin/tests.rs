@@ -49,7 +49,13 @@ async fn routes() {
     check("GET /metrics", "", 200, "weft_build_info").await;
     check("GET /config", "", 200, "{}").await;
     check("PUT /log", "debug\n", 200, "changed").await;
-    check("PUT /log", "loud", 400, "`loud` is no log filter: unknown level").await;
+    check(
+        "PUT /log",
+        "loud",
+        400,
+        "`loud` is no log filter: unknown level",
+    )
+    .await;
     check("PUT /log", &"x".repeat(BODY_BYTES_MAX + 1), 413, "").await;
     check("GET /drain", "", 405, "takes POST").await;
     check("GET /other", "", 404, "/metrics").await;
