@@ -333,19 +333,50 @@ fn invite(screen: Screen, mesh: &Mesh) -> Outcome {
     let web = mesh.workload("web")?;
     let sidecar = web.outbound_address();
     screen.chapter("Everything goes on running; Ctrl-C ends it. In another terminal:")?;
-    screen.say(&format!(
-        "export WEFT_DATA_DIR={}\n\
-         weft proxies                                   # who is connected\n\
-         weft get httproutes -n {NAMESPACE}                     # the canary and its conditions\n\
-         weft config {NAMESPACE}/web                            # what web's sidecar has in force\n\
-         weft delete httproute orders-canary -n {NAMESPACE}     # every instance again\n\
-         curl http://{}/                    # the shop\n\
-         http_proxy=http://{sidecar} curl http://orders/orders/1   # call as web does\n\
-         curl http://{}/metrics            # of web's sidecar",
-        mesh.data_dir().display(),
-        web.application_address(),
-        web.admin_address(),
-    ))
+    let program = std::env::current_exe().map_err(Failure::failed)?;
+    let directory = program.parent().unwrap_or(&program);
+    let weft = |verb: &str| format!("weft {verb} -n {NAMESPACE}");
+    let commands = [
+        (
+            format!("export WEFT_DATA_DIR={}", mesh.data_dir().display()),
+            "",
+        ),
+        (format!("export PATH=\"{}:$PATH\"", directory.display()), ""),
+        ("weft proxies".to_owned(), "who is connected"),
+        (
+            format!("weft config {NAMESPACE}/web"),
+            "what web's sidecar has in force",
+        ),
+        (
+            weft("describe httproute orders-canary"),
+            "the canary and its conditions",
+        ),
+        (
+            weft("delete httproute orders-canary"),
+            "every instance again",
+        ),
+        (
+            format!("curl http://{}/", web.application_address()),
+            "the shop",
+        ),
+        (
+            format!("http_proxy=http://{sidecar} curl http://orders/orders/1"),
+            "call as web does",
+        ),
+        (
+            format!("curl http://{}/metrics", web.admin_address()),
+            "what web's sidecar counts",
+        ),
+    ];
+    for (command, what) in commands {
+        let what = if what.is_empty() {
+            String::new()
+        } else {
+            format!("  # {what}")
+        };
+        screen.say(&format!("{command:<64}{what}"))?;
+    }
+    Ok(())
 }
 
 /// Runs a verb as a user would, and shows both.
