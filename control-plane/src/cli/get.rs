@@ -48,7 +48,10 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         namespace: arguments.namespace,
         all_namespaces: arguments.all_namespaces,
     };
-    let objects = client.get(query).await?;
+    let mut objects = client.get(query).await?;
+    let place =
+        |object: &Value| ["namespace", "name"].map(|field| text(&object["metadata"][field]));
+    objects.sort_by_cached_key(place);
     match (arguments.output, arguments.name) {
         (Format::Table, _) if objects.is_empty() => {
             output::complain("nothing found");

@@ -251,7 +251,6 @@ impl Mesh {
             .await?;
         let mut command = self.command(&self.proxy);
         command
-            .arg("run")
             .env(
                 "WEFT_CONTROL_PLANE",
                 SocketAddr::new(self.network.host(1), CONTROL_PLANE).to_string(),

@@ -8,7 +8,7 @@ mod screen;
 mod trace;
 mod traffic;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -36,6 +36,10 @@ const REQUESTS_AFTER: u32 = 2000;
 
 /// How far the split that is seen may be from the one that was asked for.
 const SPLIT_TOLERANCE: f64 = 0.03;
+
+/// The instance that goes away, and how many requests it answers under load before.
+const STOPPED: &str = "orders-v1-b";
+const BUSY_REQUESTS: u32 = 100;
 
 /// How long the load goes on after the instance is gone.
 const LOAD_AFTER_STOP: Duration = Duration::from_secs(2);
@@ -68,24 +72,27 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
             return Err(Failure::failed("interrupted"));
         }
     };
-    if let Err(failure) = outcome {
-        output::complain(&format!(
-            "\nThe last lines of every process:\n{}",
-            mesh.tails()
-        ));
-        // What went wrong first is what is told.
-        let _ = mesh.stop().await;
-        return Err(failure);
-    }
+    let collector = match outcome {
+        Ok(collector) => collector,
+        Err(failure) => {
+            let tails = mesh.tails();
+            output::complain(&format!("\nThe last lines of every process:\n{tails}"));
+            // What went wrong first is what is told.
+            let _ = mesh.stop().await;
+            return Err(failure);
+        }
+    };
     if arguments.keep {
         invite(screen, &mesh)?;
         stop.await;
     }
-    mesh.stop().await
+    let stopped = mesh.stop().await;
+    drop(collector);
+    stopped
 }
 
-/// The story, chapter by chapter.
-async fn tell(screen: Screen, mesh: &mut Mesh) -> Outcome {
+/// The story, chapter by chapter. Gives the collector, for it to go on with the sidecars.
+async fn tell(screen: Screen, mesh: &mut Mesh) -> Outcome<Option<Collector>> {
     let started = Instant::now();
     let collector = start(screen, mesh).await?;
     discover(screen, mesh).await?;
@@ -102,7 +109,8 @@ async fn tell(screen: Screen, mesh: &mut Mesh) -> Outcome {
     screen.good(&format!("split seen: {split}"))?;
     screen.good(&format!("one instance stopped under load: {stopped}"))?;
     screen.good(&format!("trace {}", traced.trace_id))?;
-    screen.good(&format!("mutual TLS: {ends}"))
+    screen.good(&format!("mutual TLS: {ends}"))?;
+    Ok(collector)
 }
 
 /// Starts every process; gives the collector, unless the user has one already.
@@ -196,45 +204,57 @@ async fn canary(screen: Screen, mesh: &Mesh, customers: &Customers) -> Outcome<S
 /// Stops an instance as an orchestrator does, its sidecar first, while customers go on.
 async fn stop_one(screen: Screen, mesh: &mut Mesh, customers: &Customers) -> Outcome<String> {
     screen.chapter("An instance of orders goes away under load")?;
+    let seen = Rc::default();
     let going_on = Rc::new(Cell::new(true));
     let more = going_on.clone();
-    let load = customers.request_while(move || more.get());
+    let load = customers.request_while(move || more.get(), &seen);
     let stopping = async {
-        let outcome = async {
-            let workload = mesh.workload_mut("orders-v1-b")?;
-            let (sidecar, application) = (workload.sidecar.pid(), workload.application.pid());
-            let shown =
-                |pid: Option<u32>| pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
-            screen.command(
-                &format!("kill -TERM {}", shown(sidecar)),
-                "the sidecar of orders-v1-b drains and ends",
-            )?;
-            workload.sidecar.stop().await?;
-            screen.command(
-                &format!("kill -TERM {}", shown(application)),
-                "its application ends",
-            )?;
-            workload.application.stop().await?;
-            tokio::time::sleep(LOAD_AFTER_STOP).await;
-            Ok(())
-        }
-        .await;
+        let outcome = stop_under_load(screen, mesh, &seen).await;
         going_on.set(false);
         outcome
     };
     let (tally, outcome) = tokio::join!(load, stopping);
     outcome?;
-    mesh.forget("orders-v1-b");
     show(screen, &tally)?;
     none_failed(&tally)?;
     let after = customers.request(REQUESTS_BEFORE).await;
     none_failed(&after)?;
-    if after.by_instance.contains_key("orders-v1-b") {
+    if after.by_instance.contains_key(STOPPED) {
         return Err(Failure::failed("the instance that is gone still answers"));
     }
     let said = format!("0 of {} requests failed", tally.requests);
     screen.good(&said)?;
     Ok(said)
+}
+
+/// Waits until the instance is busy, stops it, and lets the load go on.
+async fn stop_under_load(screen: Screen, mesh: &mut Mesh, seen: &RefCell<Tally>) -> Outcome {
+    let started = Instant::now();
+    while seen
+        .borrow()
+        .by_instance
+        .get(STOPPED)
+        .is_none_or(|count| *count < BUSY_REQUESTS)
+    {
+        mesh.pause(
+            started,
+            &format!("{STOPPED} has answered {BUSY_REQUESTS} requests"),
+        )
+        .await?;
+    }
+    let workload = mesh.workload_mut(STOPPED)?;
+    let stopped = [
+        (&mut workload.sidecar, "its sidecar drains and ends"),
+        (&mut workload.application, "then the application does"),
+    ];
+    for (process, what) in stopped {
+        let pid = process.pid().map(|pid| pid.to_string()).unwrap_or_default();
+        process.stop().await?;
+        screen.command(&format!("kill -TERM {pid}"), &format!("{STOPPED}: {what}"))?;
+    }
+    mesh.forget(STOPPED);
+    tokio::time::sleep(LOAD_AFTER_STOP).await;
+    Ok(())
 }
 
 /// A request that was followed.
@@ -313,19 +333,50 @@ fn invite(screen: Screen, mesh: &Mesh) -> Outcome {
     let web = mesh.workload("web")?;
     let sidecar = web.outbound_address();
     screen.chapter("Everything goes on running; Ctrl-C ends it. In another terminal:")?;
-    screen.say(&format!(
-        "export WEFT_DATA_DIR={}\n\
-         weft proxies                                   # who is connected\n\
-         weft get httproutes -n {NAMESPACE}                     # the canary and its conditions\n\
-         weft config {NAMESPACE}/web                            # what web's sidecar has in force\n\
-         weft delete httproute orders-canary -n {NAMESPACE}     # every instance again\n\
-         curl http://{}/                    # the shop\n\
-         http_proxy=http://{sidecar} curl http://orders/orders/1   # call as web does\n\
-         curl http://{}/metrics            # of web's sidecar",
-        mesh.data_dir().display(),
-        web.application_address(),
-        web.admin_address(),
-    ))
+    let program = std::env::current_exe().map_err(Failure::failed)?;
+    let directory = program.parent().unwrap_or(&program);
+    let weft = |verb: &str| format!("weft {verb} -n {NAMESPACE}");
+    let commands = [
+        (
+            format!("export WEFT_DATA_DIR={}", mesh.data_dir().display()),
+            "",
+        ),
+        (format!("export PATH=\"{}:$PATH\"", directory.display()), ""),
+        ("weft proxies".to_owned(), "who is connected"),
+        (
+            format!("weft config {NAMESPACE}/web"),
+            "what web's sidecar has in force",
+        ),
+        (
+            weft("describe httproute orders-canary"),
+            "the canary and its conditions",
+        ),
+        (
+            weft("delete httproute orders-canary"),
+            "every instance again",
+        ),
+        (
+            format!("curl http://{}/", web.application_address()),
+            "the shop",
+        ),
+        (
+            format!("http_proxy=http://{sidecar} curl http://orders/orders/1"),
+            "call as web does",
+        ),
+        (
+            format!("curl http://{}/metrics", web.admin_address()),
+            "what web's sidecar counts",
+        ),
+    ];
+    for (command, what) in commands {
+        let what = if what.is_empty() {
+            String::new()
+        } else {
+            format!("  # {what}")
+        };
+        screen.say(&format!("{command:<64}{what}"))?;
+    }
+    Ok(())
 }
 
 /// Runs a verb as a user would, and shows both.

@@ -37,7 +37,8 @@ impl Screen {
 
     /// Something that was seen.
     pub fn say(self, text: &str) -> Outcome {
-        let lines: String = text.lines().map(|line| format!("  {line}\n")).collect();
+        let line = |line: &str| format!("  {}\n", line.trim_end());
+        let lines: String = text.lines().map(line).collect();
         output::print(&lines)
     }
 

@@ -86,13 +86,16 @@ impl Customers {
             left.set(now.saturating_sub(1));
             now > 0
         };
-        self.request_while(more).await
+        self.request_while(more, &Rc::default()).await
     }
 
-    /// Makes requests as long as `more` says so.
-    pub async fn request_while(&self, more: impl Fn() -> bool + 'static) -> Tally {
+    /// Makes requests as long as `more` says so. What comes of them can be seen in `tally` meanwhile.
+    pub async fn request_while(
+        &self,
+        more: impl Fn() -> bool + 'static,
+        tally: &Rc<RefCell<Tally>>,
+    ) -> Tally {
         let started = Instant::now();
-        let tally = Rc::new(RefCell::new(Tally::default()));
         let more = Rc::new(more);
         let tasks = LocalSet::new();
         for _ in 0..CUSTOMERS {
