@@ -1,1 +1,411 @@
-//! Composition root.
+//! Composition root: builds every room once, starts them in order, and drains them in order.
+//!
+//! Each worker is a thread with a current-thread runtime, its own listening sockets, pools and
+//! balancer; nothing on a request's way crosses threads. Identity, discovery, admin, DNS and export
+//! live on the control thread, which is the one that calls [`run`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::net::TcpListener as ControlListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::LocalSet;
+use tokio::time::{Instant, interval, sleep};
+use tracing::{info, warn};
+
+use crate::authorization::Policy;
+use crate::bootstrap::{InboundPlaintext, Settings};
+use crate::discovery::{self, ApplicationPorts};
+use crate::http::{ServerLimits, draining};
+use crate::identity::Identity;
+use crate::inbound::{Inbound, Parts};
+use crate::listener::{Listener, bind};
+use crate::model::Own;
+use crate::outbound::Outbound;
+use crate::telemetry::{Gauges, Telemetry, TelemetryOptions};
+use crate::{admin, telemetry};
+
+/// How long callers get to learn that this workload takes no more requests, before it tells them
+/// itself by GOAWAY and a closed port.
+const DEREGISTER_GRACE: Duration = Duration::from_millis(500);
+/// How often a worker lets go of what is idle.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Changes what is logged, by a filter directive (`info`, `weft_proxy::endpoint=debug`, ...).
+pub type SetLog = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Why the proxy could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "cannot listen on {address} ({what}): {source}; is another proxy running, or is WEFT_{variable} wrong?"
+    )]
+    Listen {
+        address: SocketAddr,
+        what: &'static str,
+        variable: &'static str,
+        source: io::Error,
+    },
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    #[error("{0}")]
+    Telemetry(#[from] telemetry::InvalidOption),
+    #[error("{0}")]
+    Identity(#[from] crate::identity::Unusable),
+    #[error("a worker ended unexpectedly; this is a bug")]
+    Worker,
+}
+
+/// What every worker gets a share of.
+#[derive(Clone)]
+struct Shared {
+    settings: Arc<Settings>,
+    own: Own,
+    identity: Identity,
+    discovery: discovery::Handle,
+    ports: ApplicationPorts,
+    telemetry: Telemetry,
+    permits: Arc<Semaphore>,
+    drain: watch::Receiver<bool>,
+}
+
+/// The sockets of one worker.
+struct Sockets {
+    outbound: Vec<std::net::TcpListener>,
+    inbound: Vec<std::net::TcpListener>,
+}
+
+/// Runs the sidecar until it is told to stop and has drained.
+pub fn run(settings: Settings, set_log: SetLog) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(LocalSet::new().run_until(start(settings, set_log)))
+}
+
+async fn start(settings: Settings, set_log: SetLog) -> Result<(), Error> {
+    let settings = Arc::new(settings);
+    let identity = Identity::open(&settings)?;
+    let discovery = discovery::Handle::open(&settings, &identity);
+    let ports = discovery.ports();
+    let (telemetry, exporter) = Telemetry::new(telemetry_options(&settings)?);
+    let (drain, draining) = watch::channel(false);
+    telemetry.set_gauges(gauges(&identity, &discovery));
+    let shared = Shared {
+        own: Own {
+            namespace: settings.namespace.as_str().into(),
+            workload: settings.workload.as_str().into(),
+            ports: own_ports(&settings),
+        },
+        settings: settings.clone(),
+        identity: identity.clone(),
+        discovery: discovery.clone(),
+        ports: ports.clone(),
+        telemetry: telemetry.clone(),
+        permits: Arc::new(Semaphore::new(settings.connections_max)),
+        drain: draining,
+    };
+
+    let sockets: Vec<Sockets> = (0..settings.workers)
+        .map(|_| open_sockets(&settings))
+        .collect::<Result<_, _>>()?;
+    let stop_requested = Arc::new(Notify::new());
+    let leaving = Arc::new(AtomicBool::new(false));
+    start_control(
+        &shared,
+        exporter,
+        set_log,
+        stop_requested.clone(),
+        leaving.clone(),
+    )
+    .await?;
+    let (ended, mut worker_ended) = watch::channel(false);
+    for (index, sockets) in sockets.into_iter().enumerate() {
+        let (shared, ended) = (shared.clone(), ended.clone());
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                work(shared, sockets);
+                ended.send_replace(true);
+            })?;
+    }
+    info!(
+        workload = %settings.workload,
+        namespace = %settings.namespace,
+        outbound = ?settings.outbound_listen,
+        inbound = ?settings.inbound_listen,
+        admin = %settings.admin_listen,
+        workers = settings.workers,
+        "started"
+    );
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop_requested.notified() => {}
+        _ = worker_ended.wait_for(|ended| *ended) => return Err(Error::Worker),
+    }
+    leaving.store(true, Ordering::Relaxed);
+    tokio::select! {
+        () = leave(&shared, &drain) => {}
+        _ = terminate.recv() => warn!("stopping at once, with connections still open"),
+        _ = interrupt.recv() => warn!("stopping at once, with connections still open"),
+    }
+    telemetry.flush().await;
+    Ok(())
+}
+
+/// Deregisters first, so that callers go elsewhere by themselves; then tells those that are still
+/// connected; then waits for what is in flight.
+async fn leave(shared: &Shared, drain: &watch::Sender<bool>) {
+    let limit = shared.settings.drain_timeout;
+    info!(?limit, "draining");
+    shared.discovery.goodbye().await;
+    sleep(DEREGISTER_GRACE).await;
+    drain.send_replace(true);
+    let all = shared.settings.connections_max;
+    let deadline = Instant::now() + limit;
+    while shared.permits.available_permits() + idle_accepts(shared) < all {
+        if Instant::now() >= deadline {
+            let open = all - shared.permits.available_permits();
+            warn!(open, "the drain's time is over; closing what is still open");
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    info!("drained");
+}
+
+/// Each listener that still accepts holds one permit for the connection it waits for.
+fn idle_accepts(shared: &Shared) -> usize {
+    shared.settings.workers * shared.settings.outbound_listen.len()
+}
+
+/// Everything that is no worker's: on this thread.
+async fn start_control(
+    shared: &Shared,
+    exporter: telemetry::Exporter,
+    set_log: SetLog,
+    stop: Arc<Notify>,
+    leaving: Arc<AtomicBool>,
+) -> Result<(), Error> {
+    let Shared {
+        settings,
+        identity,
+        discovery,
+        ..
+    } = shared;
+    let listen = |address, what, variable| {
+        move |source| Error::Listen {
+            address,
+            what,
+            variable,
+            source,
+        }
+    };
+    tokio::task::spawn_local(exporter.run());
+    tokio::task::spawn_local(crate::identity::run(identity.clone(), settings.clone()));
+    tokio::task::spawn_local(discovery::run(
+        discovery.clone(),
+        identity.clone(),
+        settings.clone(),
+    ));
+    let address = settings.admin_listen;
+    let socket =
+        ControlListener::bind(address)
+            .await
+            .map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
+    tokio::task::spawn_local(admin::serve(socket, hooks(shared, set_log, stop, leaving)));
+    Ok(())
+}
+
+fn hooks(
+    shared: &Shared,
+    set_log: SetLog,
+    stop: Arc<Notify>,
+    leaving: Arc<AtomicBool>,
+) -> admin::Hooks {
+    let (identity, discovery) = (shared.identity.clone(), shared.discovery.clone());
+    let ready = move || {
+        let mut missing = Vec::new();
+        if !identity.ready() {
+            missing.push(format!("no identity yet: {}", identity.status()));
+        }
+        if !discovery.ready() {
+            missing.push("no configuration yet".to_owned());
+        }
+        if leaving.load(Ordering::Relaxed) {
+            missing.push("draining".to_owned());
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(missing)
+        }
+    };
+    let (telemetry, discovery) = (shared.telemetry.clone(), shared.discovery.clone());
+    admin::Hooks {
+        ready: Box::new(ready),
+        metrics: Box::new(move || telemetry.render()),
+        configuration: Box::new(move || discovery.dump()),
+        drain: Box::new(move || stop.notify_one()),
+        log: set_log,
+    }
+}
+
+/// Every port on which this proxy listens.
+fn own_ports(settings: &Settings) -> Arc<[u16]> {
+    let listens = settings
+        .outbound_listen
+        .iter()
+        .chain(&settings.inbound_listen)
+        .chain(&settings.dns_listen);
+    listens
+        .map(SocketAddr::port)
+        .chain([settings.admin_listen.port()])
+        .collect()
+}
+
+fn open_sockets(settings: &Settings) -> Result<Sockets, Error> {
+    let share = settings.workers > 1;
+    let open = |addresses: &[SocketAddr], what, variable| -> Result<Vec<_>, Error> {
+        let one = |address: &SocketAddr| {
+            bind(*address, share).map_err(|source| Error::Listen {
+                address: *address,
+                what,
+                variable,
+                source,
+            })
+        };
+        addresses.iter().map(one).collect()
+    };
+    Ok(Sockets {
+        outbound: open(&settings.outbound_listen, "outbound", "OUTBOUND_LISTEN")?,
+        inbound: open(&settings.inbound_listen, "inbound", "INBOUND_LISTEN")?,
+    })
+}
+
+/// One worker, on its own thread.
+fn work(shared: Shared, sockets: Sockets) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return warn!(%error, "a worker can't start"),
+    };
+    runtime.block_on(LocalSet::new().run_until(serve(shared, sockets)));
+}
+
+async fn serve(shared: Shared, sockets: Sockets) {
+    let Shared {
+        settings,
+        own,
+        identity,
+        discovery,
+        ports,
+        telemetry,
+        permits,
+        drain,
+    } = shared;
+    let mut limits = ServerLimits::default();
+    limits.http1.head_bytes = settings.header_bytes_max;
+    limits.http2.header_list_bytes = u32::try_from(settings.header_bytes_max).unwrap_or(u32::MAX);
+    let policy = match settings.inbound_plaintext {
+        InboundPlaintext::Allow => Policy::Permissive,
+        InboundPlaintext::Deny => Policy::Strict,
+    };
+    let outbound = Rc::new(Outbound::new(
+        own.clone(),
+        discovery.clone(),
+        identity.clone(),
+        telemetry.clone(),
+        limits,
+        drain.clone(),
+    ));
+    let inbound = Rc::new(Inbound::new(Parts {
+        own,
+        instance: identity.instance(),
+        address: settings.address,
+        policy,
+        discovery,
+        ports,
+        identity,
+        telemetry,
+        limits,
+        drain: drain.clone(),
+    }));
+
+    for socket in sockets.outbound {
+        let Ok(listener) = Listener::new(socket, permits.clone()) else {
+            return;
+        };
+        let outbound = outbound.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let accepted = listener.accept().await;
+                tokio::task::spawn_local(outbound.clone().serve(accepted));
+            }
+        });
+    }
+    for socket in sockets.inbound {
+        let Ok(listener) = Listener::new(socket, permits.clone()) else {
+            return;
+        };
+        let (inbound, mut drain) = (inbound.clone(), drain.clone());
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        tokio::task::spawn_local(inbound.clone().serve(accepted));
+                    }
+                    // The closed port tells callers that come now to go elsewhere.
+                    () = draining(&mut drain) => return,
+                }
+            }
+        });
+    }
+    let mut sweep = interval(SWEEP);
+    loop {
+        sweep.tick().await;
+        outbound.sweep();
+        inbound.sweep();
+    }
+}
+
+fn gauges(identity: &Identity, discovery: &discovery::Handle) -> Gauges {
+    let (identity, discovery) = (identity.clone(), discovery.clone());
+    let expiry = move || {
+        let seconds = u64::try_from(identity.not_after()?).ok()?;
+        Some(UNIX_EPOCH + Duration::from_secs(seconds))
+    };
+    Gauges {
+        certificate_not_after: Box::new(expiry),
+        discovery_connected: Box::new(move || discovery.connected()),
+    }
+}
+
+fn telemetry_options(settings: &Settings) -> Result<TelemetryOptions, telemetry::InvalidOption> {
+    let read = |name: &str| std::env::var(name).ok();
+    let Settings {
+        workload,
+        namespace,
+        service_account,
+        ..
+    } = settings;
+    TelemetryOptions::from_environment(
+        workload,
+        namespace,
+        service_account,
+        settings.access_log,
+        read,
+    )
+}
