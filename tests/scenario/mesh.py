@@ -145,6 +145,12 @@ class ControlPlane:
         return made.stdout.strip()
 
 
+def field(entry, name):
+    """A field of a JSON document, in snake or camel case."""
+    head, *rest = name.split("_")
+    return entry.get(name, entry.get(head + "".join(word.title() for word in rest)))
+
+
 def bracketed(host):
     return f"[{host}]" if ":" in host else host
 
@@ -340,6 +346,25 @@ class Mesh:
         )
         workload.application = application
         return workload
+
+    def offer(self, name, port, namespace=NAMESPACE, app_protocol=None, **options):
+        """A sidecar and a Service before an application that already listens on `port`."""
+        self.apply(service(name, namespace, app_protocol=app_protocol))
+        workload = self.workload(name, namespace, ports={"http": port}, **options)
+        self.wait_port_up(workload, port)
+        return workload
+
+    def wait_port_up(self, workload, port):
+        def up():
+            entry = self.proxy(f"{workload.namespace}/{workload.name}")
+            return entry and port in field(entry, "ports_up")
+
+        wait_until(up, what=f"port {port} of {workload.name} to be offered")
+
+    def proxy(self, name):
+        """The entry of NAMESPACE/WORKLOAD in `weft proxies`, or None."""
+        found = [entry for entry in self.proxies() if entry["name"] == name]
+        return found[0] if found else None
 
     def wait_endpoints(self, caller, count, host="orders.shop", seconds=15):
         """Waits until the caller's requests have reached `count` instances."""
