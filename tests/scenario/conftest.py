@@ -102,9 +102,9 @@ def shop(shared_mesh):
 def stubs(tmp_path_factory):
     """Python modules made from the project's and the tests' protobuf files."""
     import sys
+    from importlib.resources import files
 
     from grpc_tools import protoc
-    from importlib.resources import files
 
     out = tmp_path_factory.mktemp("stubs")
     root = Path(__file__).resolve().parents[2]

@@ -29,9 +29,7 @@ def new_key():
 
 
 def key_pem(key):
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def certificate_request(key, *uris):
@@ -80,12 +78,8 @@ class Root:
         certificate = (
             _builder(subject, self.certificate.subject, key.public_key(), starts, ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris]), critical=False
-            )
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), False
-            )
+            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False)
             .sign(self.key, hashes.SHA256())
         )
@@ -202,9 +196,7 @@ def enroll(control_plane, directory, namespace, service_account):
     token = control_plane.token(namespace, service_account)
     answer = issue(control_plane, certificate_request(key, spiffe(namespace, service_account)), token)
     roots = [ssl.DER_cert_to_PEM_cert(root) for root in answer.trust_bundle.roots]
-    return Identity(
-        directory, f"{namespace}-{service_account}", key, list(answer.certificate_chain), "".join(roots).encode()
-    )
+    return Identity(directory, f"{namespace}-{service_account}", key, list(answer.certificate_chain), "".join(roots).encode())
 
 
 class Attached:

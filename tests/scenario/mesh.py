@@ -139,9 +139,7 @@ class ControlPlane:
         self.wait_ready()
 
     def token(self, namespace, service_account, *flags):
-        made = self.cli(
-            "token", "create", "--namespace", namespace, "--service-account", service_account, *flags
-        )
+        made = self.cli("token", "create", "--namespace", namespace, "--service-account", service_account, *flags)
         return made.stdout.strip()
 
 
@@ -158,7 +156,9 @@ def bracketed(host):
 class Workload:
     """A sidecar in explicit mode on loopback, for an application at `ports`."""
 
-    def __init__(self, mesh, name, namespace=NAMESPACE, labels=None, ports=None, service_account=None, env=None, token=None, wait=True):
+    def __init__(
+        self, mesh, name, namespace=NAMESPACE, labels=None, ports=None, service_account=None, env=None, token=None, wait=True
+    ):
         self.mesh = mesh
         self.name = name
         self.namespace = namespace
@@ -294,7 +294,9 @@ class Load:
 
 
 def assert_no_failure(report, at_least=1):
-    assert report["failed"] == 0, f"{report['failed']} of {report['total']} failed: {report['failures']} {report['faults']} {report['samples']}"
+    assert report["failed"] == 0, (
+        f"{report['failed']} of {report['total']} failed: {report['failures']} {report['faults']} {report['samples']}"
+    )
     assert report["total"] >= at_least, f"only {report['total']} requests were made"
 
 

@@ -44,9 +44,7 @@ def big(shared_mesh, soak):
     mesh.files = mesh.instance("files")
     for name, behaviour, total in (("sink", "sink", 0), ("source", "source", mesh.total), ("trickle", "source", 64 * MIB)):
         port = free_ports()
-        mesh.program(
-            name, [TESTKIT, "tcp", "--listen", f"127.0.0.1:{port}", "--behaviour", behaviour, "--bytes", total]
-        )
+        mesh.program(name, [TESTKIT, "tcp", "--listen", f"127.0.0.1:{port}", "--behaviour", behaviour, "--bytes", total])
         wait_until(lambda: _connects(port), what=name)
         setattr(mesh, name, mesh.workload(name, ports={"http": port}))
         mesh.wait_port_up(getattr(mesh, name), port)

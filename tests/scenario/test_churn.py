@@ -1,11 +1,9 @@
 """Endpoints come and go; the mesh is large; neither is felt."""
 
 import random
-import subprocess
 import time
 
 import pytest
-import yaml
 
 from mesh import assert_no_failure, endpoint_slice, free_ports, service
 from process import wait_until
@@ -33,13 +31,19 @@ def test_200_endpoints_come_and_go_under_load(mesh, soak):
         return slice_of(start)
 
     def slice_of(start):
-        return [endpoint_slice(f"many-{port}", "many", ["127.0.0.1"] if port in slices[start] else [], port) for port in range(first + start, first + start + IN_A_SLICE)]
+        return [
+            endpoint_slice(f"many-{port}", "many", ["127.0.0.1"] if port in slices[start] else [], port)
+            for port in range(first + start, first + start + IN_A_SLICE)
+        ]
 
     mesh.apply(document, *[d for start in slices for d in documents(start)])
     web = mesh.workload("web")
     mesh.wait_endpoints(web, 20, "many.shop")
     seconds = 60 if soak else 15
-    loads = [mesh.load(web, url="http://many.shop/", protocol=p, rate=300, duration=f"{seconds + 60}s", connections=8) for p in ("http1", "h2c")]
+    loads = [
+        mesh.load(web, url="http://many.shop/", protocol=p, rate=300, duration=f"{seconds + 60}s", connections=8)
+        for p in ("http1", "h2c")
+    ]
     rng = random.Random(7)
     closing, changes = [], 0
     began = time.monotonic()

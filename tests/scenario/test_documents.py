@@ -26,7 +26,9 @@ def wrong(kind_document, path, value):
     return yaml.safe_dump(document)
 
 
-ROUTE = http_route("r", "good", [{"matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "backendRefs": [backend("good", 1)]}])
+ROUTE = http_route(
+    "r", "good", [{"matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "backendRefs": [backend("good", 1)]}]
+)
 SLICE = endpoint_slice("s", "good", ["127.0.0.1"], 80)
 RULE = ("spec", "rules", 0)
 
@@ -193,8 +195,9 @@ def test_virtual_ips_are_allotted_and_stay(control):
     control.apply(service("with-ip"), wait=False)
 
     def ips():
-        return control.weft("get", "service", "with-ip", "-n", "shop", "-o", "json").json()["spec"].get("clusterIPs") or (
-            control.weft("get", "service", "with-ip", "-n", "shop", "-o", "json").json()["status"]["virtualIPs"]
+        return (
+            control.weft("get", "service", "with-ip", "-n", "shop", "-o", "json").json()["spec"].get("clusterIPs")
+            or (control.weft("get", "service", "with-ip", "-n", "shop", "-o", "json").json()["status"]["virtualIPs"])
         )
 
     first = ips()

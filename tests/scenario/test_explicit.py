@@ -42,8 +42,7 @@ def test_both_instances_answer_in_turns(shop):
 def test_a_request_arrives_as_it_was_sent(shop):
     with shop.web.http1() as client:
         client.send(
-            "PUT /a%2Fb//c/../d?x=%20&y HTTP/1.1\r\nHost: orders.shop\r\nX-Two: a\r\nX-Two: b\r\n"
-            "Content-Length: 5\r\n\r\nhello"
+            "PUT /a%2Fb//c/../d?x=%20&y HTTP/1.1\r\nHost: orders.shop\r\nX-Two: a\r\nX-Two: b\r\nContent-Length: 5\r\n\r\nhello"
         )
         seen = client.read().json()
     assert seen["target"] == "/a%2Fb//c/../d?x=%20&y"

@@ -79,7 +79,9 @@ def hpack_bomb():
     """A small block that unpacks to many headers: one large entry named again and again."""
     encoder = hpack.Encoder()
     encoder.encode([("x-bomb", "b" * 3900)])
-    block = hpack.Encoder().encode([(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "orders.shop"), ("x-bomb", "b" * 3900)])
+    block = hpack.Encoder().encode(
+        [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "orders.shop"), ("x-bomb", "b" * 3900)]
+    )
     # 62 is the newest entry of the dynamic table.
     yield frame(HEADERS, END_STREAM | END_HEADERS, 1, block)
     for number in range(2_000):

@@ -356,9 +356,7 @@ def test_certificates_of_30_seconds_are_renewed_under_load(mesh, soak):
     web = mesh.workload("web")
     mesh.wait_endpoints(web, 2)
     seconds = 300 if soak else 50
-    loads = [
-        mesh.load(web, protocol=protocol, rate=100, duration=f"{seconds}s", connections=4) for protocol in ("http1", "h2c")
-    ]
+    loads = [mesh.load(web, protocol=protocol, rate=100, duration=f"{seconds}s", connections=4) for protocol in ("http1", "h2c")]
     first = certificate_ends(mesh)
     for load in loads:
         assert_no_failure(load.report(seconds + 60), seconds * 90)

@@ -68,7 +68,15 @@ def test_methods_and_headers_must_all_hold(versions, route):
     route(
         rule("v1"),
         rule("v2", {"method": "DELETE"}),
-        rule("v2", {"headers": [{"name": "X-Canary", "value": "yes"}, {"name": "x-user", "type": "RegularExpression", "value": "[ab].*"}]}),
+        rule(
+            "v2",
+            {
+                "headers": [
+                    {"name": "X-Canary", "value": "yes"},
+                    {"name": "x-user", "type": "RegularExpression", "value": "[ab].*"},
+                ]
+            },
+        ),
     )
     assert who(versions) == "v1"
     assert who(versions, method="DELETE") == "v2"

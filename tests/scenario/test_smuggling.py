@@ -134,12 +134,12 @@ def test_what_is_odd_but_clear_passes(shop):
         f"GET / HTTP/1.1\r\n{HOST}X-A:\tb \t\r\n\r\n",
         f"GET / HTTP/1.1\r\n{HOST}X-A:\r\n\r\n",
         f"\r\nGET / HTTP/1.1\r\n{HOST}\r\n",
-        f"GET / HTTP/1.1\r\nhOsT: orders.shop\r\n\r\n",
+        "GET / HTTP/1.1\r\nhOsT: orders.shop\r\n\r\n",
         f"GET / HTTP/1.1\r\n{HOST}X-A: caf\xe9\r\n\r\n",
         f"PROPFIND / HTTP/1.1\r\n{HOST}\r\n",
         f"OPTIONS * HTTP/1.1\r\n{HOST}\r\n",
         f"POST / HTTP/1.1\r\n{HOST}Content-Length: 005\r\n\r\nhello",
-        f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: Chunked\r\n\r\n0005;a=b;c=\"d\"\r\nhello\r\n0\r\n\r\n",
+        f'POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: Chunked\r\n\r\n0005;a=b;c="d"\r\nhello\r\n0\r\n\r\n',
         f"GET / HTTP/1.1\r\n{HOST}X-A: {'b' * 7000}\r\n\r\n",
     ]
     for row in rows:
