@@ -1,1 +1,76 @@
-//! http
+//! Forwarding mechanics of HTTP, the same for both directions: a request comes from a downstream
+//! connection ([`serve_http1`], [`serve_http2`]), a story decides where it goes, and [`exchange`]
+//! carries it there and the answer back. Which of both sides speaks which version plays no part.
+
+mod body;
+mod exchange;
+mod respond;
+mod server1;
+mod server2;
+mod sink;
+mod upgrade;
+mod upstream;
+mod websocket;
+
+pub use body::{Body, BodyError, Piece, RequestBody};
+pub use exchange::{Failure, Outcome, exchange};
+pub use respond::{respond, status_of};
+pub use server1::{Ended, serve_http1};
+pub use server2::serve_http2;
+pub use sink::{Responder, Sink};
+pub use upgrade::exchange_upgrade;
+pub use upstream::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
+
+use std::time::Duration;
+
+use crate::model::{Fault, RequestHead};
+
+/// A request on its way: what it says, what is still to come of it, and where its answer goes.
+pub struct Request<'d> {
+    pub head: RequestHead,
+    pub body: RequestBody<'d>,
+    pub responder: Responder<'d>,
+    /// The client used the form that is meant for proxies (RFC 9112 3.2.2).
+    pub absolute_form: bool,
+}
+
+/// A story that serves requests.
+pub trait Serve: 'static {
+    /// Answers one request, whatever happens.
+    fn serve(&self, request: Request<'_>) -> impl Future<Output = ()>;
+    /// Takes note of a request that was refused before it was one.
+    fn refused(&self, fault: Fault);
+}
+
+/// Limits of a downstream connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLimits {
+    pub http1: crate::http1::Limits,
+    pub http2: crate::http2::Limits,
+    /// From the first byte of a head to its last; then 408 and close.
+    pub head_timeout: Duration,
+    /// Without any request; then the connection is closed.
+    pub idle_timeout: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            http1: crate::http1::Limits::default(),
+            http2: crate::http2::Limits::default(),
+            head_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Tells every connection that the proxy is shutting down.
+pub type Drain = tokio::sync::watch::Receiver<bool>;
+
+/// Returns once the proxy is shutting down.
+pub async fn draining(drain: &mut Drain) {
+    if drain.wait_for(|draining| *draining).await.is_err() {
+        // Whoever could start a drain is gone, so there will be none.
+        std::future::pending::<()>().await;
+    }
+}

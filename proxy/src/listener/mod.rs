@@ -1,1 +1,119 @@
-//! listener
+//! Accepting connections: a permit first, then the connection, then where it was going before it was
+//! redirected here.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::warn;
+
+/// Connections that the kernel holds for us before we accept them.
+const BACKLOG: i32 = 4096;
+/// How long to wait when the process is out of file descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A peer that is silently gone is noticed after this long without a byte, and a few probes.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// A connection that has been accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    /// The address that it was redirected from; none when it was made to this listener itself.
+    pub original_destination: Option<SocketAddr>,
+    /// Held for as long as the connection lives.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// A listening socket of one worker.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    permits: Arc<Semaphore>,
+}
+
+/// Binds an address. `share` lets every worker bind it too (SO_REUSEPORT); the kernel spreads the
+/// connections.
+pub fn bind(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if share {
+        socket.set_reuse_port(true)?;
+    }
+    if address.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl Listener {
+    /// Takes a bound socket into this worker's runtime. `permits` bounds the connections of all
+    /// listeners that share it; at the bound new ones wait in the kernel's queue.
+    pub fn new(socket: std::net::TcpListener, permits: Arc<Semaphore>) -> io::Result<Self> {
+        Ok(Self { socket: TcpListener::from_std(socket)?, permits })
+    }
+
+    /// The next connection. Errors that concern one connection or pass by themselves are not
+    /// returned.
+    pub async fn accept(&self) -> Accepted {
+        loop {
+            let Ok(permit) = self.permits.clone().acquire_owned().await else {
+                // The semaphore is never closed; were it, nothing could be accepted any more.
+                std::future::pending::<()>().await;
+                continue;
+            };
+            match self.socket.accept().await {
+                Ok((stream, peer)) => {
+                    if let Some(accepted) = prepare(stream, peer, permit) {
+                        return accepted;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    warn!(%error, "no connection can be accepted for now; raise the limit of open files if this stays");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+fn prepare(stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<Accepted> {
+    set_options(&stream);
+    let local = canonical(stream.local_addr().ok()?);
+    let original_destination = original_destination(&stream).filter(|original| *original != local);
+    Some(Accepted { stream, peer: canonical(peer), original_destination, permit })
+}
+
+/// What every TCP connection of the proxy is set to. A socket that takes no option is already gone,
+/// and the next read says so.
+pub fn set_options(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// Asks the kernel's connection tracking where the connection was going (SO_ORIGINAL_DST).
+fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let v4 = || socket.original_dst_v4().ok().and_then(|address| address.as_socket());
+    let v6 = || socket.original_dst_v6().ok().and_then(|address| address.as_socket());
+    let address = match stream.local_addr().ok()?.ip() {
+        IpAddr::V4(_) => v4(),
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => v4(),
+        IpAddr::V6(_) => v6(),
+    };
+    address.map(canonical)
+}
+
+/// An IPv4 address that came over an IPv6 socket is an IPv4 address.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

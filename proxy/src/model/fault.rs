@@ -24,14 +24,9 @@ pub enum Fault {
     UpstreamReset,
     /// What the upstream sent is not HTTP.
     UpstreamProtocol,
-    /// The route's time for the whole request is over.
-    RequestTimeout,
-    /// No response head within the limit.
-    ResponseTimeout,
     /// The client sent no whole head within the limit.
     HeaderTimeout,
     NotAuthorized,
-    RateLimited,
     /// A limit of this proxy is reached.
     Overload,
     /// RFC 9112 or 9113 forbids it, or it could be read in two ways.
@@ -41,13 +36,40 @@ pub enum Fault {
     Loop,
     /// The control plane could not be asked, and nothing is known of the destination.
     DiscoveryUnavailable,
-    /// This proxy is shutting down.
-    Draining,
     /// A bug: the task that served the request panicked.
     Internal,
 }
 
 impl Fault {
+    /// Every fault, for look-ups by word.
+    const ALL: [Fault; 18] = [
+        Fault::NoRoute,
+        Fault::BackendInvalid,
+        Fault::UnknownDestination,
+        Fault::NoEndpoint,
+        Fault::ConnectFailed,
+        Fault::PeerIdentity,
+        Fault::WrongInstance,
+        Fault::ApplicationUnreachable,
+        Fault::UpstreamReset,
+        Fault::UpstreamProtocol,
+        Fault::HeaderTimeout,
+        Fault::NotAuthorized,
+        Fault::Overload,
+        Fault::MalformedRequest,
+        Fault::HeadersTooLarge,
+        Fault::Loop,
+        Fault::DiscoveryUnavailable,
+        Fault::Internal,
+    ];
+
+    /// The fault of a word that another sidecar sent.
+    pub fn from_reason(reason: &str) -> Option<Fault> {
+        Fault::ALL
+            .into_iter()
+            .find(|fault| fault.reason() == reason)
+    }
+
     /// The word for it, snake case.
     pub fn reason(self) -> &'static str {
         match self {
@@ -61,17 +83,13 @@ impl Fault {
             Fault::ApplicationUnreachable => "application_unreachable",
             Fault::UpstreamReset => "upstream_reset",
             Fault::UpstreamProtocol => "upstream_protocol",
-            Fault::RequestTimeout => "request_timeout",
-            Fault::ResponseTimeout => "response_timeout",
             Fault::HeaderTimeout => "header_timeout",
             Fault::NotAuthorized => "not_authorized",
-            Fault::RateLimited => "rate_limited",
             Fault::Overload => "overload",
             Fault::MalformedRequest => "malformed_request",
             Fault::HeadersTooLarge => "headers_too_large",
             Fault::Loop => "loop",
             Fault::DiscoveryUnavailable => "discovery_unavailable",
-            Fault::Draining => "draining",
             Fault::Internal => "internal",
         }
     }

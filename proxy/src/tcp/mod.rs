@@ -1,1 +1,11 @@
-//! tcp
+//! Opaque bytes: the two directions of a stream, whatever carries them, and the relay between two
+//! streams. Half-close and reset of one side become half-close and reset of the other.
+
+mod first_bytes;
+mod relay;
+mod stream;
+
+pub use first_bytes::{Detected, FirstBytes, client_first, either_first};
+pub use relay::{Relayed, relay};
+pub(crate) use stream::send_data;
+pub use stream::{Reader, Receiver, Sender, StreamError, Writer, split};

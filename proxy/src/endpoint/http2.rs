@@ -1,0 +1,240 @@
+//! HTTP/2 connections that many requests share: to sidecars over mutual TLS, to applications in
+//! plaintext.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, Shared};
+use h2::Ping;
+use h2::client::SendRequest;
+use rustls_pki_types::{IpAddr, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tracing::warn;
+use weft_proto::spiffe::SpiffeId;
+use weft_proto::svid;
+
+use super::{Credentials, Limits, connect};
+use crate::http::Unanswered;
+use crate::model::Fault;
+
+/// A connection without streams is closed after this long.
+const IDLE: Duration = Duration::from_secs(60);
+/// A connection lives no longer than this when no certificate limits it.
+const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Whom a connection leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Peer {
+    Plain(SocketAddr),
+    Sidecar { address: SocketAddr, spiffe_id: SpiffeId },
+}
+
+/// The pool of one worker.
+pub(super) struct Pool<C> {
+    credentials: C,
+    limits: Limits,
+    peers: RefCell<HashMap<Peer, Connections>>,
+}
+
+#[derive(Default)]
+struct Connections {
+    open: Vec<Rc<Connection>>,
+    /// One attempt at a time; everybody who needs it waits for the same one.
+    connecting: Option<Connecting>,
+}
+
+type Connecting = Shared<LocalBoxFuture<'static, Result<Rc<Connection>, Unanswered>>>;
+
+#[derive(Debug)]
+struct Connection {
+    send: SendRequest<Bytes>,
+    streams: Cell<u32>,
+    closed: Cell<bool>,
+    generation: u64,
+    /// From here on it takes no new streams, so that it is empty before a certificate ends.
+    retires: Instant,
+    used: Cell<Instant>,
+}
+
+/// One stream's share of a connection.
+#[derive(Debug)]
+pub struct Share {
+    connection: Rc<Connection>,
+}
+
+impl Share {
+    fn new(connection: Rc<Connection>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self { connection }
+    }
+
+    /// For opening the stream.
+    pub fn sender(&self) -> SendRequest<Bytes> {
+        self.connection.send.clone()
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.used.set(Instant::now());
+    }
+}
+
+impl<C: Credentials + 'static> Pool<C> {
+    pub(super) fn new(credentials: C, limits: Limits) -> Self {
+        Self { credentials, limits, peers: RefCell::default() }
+    }
+
+    /// A share of a connection to `peer`, made if there is none with room.
+    pub(super) async fn share(self: &Rc<Self>, peer: &Peer) -> Result<Share, Unanswered> {
+        if let Some(share) = self.share_open(peer) {
+            return Ok(share);
+        }
+        let connecting = self.connecting(peer);
+        let connected = connecting.clone().await;
+        self.peers.borrow_mut().entry(peer.clone()).and_modify(|connections| {
+            if connections.connecting.as_ref().is_some_and(|current| current.ptr_eq(&connecting)) {
+                connections.connecting = None;
+                connections.open.extend(connected.as_ref().ok().cloned());
+            }
+        });
+        Ok(Share::new(connected?))
+    }
+
+    fn share_open(&self, peer: &Peer) -> Option<Share> {
+        let (now, generation) = (Instant::now(), self.credentials.generation());
+        let peers = self.peers.borrow();
+        let open = &peers.get(peer)?.open;
+        let plain = matches!(peer, Peer::Plain(_));
+        let usable = |connection: &&Rc<Connection>| {
+            let room = self.limits.streams_per_connection.min(
+                u32::try_from(connection.send.current_max_send_streams()).unwrap_or(u32::MAX),
+            );
+            let current = plain || (connection.generation == generation && now < connection.retires);
+            !connection.closed.get() && current && connection.streams.get() < room.max(1)
+        };
+        open.iter().find(usable).map(|connection| Share::new(connection.clone()))
+    }
+
+    fn connecting(self: &Rc<Self>, peer: &Peer) -> Connecting {
+        let mut peers = self.peers.borrow_mut();
+        let connections = peers.entry(peer.clone()).or_default();
+        if let Some(connecting) = &connections.connecting {
+            return connecting.clone();
+        }
+        let (pool, peer) = (self.clone(), peer.clone());
+        // A task of its own, so that it goes on when the request that began it is cancelled.
+        let task = tokio::task::spawn_local(async move { pool.connect(&peer).await });
+        let connecting: Connecting = task
+            .map(|done| done.unwrap_or(Err(Unanswered::unprocessed(Fault::Internal))))
+            .boxed_local()
+            .shared();
+        connections.connecting = Some(connecting.clone());
+        connecting
+    }
+
+    async fn connect(&self, peer: &Peer) -> Result<Rc<Connection>, Unanswered> {
+        let failed = || Unanswered::unprocessed(Fault::ConnectFailed);
+        match peer {
+            Peer::Plain(address) => {
+                let stream = connect::connect(*address, self.limits.connect_timeout).await?;
+                self.start(stream, 0, LIFE_MAX).await
+            }
+            Peer::Sidecar { address, spiffe_id } => {
+                let generation = self.credentials.generation();
+                let config = self.credentials.client_config(spiffe_id).ok_or_else(failed)?;
+                let stream = connect::connect(*address, self.limits.connect_timeout).await?;
+                let name = ServerName::IpAddress(IpAddr::from(address.ip()));
+                let handshake = TlsConnector::from(config).connect(name, stream);
+                let stream = match timeout(self.limits.connect_timeout, handshake).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => return Err(refused(*address, spiffe_id, &error)),
+                    Err(_) => return Err(failed()),
+                };
+                let theirs = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                let theirs = theirs.and_then(|leaf| svid::not_after(leaf).ok());
+                let ends = theirs.into_iter().chain(self.credentials.not_after()).min();
+                let left = ends.map_or(LIFE_MAX, time_until);
+                self.start(stream, generation, left).await
+            }
+        }
+    }
+
+    /// Begins HTTP/2, and waits until the other side has answered: TLS 1.3 tells a client only then
+    /// whether its own certificate was accepted, and a request must not be the one to find out.
+    async fn start<I>(&self, io: I, generation: u64, left: Duration) -> Result<Rc<Connection>, Unanswered>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let failed = |_| Unanswered::unprocessed(Fault::ConnectFailed);
+        let handshake = self.limits.http2.client().handshake::<I, Bytes>(io);
+        let (send, mut driver) = handshake.await.map_err(failed)?;
+        let mut ping = driver.ping_pong();
+        let now = Instant::now();
+        let connection = Rc::new(Connection {
+            send,
+            streams: Cell::new(0),
+            closed: Cell::new(false),
+            generation,
+            retires: now + left - left / 4,
+            used: Cell::new(now),
+        });
+        let driven = connection.clone();
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                _ = driver => {}
+                // Nobody's trust reaches beyond a certificate's end, so the streams that are left end here.
+                () = sleep(left) => {}
+            }
+            driven.closed.set(true);
+        });
+        if let Some(ping) = &mut ping {
+            let answered = timeout(self.limits.connect_timeout, ping.ping(Ping::opaque())).await;
+            if !matches!(answered, Ok(Ok(_))) {
+                connection.closed.set(true);
+                return Err(Unanswered::unprocessed(Fault::ConnectFailed));
+            }
+        }
+        Ok(connection)
+    }
+
+    /// Lets go of connections that are closed, retired and empty, or idle.
+    pub(super) fn sweep(&self) {
+        let (now, generation) = (Instant::now(), self.credentials.generation());
+        let mut peers = self.peers.borrow_mut();
+        for (peer, connections) in peers.iter_mut() {
+            let plain = matches!(peer, Peer::Plain(_));
+            connections.open.retain(|connection| {
+                let retired = !plain && (connection.generation != generation || now >= connection.retires);
+                let idle = connection.streams.get() == 0
+                    && (retired || now.saturating_duration_since(connection.used.get()) > IDLE);
+                !connection.closed.get() && !idle
+            });
+        }
+        peers.retain(|_, connections| !connections.open.is_empty() || connections.connecting.is_some());
+    }
+}
+
+/// The time until a moment given in seconds since 1970; nothing when it is over.
+fn time_until(end: i64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_secs(u64::try_from(end).unwrap_or_default()).saturating_sub(now)
+}
+
+fn refused(address: SocketAddr, expected: &SpiffeId, error: &std::io::Error) -> Unanswered {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(reason)) = tls {
+        warn!(%address, %expected, ?reason, "the sidecar there is not whom discovery said; the endpoint is left out for a while");
+        return Unanswered::unprocessed(Fault::PeerIdentity);
+    }
+    warn!(%address, %expected, %error, "the TLS handshake with the sidecar failed");
+    Unanswered::unprocessed(Fault::ConnectFailed)
+}

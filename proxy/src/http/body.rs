@@ -1,0 +1,197 @@
+//! Bodies as they come in.
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::HeaderMap;
+
+use crate::http1::{self, BodyDecoder, Decoded, Refusal};
+use crate::tcp::{Reader, Receiver};
+
+/// What may be read ahead of a client's next request while its answer is on the way.
+const READ_AHEAD_MAX: usize = 64 * 1024;
+
+/// Bytes of a request body that are kept so that it can be sent a second time. Beyond, the request
+/// is sent once only.
+const REPLAY_MAX: usize = 64 * 1024;
+
+/// A message body that is being received.
+pub enum Body<'a> {
+    Http1 {
+        reader: &'a mut Reader,
+        decoder: &'a mut BodyDecoder,
+        limits: http1::Limits,
+    },
+    Http2 {
+        stream: RecvStream,
+    },
+}
+
+/// A step of a body.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    Data(Bytes),
+    /// The end, with the trailer fields.
+    End(HeaderMap),
+}
+
+/// Why a body did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("the connection ended within a body")]
+    Truncated,
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
+}
+
+impl Body<'_> {
+    /// The next piece. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Piece, BodyError> {
+        match self {
+            Body::Http1 {
+                reader,
+                decoder,
+                limits,
+            } => loop {
+                match decoder.decode(&mut reader.buffer, limits)? {
+                    Some(Decoded::Data(data)) => return Ok(Piece::Data(data)),
+                    Some(Decoded::End(trailers)) => return Ok(Piece::End(trailers)),
+                    None if reader.fill().await? > 0 => {}
+                    None if decoder.ends_with_connection() => {
+                        return Ok(Piece::End(HeaderMap::new()));
+                    }
+                    None => return Err(BodyError::Truncated),
+                }
+            },
+            Body::Http2 { stream } => match stream.data().await {
+                Some(data) => {
+                    let data = data?;
+                    stream.flow_control().release_capacity(data.len())?;
+                    Ok(Piece::Data(data))
+                }
+                None => {
+                    let trailers = poll_fn(|cx| stream.poll_trailers(cx)).await?;
+                    Ok(Piece::End(trailers.unwrap_or_default()))
+                }
+            },
+        }
+    }
+
+    /// Whether nothing more comes, as far as is known without reading.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Body::Http1 { decoder, .. } => decoder.is_done(),
+            Body::Http2 { stream } => stream.is_end_stream(),
+        }
+    }
+
+    /// Returns once the sender of this body, which has been received whole, is gone. A half-close
+    /// is no sign of that in HTTP/1; HTTP/2 tells it where the answer goes.
+    async fn watch(&mut self) {
+        if let Body::Http1 { reader, .. } = self {
+            while reader.buffer.len() < READ_AHEAD_MAX {
+                match reader.fill().await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(_) => return,
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// The bytes that follow, once the message is over and its connection speaks another protocol.
+    pub fn tunnel(&mut self) -> Receiver<'_> {
+        match self {
+            Body::Http1 { reader, .. } => Receiver::Tcp(reader),
+            Body::Http2 { stream } => Receiver::Http2(stream),
+        }
+    }
+}
+
+/// A request body that can be sent again as long as little of it has been read.
+pub struct RequestBody<'a> {
+    body: Body<'a>,
+    kept: Vec<Piece>,
+    kept_bytes: usize,
+    position: usize,
+    overflowed: bool,
+    /// Bytes received so far.
+    pub received: u64,
+}
+
+impl<'a> RequestBody<'a> {
+    pub fn new(body: Body<'a>) -> Self {
+        Self {
+            body,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            position: 0,
+            overflowed: false,
+            received: 0,
+        }
+    }
+
+    /// The next piece, the kept ones first. Cancel-safe: a piece that was read is kept before it is
+    /// returned.
+    pub async fn next(&mut self) -> Result<Piece, BodyError> {
+        if let Some(piece) = self.kept.get(self.position) {
+            self.position += 1;
+            return Ok(piece.clone());
+        }
+        let piece = self.body.next().await?;
+        let size = match &piece {
+            Piece::Data(data) => data.len(),
+            Piece::End(_) => 0,
+        };
+        self.received += size as u64;
+        self.kept_bytes += size;
+        if self.kept_bytes > REPLAY_MAX {
+            self.overflowed = true;
+            self.kept = Vec::new();
+            self.position = 0;
+        } else if !self.overflowed {
+            self.kept.push(piece.clone());
+            self.position = self.kept.len();
+        }
+        Ok(piece)
+    }
+
+    /// Goes back to the beginning; false when that is no longer possible.
+    pub fn rewind(&mut self) -> bool {
+        self.position = 0;
+        !self.overflowed
+    }
+
+    /// Whether it is known that there is no body.
+    pub fn is_empty(&self) -> bool {
+        self.received == 0 && self.body.is_done() && !self.kept.iter().any(carries)
+    }
+
+    /// Whether everything has been received.
+    pub fn is_done(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// See [`Body::watch`].
+    pub async fn watch(&mut self) {
+        self.body.watch().await;
+    }
+
+    /// See [`Body::tunnel`].
+    pub fn tunnel(&mut self) -> Receiver<'_> {
+        self.body.tunnel()
+    }
+}
+
+fn carries(piece: &Piece) -> bool {
+    match piece {
+        Piece::Data(data) => !data.is_empty(),
+        Piece::End(trailers) => !trailers.is_empty(),
+    }
+}

@@ -1,0 +1,197 @@
+//! One request to one upstream, and its answer back. Both directions flow at the same time, so an
+//! early answer, a streaming call and a slow reader need no special case; nobody's bytes are taken
+//! before the other side has room for them.
+
+use std::cell::Cell;
+use std::pin::pin;
+
+use futures_util::FutureExt;
+use h2::Reason;
+use http::{HeaderMap, StatusCode};
+
+use super::upstream::{Answer, Unanswered};
+use super::{Body, Piece, RequestBody, Responder, Sink, Upstream};
+use crate::model::{Fault, RequestHead, ResponseHead};
+
+/// An exchange that was answered by the upstream.
+#[derive(Debug)]
+pub struct Outcome {
+    pub status: StatusCode,
+    /// From the trailers or, when the answer is nothing but a head, from there.
+    pub grpc_status: Option<u16>,
+    /// Set when the answer broke off.
+    pub fault: Option<Fault>,
+    pub response_bytes: u64,
+    /// Whether an HTTP/1 upstream can serve another request.
+    pub reusable: bool,
+}
+
+/// An exchange that the client has no answer to yet.
+#[derive(Debug)]
+pub enum Failure {
+    Unanswered(Unanswered),
+    /// The client went away; nobody waits for an answer.
+    ClientGone,
+}
+
+/// Carries `head` and `body` to `upstream` and the answer to `responder`, which is taken once the
+/// answer begins; as long as it is there, another upstream may be tried.
+pub async fn exchange<'d>(
+    head: &mut RequestHead,
+    body: &mut RequestBody<'d>,
+    responder: &mut Option<Responder<'d>>,
+    upstream: &mut Upstream,
+) -> Result<Outcome, Failure> {
+    let empty = body.is_empty();
+    let sent_whole = empty && upstream.ends_with_head();
+    let (mut request_sink, mut answer) = upstream
+        .send(head, empty)
+        .await
+        .map_err(Failure::Unanswered)?;
+    let request_done = Cell::new(sent_whole);
+    let mut sending = pin!(send_request(body, &mut request_sink, &request_done));
+
+    let response = loop {
+        let Some(waiting) = responder.as_mut() else {
+            return Err(Failure::ClientGone);
+        };
+        let received = tokio::select! {
+            biased;
+            received = answer.next_head() => received.map_err(Failure::Unanswered)?,
+            () = &mut sending => return Err(Failure::ClientGone),
+            () = waiting.gone() => return Err(Failure::ClientGone),
+        };
+        if !received.status.is_informational() || received.status == StatusCode::SWITCHING_PROTOCOLS
+        {
+            break received;
+        }
+        waiting
+            .informational(received)
+            .await
+            .map_err(|_| Failure::ClientGone)?;
+    };
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for it (RFC 9110 15.2.2), so what follows could not be framed.
+        return Err(Failure::Unanswered(Unanswered {
+            fault: Fault::UpstreamProtocol,
+            unprocessed: false,
+            stale: false,
+        }));
+    }
+
+    let Some(responder) = responder.take() else {
+        return Err(Failure::ClientGone);
+    };
+    let mut outcome = Outcome {
+        status: response.status,
+        grpc_status: grpc_status(&response.headers),
+        fault: None,
+        response_bytes: 0,
+        reusable: false,
+    };
+    let ended = {
+        let receiving = pin!(receive_response(
+            response,
+            &mut answer,
+            responder,
+            &mut outcome
+        ));
+        tokio::select! {
+            biased;
+            ended = receiving => ended,
+            () = &mut sending => Err(Failure::ClientGone),
+        }
+    };
+    ended?;
+    let keeps = match &answer {
+        Answer::Http1 { keep_alive, .. } => **keep_alive,
+        Answer::Http2 { .. } => false,
+    };
+    outcome.reusable = keeps && request_done.get() && outcome.fault.is_none();
+    Ok(outcome)
+}
+
+/// Sends the body, then watches the client. Returns only when the client is gone: an upstream that
+/// takes no more of the body says why in its answer, or ends, and both are seen there.
+async fn send_request(body: &mut RequestBody<'_>, sink: &mut Sink<'_>, done: &Cell<bool>) {
+    while !done.get() {
+        let piece = match body.next().now_or_never() {
+            Some(piece) => piece,
+            None => {
+                if sink.flush().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                body.next().await
+            }
+        };
+        let sent = match piece {
+            Err(_) => {
+                sink.reset(Reason::CANCEL);
+                return;
+            }
+            Ok(Piece::Data(data)) => sink.data(data).await,
+            Ok(Piece::End(trailers)) => {
+                let ended = sink.finish(trailers).await;
+                done.set(ended.is_ok());
+                ended
+            }
+        };
+        if sent.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+    body.watch().await;
+}
+
+/// Passes the answer on to its end.
+pub(super) async fn receive_response(
+    head: ResponseHead,
+    answer: &mut Answer<'_>,
+    responder: Responder<'_>,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    let Some(mut body) = answer.body() else {
+        return Err(Failure::ClientGone);
+    };
+    let empty = body.is_done();
+    let mut sink = responder
+        .respond(head, empty)
+        .map_err(|_| Failure::ClientGone)?;
+    loop {
+        let piece = match body.next().now_or_never() {
+            Some(piece) => piece,
+            None => wait_for_piece(&mut body, &mut sink).await?,
+        };
+        match piece {
+            Ok(Piece::Data(data)) => {
+                outcome.response_bytes += data.len() as u64;
+                sink.data(data).await.map_err(|_| Failure::ClientGone)?;
+            }
+            Ok(Piece::End(trailers)) => {
+                outcome.grpc_status = grpc_status(&trailers).or(outcome.grpc_status);
+                return sink.finish(trailers).await.map_err(|_| Failure::ClientGone);
+            }
+            Err(_) => {
+                outcome.fault = Some(Fault::UpstreamReset);
+                sink.reset(Reason::INTERNAL_ERROR);
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn wait_for_piece(
+    body: &mut Body<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<Result<Piece, super::BodyError>, Failure> {
+    sink.flush().await.map_err(|_| Failure::ClientGone)?;
+    tokio::select! {
+        biased;
+        piece = body.next() => Ok(piece),
+        () = sink.gone() => Err(Failure::ClientGone),
+    }
+}
+
+fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,149 @@
+//! The one place where a fault becomes an answer (see INTERFACES, "What a caller sees when the mesh
+//! says no").
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+
+use super::{Failure, Responder};
+use crate::model::{Fault, ResponseHead, hop};
+
+/// Carries the fault's reason on every answer that a proxy makes itself.
+pub const WEFT_FAULT: HeaderName = HeaderName::from_static("weft-fault");
+
+/// What a fault says in HTTP, in gRPC, and to a person.
+struct Answer {
+    status: StatusCode,
+    grpc_status: u16,
+    text: &'static str,
+}
+
+fn answer(fault: Fault) -> Answer {
+    let (status, grpc_status, text) = match fault {
+        Fault::NoRoute => (
+            404,
+            12,
+            "routes are attached to this service, and none matches the request",
+        ),
+        Fault::BackendInvalid => (
+            500,
+            14,
+            "every backend of the matching rule is missing, invalid or of weight 0",
+        ),
+        Fault::UnknownDestination => (
+            503,
+            14,
+            "the host is no service of the mesh, and its name does not resolve",
+        ),
+        Fault::NoEndpoint => (503, 14, "the service has no healthy endpoint"),
+        Fault::ConnectFailed => (503, 14, "no connection to the endpoint"),
+        Fault::PeerIdentity => (
+            503,
+            14,
+            "the endpoint's certificate is not that of the workload expected there",
+        ),
+        Fault::WrongInstance => (
+            503,
+            14,
+            "another instance has taken over the endpoint's address",
+        ),
+        Fault::ApplicationUnreachable => (
+            503,
+            14,
+            "the application does not accept connections on that port",
+        ),
+        Fault::UpstreamReset => (
+            503,
+            14,
+            "the connection broke after the request was handed over",
+        ),
+        Fault::UpstreamProtocol => (502, 14, "the answer is not valid HTTP"),
+        Fault::HeaderTimeout => (408, 4, "the request's head did not arrive in time"),
+        Fault::NotAuthorized => (403, 7, "policy does not allow this request"),
+        Fault::Overload => (503, 14, "a limit of the proxy is reached"),
+        Fault::MalformedRequest => (400, 13, "the request is malformed or ambiguous"),
+        Fault::HeadersTooLarge => (431, 8, "the request's header section is too large"),
+        Fault::Loop => (508, 14, "the proxy would have called itself"),
+        Fault::DiscoveryUnavailable => (
+            503,
+            14,
+            "the control plane cannot be reached, and nothing is known of the destination yet",
+        ),
+        Fault::Internal => (500, 13, "an error within the proxy"),
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Answer {
+        status,
+        grpc_status,
+        text,
+    }
+}
+
+/// The status that [`respond`] answers with, for telemetry.
+pub fn status_of(fault: Fault, grpc: bool) -> (StatusCode, Option<u16>) {
+    let answer = answer(fault);
+    if grpc {
+        (StatusCode::OK, Some(answer.grpc_status))
+    } else {
+        (answer.status, None)
+    }
+}
+
+/// Answers with a fault. `unprocessed` is said on the hop alone: the application never saw the
+/// request, so another endpoint may be asked.
+pub async fn respond(
+    mut responder: Responder<'_>,
+    fault: Fault,
+    grpc: bool,
+    unprocessed: bool,
+) -> Result<(), Failure> {
+    let answer = answer(fault);
+    let mut headers = HeaderMap::new();
+    headers.insert(WEFT_FAULT, HeaderValue::from_static(fault.reason()));
+    if fault == Fault::Overload {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if unprocessed {
+        hop::mark_unprocessed(&mut headers, fault.reason());
+    }
+    let mut status = answer.status;
+    let mut body = Bytes::new();
+    if grpc {
+        status = StatusCode::OK;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(answer.grpc_status));
+        let message = format!("weft: {}: {}", fault.reason(), answer.text);
+        headers.insert(
+            "grpc-message",
+            HeaderValue::from_str(&message).unwrap_or(HeaderValue::from_static("weft")),
+        );
+    } else {
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        body = Bytes::from(format!("weft: {}: {}\n", fault.reason(), answer.text));
+        headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    if matches!(
+        fault,
+        Fault::MalformedRequest | Fault::HeadersTooLarge | Fault::HeaderTimeout
+    ) {
+        responder.close_after();
+    }
+    let head = ResponseHead {
+        status,
+        version: Version::HTTP_11,
+        upgrade: None,
+        headers,
+    };
+    let mut sink = responder
+        .respond(head, body.is_empty())
+        .map_err(|_| Failure::ClientGone)?;
+    if !body.is_empty() {
+        sink.data(body).await.map_err(|_| Failure::ClientGone)?;
+    }
+    sink.finish(HeaderMap::new())
+        .await
+        .map_err(|_| Failure::ClientGone)
+}

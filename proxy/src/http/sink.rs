@@ -1,0 +1,202 @@
+//! Messages as they go out.
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use crate::http1::{BodyEncoder, BodyLength, write_response};
+use crate::http2;
+use crate::model::ResponseHead;
+use crate::tcp::{Sender, StreamError, Writer, send_data};
+
+/// Where the body of a message goes.
+pub enum Sink<'a> {
+    Http1 {
+        writer: &'a mut Writer,
+        encoder: BodyEncoder,
+    },
+    Http2 {
+        stream: SendStream<Bytes>,
+    },
+}
+
+impl Sink<'_> {
+    /// Hands data on; returns once the carrier took it.
+    pub async fn data(&mut self, data: Bytes) -> Result<(), StreamError> {
+        match self {
+            Sink::Http1 { writer, encoder } => {
+                if let Some((before, after)) = encoder.frame(&data) {
+                    writer.buffer.extend_from_slice(&before);
+                    writer.write(data).await?;
+                    writer.buffer.extend_from_slice(after);
+                }
+                Ok(())
+            }
+            Sink::Http2 { stream } => send_data(stream, data).await,
+        }
+    }
+
+    /// Sends what has gathered; to be called before waiting for more.
+    pub async fn flush(&mut self) -> Result<(), StreamError> {
+        match self {
+            Sink::Http1 { writer, .. } => Ok(writer.flush().await?),
+            Sink::Http2 { .. } => Ok(()),
+        }
+    }
+
+    /// Ends the message.
+    pub async fn finish(&mut self, trailers: HeaderMap) -> Result<(), StreamError> {
+        match self {
+            Sink::Http1 { writer, encoder } => {
+                encoder.finish(&mut writer.buffer, Some(&trailers));
+                Ok(writer.flush().await?)
+            }
+            Sink::Http2 { stream } if trailers.is_empty() => {
+                Ok(stream.send_data(Bytes::new(), true)?)
+            }
+            Sink::Http2 { stream } => Ok(stream.send_trailers(trailers)?),
+        }
+    }
+
+    /// Ends the message so that its receiver knows that it is not whole.
+    pub fn reset(&mut self, reason: Reason) {
+        match self {
+            Sink::Http1 { writer, .. } => writer.reset(),
+            Sink::Http2 { stream } => stream.send_reset(reason),
+        }
+    }
+
+    /// Returns once the receiver wants no more of it.
+    pub async fn gone(&mut self) {
+        match self {
+            Sink::Http1 { .. } => std::future::pending().await,
+            Sink::Http2 { stream } => drop(poll_fn(|cx| stream.poll_reset(cx)).await),
+        }
+    }
+
+    /// Opaque bytes from here on.
+    pub fn tunnel(&mut self) -> Sender<'_> {
+        match self {
+            Sink::Http1 { writer, .. } => Sender::Tcp(writer),
+            Sink::Http2 { stream } => Sender::Http2(stream),
+        }
+    }
+}
+
+/// Where the answer to a request goes.
+pub enum Responder<'a> {
+    Http1 {
+        writer: &'a mut Writer,
+        method: Method,
+        version: Version,
+        /// In: whether the connection may go on. Out: whether it does.
+        keep_alive: &'a mut bool,
+    },
+    Http2 {
+        respond: SendResponse<Bytes>,
+        method: Method,
+    },
+}
+
+impl<'a> Responder<'a> {
+    /// Passes a 1xx on. HTTP/1.0 knows none (RFC 9110 15.2).
+    pub async fn informational(&mut self, head: ResponseHead) -> Result<(), StreamError> {
+        match self {
+            Responder::Http1 {
+                version: Version::HTTP_10,
+                ..
+            } => Ok(()),
+            Responder::Http1 {
+                writer,
+                method,
+                version,
+                ..
+            } => {
+                write_response(
+                    &mut writer.buffer,
+                    &head,
+                    method,
+                    *version,
+                    BodyLength::None,
+                    false,
+                );
+                Ok(writer.flush().await?)
+            }
+            Responder::Http2 { respond, .. } => {
+                Ok(respond.send_informational(http2::send_response(head))?)
+            }
+        }
+    }
+
+    /// Begins the final answer. `empty` says that no body follows; then the answer is whole, but
+    /// for [`Sink::finish`].
+    pub fn respond(self, mut head: ResponseHead, empty: bool) -> Result<Sink<'a>, StreamError> {
+        match self {
+            Responder::Http1 {
+                writer,
+                method,
+                version,
+                keep_alive,
+            } => {
+                if head.upgrade.is_some() {
+                    head.status = StatusCode::SWITCHING_PROTOCOLS;
+                }
+                let sized = empty
+                    || head.headers.contains_key(http::header::CONTENT_LENGTH)
+                    || method == Method::HEAD;
+                if version == Version::HTTP_10 && !sized {
+                    *keep_alive = false;
+                }
+                let length = if empty {
+                    BodyLength::None
+                } else {
+                    BodyLength::UntilClose
+                };
+                let encoder = write_response(
+                    &mut writer.buffer,
+                    &head,
+                    &method,
+                    version,
+                    length,
+                    !*keep_alive,
+                );
+                Ok(Sink::Http1 { writer, encoder })
+            }
+            Responder::Http2 { mut respond, .. } => {
+                let stream = respond.send_response(http2::send_response(head), false)?;
+                Ok(Sink::Http2 { stream })
+            }
+        }
+    }
+
+    /// Ends the exchange without an answer.
+    pub fn reset(self, reason: Reason) {
+        match self {
+            Responder::Http1 {
+                writer, keep_alive, ..
+            } => {
+                *keep_alive = false;
+                writer.reset();
+            }
+            Responder::Http2 { mut respond, .. } => respond.send_reset(reason),
+        }
+    }
+
+    /// Closes the connection after this answer, where that is what HTTP's version can say.
+    pub fn close_after(&mut self) {
+        if let Responder::Http1 { keep_alive, .. } = self {
+            **keep_alive = false;
+        }
+    }
+
+    /// Returns once the client wants no answer any more.
+    pub async fn gone(&mut self) {
+        match self {
+            Responder::Http1 { .. } => std::future::pending().await,
+            Responder::Http2 { respond, .. } => drop(poll_fn(|cx| respond.poll_reset(cx)).await),
+        }
+    }
+}

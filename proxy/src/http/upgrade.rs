@@ -1,0 +1,110 @@
+//! Requests that ask to speak another protocol on their connection: WebSocket and the like, between
+//! any two HTTP versions (RFC 9110 7.8, RFC 8441).
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::upstream::Unanswered;
+use super::websocket::{self, Translation};
+use super::{Failure, Outcome, RequestBody, Responder, Upstream};
+use crate::model::{Fault, RequestHead, hop};
+use crate::tcp::{Relayed, relay};
+
+/// Like [`super::exchange`], for a request with `head.upgrade`. Where the upstream agrees, both
+/// sides are relayed until they end. `on_hop` says that the client is another sidecar, which wants
+/// to be told a switch from an ordinary answer.
+pub async fn exchange_upgrade<'d>(
+    head: &mut RequestHead,
+    body: &mut RequestBody<'d>,
+    responder: &mut Option<Responder<'d>>,
+    upstream: &mut Upstream,
+    on_hop: bool,
+) -> Result<(Outcome, Relayed), Failure> {
+    let translation = Translation::between(head, upstream);
+    translation.prepare(head);
+    let (mut request_sink, mut answer) = upstream
+        .send(head, true)
+        .await
+        .map_err(Failure::Unanswered)?;
+    request_sink
+        .flush()
+        .await
+        .map_err(|_| Failure::Unanswered(broken(Fault::UpstreamReset)))?;
+
+    let mut response = loop {
+        let Some(waiting) = responder.as_mut() else {
+            return Err(Failure::ClientGone);
+        };
+        let received = tokio::select! {
+            biased;
+            received = answer.next_head() => received.map_err(Failure::Unanswered)?,
+            () = waiting.gone() => return Err(Failure::ClientGone),
+        };
+        if !received.status.is_informational() || received.status == StatusCode::SWITCHING_PROTOCOLS
+        {
+            break received;
+        }
+        waiting
+            .informational(received)
+            .await
+            .map_err(|_| Failure::ClientGone)?;
+    };
+
+    let switches = response.upgrade.is_some();
+    if switches && !translation.finish(&mut response) {
+        return Err(Failure::Unanswered(broken(Fault::UpstreamProtocol)));
+    }
+    if switches && on_hop {
+        hop::mark_upgraded(&mut response.headers);
+    }
+    if !switches
+        && response.status.is_success()
+        && websocket::means_switch(responder.as_ref(), on_hop)
+    {
+        // RFC 8441 5: a 2xx would tell this client that the switch was made.
+        return Err(Failure::Unanswered(broken(Fault::UpstreamProtocol)));
+    }
+    let Some(client) = responder.take() else {
+        return Err(Failure::ClientGone);
+    };
+    let status = response.status;
+    let mut outcome = Outcome {
+        status,
+        grpc_status: None,
+        fault: None,
+        response_bytes: 0,
+        reusable: false,
+    };
+    if !switches {
+        let _ = request_sink.finish(HeaderMap::new()).await;
+        super::exchange::receive_response(response, &mut answer, client, &mut outcome).await?;
+        return Ok((outcome, Relayed::default()));
+    }
+
+    let mut client = client
+        .respond(response, false)
+        .map_err(|_| Failure::ClientGone)?;
+    client.flush().await.map_err(|_| Failure::ClientGone)?;
+    let Some(mut answer_body) = answer.body() else {
+        return Err(Failure::ClientGone);
+    };
+    let downstream = (body.tunnel(), client.tunnel());
+    let relayed = relay(downstream, (answer_body.tunnel(), request_sink.tunnel())).await;
+    outcome.response_bytes = relayed.down;
+    Ok((outcome, relayed))
+}
+
+fn broken(fault: Fault) -> Unanswered {
+    Unanswered {
+        fault,
+        unprocessed: false,
+        stale: false,
+    }
+}
+
+/// Sets or clears a header.
+pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: Option<&str>) {
+    match value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        Some(value) => drop(headers.insert(name, value)),
+        None => drop(headers.remove(name)),
+    }
+}

@@ -1,0 +1,241 @@
+//! The side that a request is sent to.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream};
+use http::Method;
+
+use super::{Body, Sink};
+use crate::http1::{self, BodyDecoder, BodyLength, receive_response, write_request};
+use crate::http2;
+use crate::model::{Fault, Hop, RequestHead, ResponseHead, hop};
+use crate::tcp::{Reader, Writer};
+
+/// A connection, or a share of one, that takes one request.
+pub enum Upstream {
+    Http1(Box<Http1Upstream>),
+    Http2(Http2Upstream),
+}
+
+/// An HTTP/1 connection of its own.
+pub struct Http1Upstream {
+    pub reader: Reader,
+    pub writer: Writer,
+    /// It served a request before, so its server may have closed it in this moment.
+    pub reused: bool,
+    /// Whether it can serve another request; decided by the answer.
+    pub keep_alive: bool,
+    pub limits: http1::Limits,
+}
+
+/// A stream of an HTTP/2 connection: to an application, or to another sidecar.
+pub struct Http2Upstream {
+    pub send: SendRequest<Bytes>,
+    /// Set when the other end is a sidecar.
+    pub hop: Option<Hop>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Unanswered {
+    pub fault: Fault,
+    /// The application provably never saw the request.
+    pub unprocessed: bool,
+    /// A connection that had been idle closed before any byte of an answer: most likely it was
+    /// closing already, so a request that may be repeated (RFC 9110 9.2.2) can be sent again.
+    pub stale: bool,
+}
+
+impl Unanswered {
+    fn new(fault: Fault, unprocessed: bool) -> Self {
+        Self { fault, unprocessed, stale: false }
+    }
+
+    /// Nothing reached the application, so another endpoint may be asked.
+    pub fn unprocessed(fault: Fault) -> Self {
+        Self::new(fault, true)
+    }
+}
+
+impl Upstream {
+    /// Sends a head. `empty` says that no body follows.
+    pub async fn send(
+        &mut self,
+        head: &mut RequestHead,
+        empty: bool,
+    ) -> Result<(Sink<'_>, Answer<'_>), Unanswered> {
+        match self {
+            Upstream::Http1(connection) => {
+                let Http1Upstream {
+                    reader,
+                    writer,
+                    reused,
+                    keep_alive,
+                    limits,
+                } = &mut **connection;
+                let encoder = write_request(&mut writer.buffer, head, !empty);
+                let answer = Answer::Http1 {
+                    reader,
+                    method: head.method.clone(),
+                    decoder: BodyDecoder::new(BodyLength::None),
+                    reused: *reused,
+                    keep_alive,
+                    limits: *limits,
+                };
+                Ok((Sink::Http1 { writer, encoder }, answer))
+            }
+            Upstream::Http2(stream) => {
+                let upgrade = head.upgrade.clone();
+                if let Some(hop) = &stream.hop {
+                    hop.stamp(&mut head.headers);
+                }
+                let request = http2::send_request(head);
+                hop::strip(&mut head.headers);
+                let request =
+                    request.map_err(|_| Unanswered::new(Fault::MalformedRequest, false))?;
+                let ready = poll_fn(|cx| stream.send.poll_ready(cx)).await;
+                ready.map_err(|_| Unanswered::new(Fault::ConnectFailed, true))?;
+                let ends = empty && upgrade.is_none();
+                let sent = stream.send.send_request(request, ends);
+                let (future, send) =
+                    sent.map_err(|_| Unanswered::new(Fault::ConnectFailed, true))?;
+                let answer = Answer::Http2 {
+                    future,
+                    body: None,
+                    upgrade,
+                    hop: stream.hop.is_some(),
+                };
+                Ok((Sink::Http2 { stream: send }, answer))
+            }
+        }
+    }
+
+    /// Whether a body of no length was already ended with the head.
+    pub fn ends_with_head(&self) -> bool {
+        matches!(self, Upstream::Http2(_))
+    }
+}
+
+/// The answer that is awaited.
+pub enum Answer<'u> {
+    Http1 {
+        reader: &'u mut Reader,
+        method: Method,
+        decoder: BodyDecoder,
+        reused: bool,
+        keep_alive: &'u mut bool,
+        limits: http1::Limits,
+    },
+    Http2 {
+        future: ResponseFuture,
+        body: Option<RecvStream>,
+        upgrade: Option<String>,
+        hop: bool,
+    },
+}
+
+impl Answer<'_> {
+    /// The next head: any number of informational ones, then the final one. Cancel-safe.
+    pub async fn next_head(&mut self) -> Result<ResponseHead, Unanswered> {
+        match self {
+            Answer::Http1 {
+                reader,
+                method,
+                decoder,
+                reused,
+                keep_alive,
+                limits,
+            } => loop {
+                match receive_response(&mut reader.buffer, method, limits) {
+                    Ok(Some(received)) => {
+                        *decoder = BodyDecoder::new(received.body);
+                        **keep_alive = received.keep_alive;
+                        return Ok(received.head);
+                    }
+                    Ok(None) => {}
+                    Err(_) => return Err(Unanswered::new(Fault::UpstreamProtocol, false)),
+                }
+                let nothing_yet = reader.buffer.is_empty();
+                if !matches!(reader.fill().await, Ok(read) if read > 0) {
+                    let stale = *reused && nothing_yet;
+                    return Err(Unanswered {
+                        fault: Fault::UpstreamReset,
+                        unprocessed: false,
+                        stale,
+                    });
+                }
+            },
+            Answer::Http2 {
+                future,
+                body,
+                upgrade,
+                hop,
+            } => {
+                let response = poll_fn(|cx| {
+                    if let Poll::Ready(Some(informational)) = future.poll_informational(cx) {
+                        return Poll::Ready(informational.map(|response| response.map(|()| None)));
+                    }
+                    Pin::new(&mut *future)
+                        .poll(cx)
+                        .map_ok(|response| response.map(Some))
+                });
+                let (parts, stream) = response.await.map_err(|error| lost(&error))?.into_parts();
+                if stream.is_some() {
+                    *body = stream;
+                }
+                let mut head = http2::receive_response(parts, upgrade.as_deref());
+                if *hop {
+                    head = check_hop(head)?;
+                }
+                Ok(head)
+            }
+        }
+    }
+
+    /// The final answer's body, for its head's receiver.
+    pub fn body(&mut self) -> Option<Body<'_>> {
+        match self {
+            Answer::Http1 {
+                reader,
+                decoder,
+                limits,
+                ..
+            } => Some(Body::Http1 {
+                reader,
+                decoder,
+                limits: *limits,
+            }),
+            Answer::Http2 { body, .. } => body.take().map(|stream| Body::Http2 { stream }),
+        }
+    }
+}
+
+/// Reads what only the other sidecar says, and takes it away.
+fn check_hop(mut head: ResponseHead) -> Result<ResponseHead, Unanswered> {
+    if let Some(reason) = hop::unprocessed(&head.headers) {
+        let fault = Fault::from_reason(reason).unwrap_or(Fault::ConnectFailed);
+        return Err(Unanswered::new(fault, true));
+    }
+    head.upgrade = head
+        .upgrade
+        .take()
+        .filter(|_| hop::is_upgraded(&head.headers));
+    hop::strip(&mut head.headers);
+    Ok(head)
+}
+
+/// RFC 9113 8.7: REFUSED_STREAM and streams beyond a GOAWAY's last were not processed.
+fn lost(error: &h2::Error) -> Unanswered {
+    let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+    let beyond_goaway = error.is_remote() && error.is_go_away();
+    let fault = if error.is_library() && error.is_reset() {
+        Fault::UpstreamProtocol
+    } else {
+        Fault::UpstreamReset
+    };
+    Unanswered::new(fault, refused || beyond_goaway)
+}

@@ -1,0 +1,290 @@
+//! Heads and bodies to bytes.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::BodyLength;
+use crate::model::{RequestHead, ResponseHead};
+
+/// Writes a request head and says how its body will be framed. `has_body` is false when it is known
+/// that none follows. In HTTP/1.0 a body needs a Content-Length (RFC 1945 7.2.2), so a request that
+/// has none is sent as HTTP/1.1.
+pub fn write_request(buffer: &mut BytesMut, head: &RequestHead, has_body: bool) -> BodyEncoder {
+    let length = content_length(&head.headers);
+    let chunked = has_body && length.is_none() && head.upgrade.is_none();
+    let old = head.version == Version::HTTP_10 && !chunked;
+
+    buffer.put_slice(head.method.as_str().as_bytes());
+    buffer.put_u8(b' ');
+    if head.method == Method::CONNECT && head.path.is_empty() {
+        buffer.put_slice(head.authority.as_deref().unwrap_or_default().as_bytes());
+    } else {
+        buffer.put_slice(head.path.as_bytes());
+    }
+    buffer.put_slice(if old {
+        b" HTTP/1.0\r\n"
+    } else {
+        b" HTTP/1.1\r\n"
+    });
+    if head.authority.is_some() || !old {
+        put_field(
+            buffer,
+            b"host",
+            head.authority.as_deref().unwrap_or_default().as_bytes(),
+        );
+    }
+    put_fields(buffer, &head.headers);
+    if let Some(token) = &head.upgrade {
+        put_field(buffer, b"connection", b"upgrade");
+        put_field(buffer, b"upgrade", token.as_bytes());
+    }
+    let encoder = if chunked {
+        put_field(buffer, TRANSFER_ENCODING.as_str().as_bytes(), b"chunked");
+        BodyEncoder {
+            framing: Framing::Chunked,
+        }
+    } else {
+        BodyEncoder {
+            framing: Framing::Plain,
+        }
+    };
+    buffer.put_slice(b"\r\n");
+    encoder
+}
+
+/// Writes a response head for a client that speaks `version` and sent `method`. `body` says whether
+/// one follows and how long it is; `close` tells the client that the connection ends after it.
+pub fn write_response(
+    buffer: &mut BytesMut,
+    head: &ResponseHead,
+    method: &Method,
+    version: Version,
+    body: BodyLength,
+    close: bool,
+) -> BodyEncoder {
+    let bodiless = head.status.is_informational()
+        || head.status == StatusCode::NO_CONTENT
+        || head.status == StatusCode::NOT_MODIFIED
+        || method == Method::HEAD;
+    let unknown_length = content_length(&head.headers).is_none();
+    let mut framing = Framing::Plain;
+
+    buffer.put_slice(if version == Version::HTTP_10 {
+        b"HTTP/1.0 "
+    } else {
+        b"HTTP/1.1 "
+    });
+    buffer.put_slice(head.status.as_str().as_bytes());
+    buffer.put_u8(b' ');
+    buffer.put_slice(
+        head.status
+            .canonical_reason()
+            .unwrap_or_default()
+            .as_bytes(),
+    );
+    buffer.put_slice(b"\r\n");
+    put_fields(buffer, &head.headers);
+    if let Some(token) = &head.upgrade {
+        put_field(buffer, b"connection", b"upgrade");
+        put_field(buffer, b"upgrade", token.as_bytes());
+    } else if !bodiless && unknown_length {
+        if body == BodyLength::None {
+            put_field(buffer, CONTENT_LENGTH.as_str().as_bytes(), b"0");
+        } else if version == Version::HTTP_11 {
+            put_field(buffer, TRANSFER_ENCODING.as_str().as_bytes(), b"chunked");
+            framing = Framing::Chunked;
+        }
+    }
+    if close && head.upgrade.is_none() && !head.status.is_informational() {
+        put_field(buffer, b"connection", b"close");
+    } else if version == Version::HTTP_10 && !close && head.upgrade.is_none() {
+        put_field(buffer, b"connection", b"keep-alive");
+    }
+    buffer.put_slice(b"\r\n");
+    if bodiless {
+        framing = Framing::Nothing;
+    }
+    BodyEncoder { framing }
+}
+
+/// The Content-Length of a head that was checked when it was received.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn put_fields(buffer: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        put_field(buffer, name.as_str().as_bytes(), value.as_bytes());
+    }
+}
+
+fn put_field(buffer: &mut BytesMut, name: &[u8], value: &[u8]) {
+    buffer.reserve(name.len() + value.len() + 4);
+    buffer.put_slice(name);
+    buffer.put_slice(b": ");
+    buffer.put_slice(value);
+    buffer.put_slice(b"\r\n");
+}
+
+/// How the pieces of a body that is being sent are framed.
+#[derive(Debug)]
+pub struct BodyEncoder {
+    framing: Framing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// As it comes: the length was announced, or the close ends it.
+    Plain,
+    Chunked,
+    /// HEAD, 204, 304: whatever comes is dropped.
+    Nothing,
+}
+
+impl BodyEncoder {
+    /// What goes before `data` and after it, as bytes to write around it; nothing at all when the
+    /// data has to be dropped.
+    pub fn frame(&self, data: &Bytes) -> Option<(Bytes, &'static [u8])> {
+        match self.framing {
+            Framing::Nothing => None,
+            Framing::Plain => Some((Bytes::new(), b"")),
+            Framing::Chunked if data.is_empty() => None,
+            Framing::Chunked => Some((Bytes::from(format!("{:x}\r\n", data.len())), b"\r\n")),
+        }
+    }
+
+    /// Writes the end of the body. Trailers need the chunked framing and are dropped in any other
+    /// (RFC 9110 6.5.1).
+    pub fn finish(&self, buffer: &mut BytesMut, trailers: Option<&HeaderMap>) {
+        if self.framing == Framing::Chunked {
+            buffer.put_slice(b"0\r\n");
+            if let Some(trailers) = trailers {
+                put_fields(buffer, trailers);
+            }
+            buffer.put_slice(b"\r\n");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn request(version: Version, headers: &[(&'static str, &'static str)]) -> RequestHead {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        RequestHead {
+            method: Method::POST,
+            scheme: None,
+            authority: Some("a".into()),
+            path: "/p".into(),
+            version,
+            upgrade: None,
+            headers: map,
+        }
+    }
+
+    #[test]
+    fn requests() {
+        let check = |head: &RequestHead, has_body: bool, expect: &str| {
+            let mut buffer = BytesMut::new();
+            write_request(&mut buffer, head, has_body);
+            assert_eq!(String::from_utf8_lossy(&buffer), expect);
+        };
+        let plain = request(Version::HTTP_11, &[("x", "1")]);
+        check(&plain, false, "POST /p HTTP/1.1\r\nhost: a\r\nx: 1\r\n\r\n");
+        check(
+            &plain,
+            true,
+            "POST /p HTTP/1.1\r\nhost: a\r\nx: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        );
+        let sized = request(Version::HTTP_10, &[("content-length", "3")]);
+        check(
+            &sized,
+            true,
+            "POST /p HTTP/1.0\r\nhost: a\r\ncontent-length: 3\r\n\r\n",
+        );
+        let mut upgrade = request(Version::HTTP_2, &[]);
+        upgrade.method = Method::GET;
+        upgrade.upgrade = Some("websocket".into());
+        check(
+            &upgrade,
+            true,
+            "GET /p HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn responses() {
+        let check = |status: u16,
+                     method: Method,
+                     version: Version,
+                     body: BodyLength,
+                     close: bool,
+                     expect: &str| {
+            let mut buffer = BytesMut::new();
+            let status = StatusCode::from_u16(status).unwrap();
+            let head = ResponseHead {
+                status,
+                version: Version::HTTP_11,
+                upgrade: None,
+                headers: HeaderMap::new(),
+            };
+            let encoder = write_response(&mut buffer, &head, &method, version, body, close);
+            if let Some((before, after)) = encoder.frame(&Bytes::from_static(b"abc")) {
+                buffer.extend_from_slice(&before);
+                buffer.extend_from_slice(b"abc");
+                buffer.extend_from_slice(after);
+            }
+            encoder.finish(&mut buffer, None);
+            assert_eq!(String::from_utf8_lossy(&buffer), expect);
+        };
+        let (new, old) = (Version::HTTP_11, Version::HTTP_10);
+        let unknown = BodyLength::UntilClose;
+        check(
+            200,
+            Method::GET,
+            new,
+            unknown,
+            false,
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        );
+        check(
+            200,
+            Method::GET,
+            old,
+            unknown,
+            true,
+            "HTTP/1.0 200 OK\r\nconnection: close\r\n\r\nabc",
+        );
+        check(
+            200,
+            Method::HEAD,
+            new,
+            unknown,
+            false,
+            "HTTP/1.1 200 OK\r\n\r\n",
+        );
+        check(
+            204,
+            Method::GET,
+            new,
+            BodyLength::None,
+            true,
+            "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n",
+        );
+        check(
+            103,
+            Method::GET,
+            new,
+            BodyLength::None,
+            true,
+            "HTTP/1.1 103 Early Hints\r\n\r\n",
+        );
+    }
+}

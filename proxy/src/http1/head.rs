@@ -1,0 +1,589 @@
+//! From the syntax of HTTP/1 to the heads that the rest of the proxy speaks: framing decided,
+//! hop-by-hop fields taken away.
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+
+use super::parse::{fields, request_line, skip_empty_lines, split_line, status_line, take_section};
+use super::{BodyLength, Limits, Refusal};
+use crate::model::{RequestHead, ResponseHead};
+
+/// Result of reading a head: nothing yet means that more bytes are needed.
+pub type Reading<T> = Result<Option<T>, Refusal>;
+
+/// A request head with what only this connection needs to know.
+#[derive(Debug)]
+pub struct ReceivedRequest {
+    pub head: RequestHead,
+    pub body: BodyLength,
+    /// Whether the client wants to send another request after this one.
+    pub keep_alive: bool,
+    /// The target was in absolute form (RFC 9112 3.2.2), as clients send it to a proxy.
+    pub absolute_form: bool,
+}
+
+/// A response head, informational ones too.
+#[derive(Debug)]
+pub struct ReceivedResponse {
+    pub head: ResponseHead,
+    pub body: BodyLength,
+    /// Whether the connection can carry another request after this one.
+    pub keep_alive: bool,
+}
+
+/// Takes a request head off `buffer`.
+pub fn receive_request(buffer: &mut BytesMut, limits: &Limits) -> Reading<ReceivedRequest> {
+    skip_empty_lines(buffer);
+    let Some(section) = take_section(buffer, limits)? else {
+        return Ok(None);
+    };
+    let (line, rest) = split_line(&section);
+    let line = request_line(&line)?;
+    let mut headers = fields(&rest, limits)?;
+
+    let host = single_host(&mut headers, line.version)?;
+    let target = split_target(&line.method, line.target, host)?;
+    let body = request_length(&headers, line.version)?;
+    let options = Connection::take(&mut headers, line.version);
+    // An upgrade is kept only where it can be passed on whole: a GET without a body. `h2c` is left
+    // out because RFC 9113 3.1 withdrew it, and ignoring an upgrade is always allowed.
+    let upgrade = options.upgrade.filter(|token| {
+        line.method == Method::GET && body == BodyLength::None && !token.eq_ignore_ascii_case("h2c")
+    });
+
+    let head = RequestHead {
+        method: line.method,
+        scheme: target.scheme,
+        authority: target.authority,
+        path: target.path,
+        version: line.version,
+        upgrade,
+        headers,
+    };
+    Ok(Some(ReceivedRequest {
+        head,
+        body,
+        keep_alive: options.keep_alive,
+        absolute_form: target.absolute,
+    }))
+}
+
+/// Takes a response head off `buffer`; `method` is the request's, which decides whether there is a
+/// body (RFC 9112 6.3).
+pub fn receive_response(
+    buffer: &mut BytesMut,
+    method: &Method,
+    limits: &Limits,
+) -> Reading<ReceivedResponse> {
+    let Some(section) = take_section(buffer, limits)? else {
+        return Ok(None);
+    };
+    let (line, rest) = split_line(&section);
+    let line = status_line(&line)?;
+    let mut headers = fields(&rest, limits)?;
+    let body = response_length(&headers, line.status, method, line.version)?;
+    let options = Connection::take(&mut headers, line.version);
+    let switched = line.status == StatusCode::SWITCHING_PROTOCOLS;
+    let keep_alive = options.keep_alive && body != BodyLength::UntilClose && !switched;
+    let upgrade = options.upgrade.filter(|_| switched);
+    let head = ResponseHead {
+        status: line.status,
+        version: line.version,
+        upgrade,
+        headers,
+    };
+    Ok(Some(ReceivedResponse {
+        head,
+        body,
+        keep_alive,
+    }))
+}
+
+struct Target {
+    scheme: Option<String>,
+    authority: Option<String>,
+    path: String,
+    absolute: bool,
+}
+
+/// RFC 9112 3.2: origin, absolute, authority and asterisk form. The absolute form's authority wins
+/// over Host (3.2.2).
+fn split_target(method: &Method, target: String, host: Option<String>) -> Result<Target, Refusal> {
+    let malformed = Refusal::Malformed;
+    if method == Method::CONNECT {
+        check_authority(&target)?;
+        if !target.contains(':') {
+            return Err(malformed("CONNECT without a port"));
+        }
+        return Ok(Target {
+            scheme: None,
+            authority: Some(target),
+            path: String::new(),
+            absolute: true,
+        });
+    }
+    if target.starts_with('/') || (target == "*" && method == Method::OPTIONS) {
+        if target.contains('#') {
+            return Err(malformed("the request target holds a fragment"));
+        }
+        return Ok(Target {
+            scheme: None,
+            authority: host,
+            path: target,
+            absolute: false,
+        });
+    }
+    let (scheme, rest) = target
+        .split_once("://")
+        .ok_or(malformed("the request target has no known form"))?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(malformed(
+            "the request target's scheme is neither http nor https",
+        ));
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    check_authority(authority)?;
+    if path.contains('#') {
+        return Err(malformed("the request target holds a fragment"));
+    }
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
+    Ok(Target {
+        scheme: Some(scheme.to_ascii_lowercase()),
+        authority: Some(authority.to_owned()),
+        path,
+        absolute: true,
+    })
+}
+
+/// RFC 9110 4.2.3 and 4.2.4: a host, and no user information.
+fn check_authority(text: &str) -> Result<(), Refusal> {
+    if text.contains('@') {
+        return Err(Refusal::Malformed("the authority holds user information"));
+    }
+    text.parse::<Authority>()
+        .map(drop)
+        .map_err(|_| Refusal::Malformed("the authority is not HOST or HOST:PORT"))
+}
+
+/// RFC 9112 3.2: exactly one Host in HTTP/1.1, one at most in HTTP/1.0.
+fn single_host(headers: &mut HeaderMap, version: Version) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(HOST).iter();
+    let host = values.next().cloned();
+    if values.next().is_some() {
+        return Err(Refusal::Malformed("several Host headers"));
+    }
+    headers.remove(HOST);
+    let Some(host) = host else {
+        return if version == Version::HTTP_11 {
+            Err(Refusal::Malformed("no Host header"))
+        } else {
+            Ok(None)
+        };
+    };
+    let host = host
+        .to_str()
+        .map_err(|_| Refusal::Malformed("the Host header is not ASCII"))?;
+    if host.is_empty() {
+        return Ok(None);
+    }
+    check_authority(host)?;
+    Ok(Some(host.to_owned()))
+}
+
+/// RFC 9112 6.3, with every doubt decided against the message.
+fn request_length(headers: &HeaderMap, version: Version) -> Result<BodyLength, Refusal> {
+    match explicit_length(headers, version)? {
+        Some(BodyLength::Exactly(0)) | None => Ok(BodyLength::None),
+        Some(length) => Ok(length),
+    }
+}
+
+fn response_length(
+    headers: &HeaderMap,
+    status: StatusCode,
+    method: &Method,
+    version: Version,
+) -> Result<BodyLength, Refusal> {
+    let explicit = explicit_length(headers, version)?;
+    let bodiless = status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || method == Method::HEAD
+        || (method == Method::CONNECT && status.is_success());
+    if bodiless {
+        return Ok(BodyLength::None);
+    }
+    match explicit {
+        Some(BodyLength::Exactly(0)) => Ok(BodyLength::None),
+        Some(length) => Ok(length),
+        None => Ok(BodyLength::UntilClose),
+    }
+}
+
+/// What the headers say of the length, if they say anything.
+fn explicit_length(headers: &HeaderMap, version: Version) -> Result<Option<BodyLength>, Refusal> {
+    let malformed = Refusal::Malformed;
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(coding) = codings.next() {
+        if lengths.next().is_some() {
+            return Err(malformed("both Content-Length and Transfer-Encoding"));
+        }
+        if version == Version::HTTP_10 {
+            return Err(malformed("Transfer-Encoding in HTTP/1.0"));
+        }
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(malformed("a Transfer-Encoding other than chunked"));
+        }
+        return Ok(Some(BodyLength::Chunked));
+    }
+    let Some(length) = lengths.next() else {
+        return Ok(None);
+    };
+    if lengths.next().is_some() {
+        return Err(malformed("several Content-Length headers"));
+    }
+    let digits = length.as_bytes();
+    if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(malformed("the Content-Length is not a number"));
+    }
+    let length = digits
+        .iter()
+        .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    Ok(Some(BodyLength::Exactly(length)))
+}
+
+/// The options of the Connection header, and everything hop-by-hop with it.
+struct Connection {
+    keep_alive: bool,
+    upgrade: Option<String>,
+}
+
+impl Connection {
+    /// Takes the hop-by-hop fields away (RFC 9110 7.6.1), whatever the Connection header names
+    /// among them; `te: trailers` stays because trailers are passed on.
+    fn take(headers: &mut HeaderMap, version: Version) -> Self {
+        let mut named: Vec<HeaderName> = Vec::new();
+        let (mut close, mut keep, mut upgrading) = (false, false, false);
+        for token in tokens(headers, CONNECTION) {
+            match token.to_ascii_lowercase().as_str() {
+                "close" => close = true,
+                "keep-alive" => keep = true,
+                "upgrade" => upgrading = true,
+                // Framing is decided already, and the decision must not lose its header.
+                "content-length" | "host" => {}
+                other => named.extend(HeaderName::from_bytes(other.as_bytes())),
+            }
+        }
+        let upgrade = headers
+            .get(UPGRADE)
+            .filter(|_| upgrading)
+            .and_then(|value| value.to_str().ok());
+        let upgrade = upgrade
+            .map(|token| token.trim().to_owned())
+            .filter(|token| !token.is_empty());
+        let trailers = tokens(headers, TE)
+            .iter()
+            .any(|token| token.eq_ignore_ascii_case("trailers"));
+        for name in named {
+            headers.remove(name);
+        }
+        for name in [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "transfer-encoding",
+            "upgrade",
+            "te",
+        ] {
+            headers.remove(name);
+        }
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        let keep_alive = if version == Version::HTTP_11 {
+            !close
+        } else {
+            keep && !close
+        };
+        Self {
+            keep_alive,
+            upgrade,
+        }
+    }
+}
+
+/// The comma-separated members of a header, over all its lines.
+fn tokens(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
+    let values = headers.get_all(name);
+    let texts = values.iter().filter_map(|value| value.to_str().ok());
+    texts
+        .flat_map(|text| text.split(','))
+        .map(|token| token.trim().to_owned())
+        .filter(|t| !t.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Reading<ReceivedRequest> {
+        receive_request(&mut BytesMut::from(text), &Limits::default())
+    }
+
+    /// One line for each request: what it was read as, or why it was refused.
+    fn check(text: &str, expect: &str) {
+        let seen = match read(text) {
+            Ok(None) => "more".to_owned(),
+            Ok(Some(request)) => {
+                let head = &request.head;
+                let names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+                format!(
+                    "{} {} {} {:?} keep={} up={:?} [{}]",
+                    head.method,
+                    head.authority.as_deref().unwrap_or("-"),
+                    head.path,
+                    request.body,
+                    request.keep_alive,
+                    head.upgrade,
+                    names.join(" ")
+                )
+            }
+            Err(Refusal::Malformed(reason)) => format!("malformed: {reason}"),
+            Err(Refusal::TooLarge(reason)) => format!("too large: {reason}"),
+        };
+        assert_eq!(seen, expect, "{text:?}");
+    }
+
+    #[test]
+    fn requests() {
+        check("GET / HTTP/1.1\r\nHost: a\r\n", "more");
+        check("GET / HTTP/1.1\r\nHost: a\r\n\r", "more");
+        check(
+            "GET /x?y=1 HTTP/1.1\r\nHost: a:80\r\n\r\n",
+            "GET a:80 /x?y=1 None keep=true up=None []",
+        );
+        check(
+            "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET a / None keep=true up=None []",
+        );
+        check(
+            "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET b / None keep=true up=None []",
+        );
+        check(
+            "GET http://b?q HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET b /?q None keep=true up=None []",
+        );
+        check(
+            "CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n",
+            "CONNECT b:443  None keep=true up=None []",
+        );
+        check(
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS a * None keep=true up=None []",
+        );
+        check(
+            "GET / HTTP/1.0\r\n\r\n",
+            "GET - / None keep=false up=None []",
+        );
+        check(
+            "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            "GET - / None keep=true up=None []",
+        );
+        check(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+            "POST a / Exactly(5) keep=true up=None [content-length]",
+        );
+        check(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nTE: trailers, deflate\r\n\r\n",
+            "POST a / Chunked keep=true up=None [te]",
+        );
+        check(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nX-End: 2\r\nKeep-Alive: 5\r\n\r\n",
+            "GET a / None keep=false up=None [x-end]",
+        );
+        check(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "GET a / None keep=true up=Some(\"websocket\") []",
+        );
+        check(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n",
+            "GET a / None keep=true up=None []",
+        );
+    }
+
+    #[test]
+    fn refusals() {
+        let malformed = |text: &str, reason: &str| check(text, &format!("malformed: {reason}"));
+        malformed("GET / HTTP/1.1\nHost: a\n\n", "a line ends with a bare LF");
+        malformed("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", "a bare CR");
+        malformed(
+            "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+            "a folded header line (obs-fold)",
+        );
+        malformed(
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "a header name is not a token",
+        );
+        malformed(
+            "GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n",
+            "a header name is not a token",
+        );
+        malformed(
+            "GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n",
+            "a header value holds a control character",
+        );
+        malformed(
+            "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
+            "a header line without a colon",
+        );
+        malformed("GET / HTTP/1.1\r\n\r\n", "no Host header");
+        malformed(
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "several Host headers",
+        );
+        malformed(
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "the authority is not HOST or HOST:PORT",
+        );
+        malformed(
+            "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n",
+            "the authority holds user information",
+        );
+        malformed(
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "the request line is not METHOD SP TARGET SP VERSION",
+        );
+        malformed(
+            "GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n",
+            "the request target holds a byte that is no visible ASCII",
+        );
+        malformed(
+            "GET /#f HTTP/1.1\r\nHost: a\r\n\r\n",
+            "the request target holds a fragment",
+        );
+        malformed(
+            "GET x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "the request target has no known form",
+        );
+        malformed(
+            "GET ftp://x/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "the request target's scheme is neither http nor https",
+        );
+        malformed(
+            "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+            "the version is neither HTTP/1.1 nor HTTP/1.0",
+        );
+        malformed(
+            "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+            "the version is neither HTTP/1.1 nor HTTP/1.0",
+        );
+        malformed(
+            "G@T / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "the method is not a token",
+        );
+        let with = |headers: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n");
+        malformed(
+            &with("Content-Length: 1\r\nTransfer-Encoding: chunked"),
+            "both Content-Length and Transfer-Encoding",
+        );
+        malformed(
+            &with("Content-Length: 1\r\nContent-Length: 1"),
+            "several Content-Length headers",
+        );
+        for length in ["+1", "-1", "1,1", "0x1", "1 1", "", "99999999999999999999"] {
+            malformed(
+                &with(&format!("Content-Length: {length}")),
+                "the Content-Length is not a number",
+            );
+        }
+        for coding in [
+            "xchunked",
+            "chunked, identity",
+            "identity",
+            "gzip, chunked",
+            "chunked\r\nTransfer-Encoding: x",
+        ] {
+            malformed(
+                &with(&format!("Transfer-Encoding: {coding}")),
+                "a Transfer-Encoding other than chunked",
+            );
+        }
+        malformed(
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "Transfer-Encoding in HTTP/1.0",
+        );
+        let large = "x".repeat(70_000);
+        check(
+            &with(&format!("X: {large}")),
+            "too large: the header section is too large",
+        );
+        check(
+            &format!("GET / HTTP/1.1\r\nX: {large}"),
+            "too large: the header section is too large",
+        );
+        check(
+            &with("X: y\r\n".repeat(300).trim_end()),
+            "too large: too many header fields",
+        );
+    }
+
+    #[test]
+    fn responses() {
+        let check = |text: &str, method: Method, expect: Result<(u16, BodyLength, bool), ()>| {
+            let read = receive_response(&mut BytesMut::from(text), &method, &Limits::default());
+            let seen = read
+                .map(|r| r.expect("complete"))
+                .map(|r| (r.head.status.as_u16(), r.body, r.keep_alive));
+            assert_eq!(seen.map_err(drop), expect, "{text:?}");
+        };
+        let close = BodyLength::UntilClose;
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+            Method::GET,
+            Ok((200, BodyLength::Exactly(2), true)),
+        );
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+            Method::HEAD,
+            Ok((200, BodyLength::None, true)),
+        );
+        check("HTTP/1.1 200\r\n\r\n", Method::GET, Ok((200, close, false)));
+        check(
+            "HTTP/1.0 200 OK\r\n\r\n",
+            Method::GET,
+            Ok((200, close, false)),
+        );
+        check(
+            "HTTP/1.1 204 No\r\n\r\n",
+            Method::GET,
+            Ok((204, BodyLength::None, true)),
+        );
+        check(
+            "HTTP/1.1 304 No\r\nContent-Length: 9\r\n\r\n",
+            Method::GET,
+            Ok((304, BodyLength::None, true)),
+        );
+        check(
+            "HTTP/1.1 103 Early\r\nLink: x\r\n\r\n",
+            Method::GET,
+            Ok((103, BodyLength::None, true)),
+        );
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Method::GET,
+            Err(()),
+        );
+        check("HTTP/1.1 2000 OK\r\n\r\n", Method::GET, Err(()));
+        check("SSH-2.0-x\r\n\r\n", Method::GET, Err(()));
+    }
+}

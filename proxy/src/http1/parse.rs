@@ -1,0 +1,175 @@
+//! The syntax of start lines and field sections.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+
+use super::{Limits, Refusal};
+
+/// A request as it stood on the wire.
+pub(super) struct RequestLine {
+    pub method: Method,
+    pub target: String,
+    pub version: Version,
+}
+
+/// A status line.
+pub(super) struct StatusLine {
+    pub version: Version,
+    pub status: StatusCode,
+}
+
+/// Takes a whole section up to and with its empty line off `buffer`, or nothing when it isn't
+/// complete. A bare CR or LF is refused as soon as it is seen (RFC 9112 2.2).
+pub(super) fn take_section(
+    buffer: &mut BytesMut,
+    limits: &Limits,
+) -> Result<Option<Bytes>, Refusal> {
+    match find_end(buffer)? {
+        Some(end) if end > limits.head_bytes => {
+            Err(Refusal::TooLarge("the header section is too large"))
+        }
+        Some(end) => Ok(Some(buffer.split_to(end).freeze())),
+        None if buffer.len() >= limits.head_bytes => {
+            Err(Refusal::TooLarge("the header section is too large"))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The length of the section, its final empty line included. A section may be that line alone.
+fn find_end(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    let mut line_start = 0;
+    let mut at = 0;
+    while let Some(found) = bytes[at..].iter().position(|b| *b == b'\r' || *b == b'\n') {
+        let position = at + found;
+        if bytes[position] == b'\n' {
+            return Err(Refusal::Malformed("a line ends with a bare LF"));
+        }
+        match bytes.get(position + 1) {
+            None => return Ok(None),
+            Some(b'\n') if position == line_start => return Ok(Some(position + 2)),
+            Some(b'\n') => {
+                line_start = position + 2;
+                at = line_start;
+            }
+            Some(_) => return Err(Refusal::Malformed("a bare CR")),
+        }
+    }
+    Ok(None)
+}
+
+/// Takes empty lines before a request line away (RFC 9112 2.2 asks for one at least).
+pub(super) fn skip_empty_lines(buffer: &mut BytesMut) {
+    for _ in 0..4 {
+        if buffer.starts_with(b"\r\n") {
+            let _ = buffer.split_to(2);
+        }
+    }
+}
+
+/// Splits the first line off a section.
+pub(super) fn split_line(section: &Bytes) -> (Bytes, Bytes) {
+    let end = section
+        .windows(2)
+        .position(|pair| pair == b"\r\n")
+        .unwrap_or(section.len());
+    (
+        section.slice(..end),
+        section.slice((end + 2).min(section.len())..),
+    )
+}
+
+pub(super) fn request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
+    let malformed = Refusal::Malformed;
+    let mut parts = line.split(|b| *b == b' ');
+    let (method, target, version) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(method), Some(target), Some(version), None) => (method, target, version),
+        _ => {
+            return Err(malformed(
+                "the request line is not METHOD SP TARGET SP VERSION",
+            ));
+        }
+    };
+    let method = Method::from_bytes(method).map_err(|_| malformed("the method is not a token"))?;
+    if target.is_empty() || !target.iter().all(|b| (0x21..=0x7e).contains(b)) {
+        return Err(malformed(
+            "the request target holds a byte that is no visible ASCII",
+        ));
+    }
+    let target = String::from_utf8(target.to_vec())
+        .map_err(|_| malformed("the request target is not ASCII"))?;
+    Ok(RequestLine {
+        method,
+        target,
+        version: parse_version(version)?,
+    })
+}
+
+pub(super) fn status_line(line: &[u8]) -> Result<StatusLine, Refusal> {
+    let malformed = Refusal::Malformed;
+    let mut parts = line.splitn(3, |b| *b == b' ');
+    let version = parse_version(parts.next().unwrap_or_default())?;
+    let status = parts.next().unwrap_or_default();
+    let status = if status.len() == 3 {
+        StatusCode::from_bytes(status).ok()
+    } else {
+        None
+    };
+    Ok(StatusLine {
+        version,
+        status: status.ok_or(malformed("the status is not three digits"))?,
+    })
+}
+
+fn parse_version(text: &[u8]) -> Result<Version, Refusal> {
+    match text {
+        b"HTTP/1.1" => Ok(Version::HTTP_11),
+        b"HTTP/1.0" => Ok(Version::HTTP_10),
+        _ => Err(Refusal::Malformed(
+            "the version is neither HTTP/1.1 nor HTTP/1.0",
+        )),
+    }
+}
+
+/// Reads field lines, the final empty line included (RFC 9112 5).
+pub(super) fn fields(section: &Bytes, limits: &Limits) -> Result<HeaderMap, Refusal> {
+    let malformed = Refusal::Malformed;
+    let mut headers = HeaderMap::with_capacity(16);
+    let mut rest = section.clone();
+    let mut count = 0;
+    while !rest.is_empty() {
+        let (line, after) = split_line(&rest);
+        rest = after;
+        if line.is_empty() {
+            break;
+        }
+        if line[0] == b' ' || line[0] == b'\t' {
+            return Err(malformed("a folded header line (obs-fold)"));
+        }
+        count += 1;
+        if count > limits.headers {
+            return Err(Refusal::TooLarge("too many header fields"));
+        }
+        let colon = line
+            .iter()
+            .position(|b| *b == b':')
+            .ok_or(malformed("a header line without a colon"))?;
+        let name = HeaderName::from_bytes(&line[..colon])
+            .map_err(|_| malformed("a header name is not a token"))?;
+        let (start, end) = trim(&line, colon + 1);
+        let value = HeaderValue::from_maybe_shared(line.slice(start..end))
+            .map_err(|_| malformed("a header value holds a control character"))?;
+        headers
+            .try_append(name, value)
+            .map_err(|_| Refusal::TooLarge("too many header fields"))?;
+    }
+    Ok(headers)
+}
+
+/// The bounds of a value without the optional white space around it.
+fn trim(line: &[u8], from: usize) -> (usize, usize) {
+    let blank = |b: &u8| *b == b' ' || *b == b'\t';
+    let start = from + line[from..].iter().take_while(|b| blank(b)).count();
+    let trailing = line[start..].iter().rev().take_while(|b| blank(b)).count();
+    (start, line.len() - trailing)
+}

@@ -1,0 +1,233 @@
+//! The halves of a stream.
+
+use std::future::poll_fn;
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// Room offered to one read. Grown to [`READ_MAX`] once reads fill it, so that idle and small
+/// connections stay small and bulk costs few calls.
+const READ_MIN: usize = 8 * 1024;
+/// See [`READ_MIN`].
+const READ_MAX: usize = 128 * 1024;
+/// Pieces up to this size are gathered in the writer's buffer; larger ones are written beside it.
+const GATHER_MAX: usize = 4 * 1024;
+/// What a writer gathers before it writes on its own.
+const BUFFER_MAX: usize = 32 * 1024;
+
+/// The reading half of a TCP connection with what was read and not yet taken.
+#[derive(Debug)]
+pub struct Reader {
+    io: OwnedReadHalf,
+    pub buffer: BytesMut,
+    next_read: usize,
+}
+
+/// The writing half of a TCP connection with what was written and not yet sent.
+#[derive(Debug)]
+pub struct Writer {
+    io: OwnedWriteHalf,
+    pub buffer: BytesMut,
+}
+
+/// Splits a connection; `buffer` holds bytes that were read before.
+pub fn split(stream: TcpStream, buffer: BytesMut) -> (Reader, Writer) {
+    let (read, write) = stream.into_split();
+    (
+        Reader {
+            io: read,
+            buffer,
+            next_read: READ_MIN,
+        },
+        Writer {
+            io: write,
+            buffer: BytesMut::new(),
+        },
+    )
+}
+
+impl Reader {
+    /// Reads once; 0 is the end. Nothing is allocated while there is nothing to read. Cancel-safe.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        loop {
+            self.io.readable().await?;
+            self.buffer.reserve(self.next_read);
+            match self.io.try_read_buf(&mut self.buffer) {
+                Ok(read) => {
+                    let full = read >= self.next_read;
+                    self.next_read = if full {
+                        READ_MAX.min(read * 2)
+                    } else {
+                        self.next_read.max(READ_MIN)
+                    };
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Gives the buffer's memory back while the connection is idle.
+    pub fn shrink(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.next_read = READ_MIN;
+        }
+    }
+
+    /// Whether the peer has closed, or sent what nobody asked for; asked of a pooled connection
+    /// before it is used. Makes no call that blocks.
+    pub fn is_stale(&mut self) -> bool {
+        if !self.buffer.is_empty() {
+            return true;
+        }
+        let mut probe = [0u8; 1];
+        !matches!(self.io.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Puts the two halves together again.
+    pub fn reunite(self, writer: Writer) -> Option<(TcpStream, BytesMut)> {
+        let stream = self.io.reunite(writer.io).ok()?;
+        Some((stream, self.buffer))
+    }
+}
+
+impl Writer {
+    /// Adds to what is to be sent, and sends when enough has gathered.
+    pub async fn write(&mut self, data: Bytes) -> io::Result<()> {
+        if data.len() <= GATHER_MAX {
+            self.buffer.extend_from_slice(&data);
+            return if self.buffer.len() >= BUFFER_MAX {
+                self.flush().await
+            } else {
+                Ok(())
+            };
+        }
+        if self.buffer.is_empty() {
+            return self.io.write_all(&data).await;
+        }
+        let mut both = std::mem::take(&mut self.buffer).chain(data);
+        self.io.write_all_buf(&mut both).await
+    }
+
+    /// Sends what has gathered.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.io.write_all_buf(&mut self.buffer).await?;
+        }
+        if self.buffer.capacity() > 2 * BUFFER_MAX {
+            self.buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Sends what has gathered, then the end of this direction.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.io.shutdown().await
+    }
+
+    /// Makes the connection end with a reset once it is dropped.
+    pub fn reset(&mut self) {
+        // Refused only when the socket is gone already, and then there is nothing left to reset.
+        let _ = self.io.as_ref().set_zero_linger();
+    }
+}
+
+/// Why a stream ended other than by its regular end.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
+}
+
+/// Where opaque bytes come from.
+pub enum Receiver<'a> {
+    Tcp(&'a mut Reader),
+    Http2(&'a mut RecvStream),
+}
+
+/// Where opaque bytes go.
+pub enum Sender<'a> {
+    Tcp(&'a mut Writer),
+    Http2(&'a mut SendStream<Bytes>),
+}
+
+impl Receiver<'_> {
+    /// The next bytes, or nothing at the end. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
+        match self {
+            Receiver::Tcp(reader) => {
+                if reader.buffer.is_empty() && reader.fill().await? == 0 {
+                    return Ok(None);
+                }
+                Ok(Some(reader.buffer.split().freeze()))
+            }
+            Receiver::Http2(stream) => match stream.data().await {
+                None => Ok(None),
+                Some(data) => {
+                    let data = data?;
+                    stream.flow_control().release_capacity(data.len())?;
+                    Ok(Some(data))
+                }
+            },
+        }
+    }
+}
+
+impl Sender<'_> {
+    /// Hands bytes on; returns once the carrier took them.
+    pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
+        match self {
+            Sender::Tcp(writer) => {
+                writer.write(data).await?;
+                Ok(writer.flush().await?)
+            }
+            Sender::Http2(stream) => send_data(stream, data).await,
+        }
+    }
+
+    /// Ends this direction.
+    pub async fn finish(&mut self) -> Result<(), StreamError> {
+        match self {
+            Sender::Tcp(writer) => Ok(writer.shutdown().await?),
+            Sender::Http2(stream) => Ok(stream.send_data(Bytes::new(), true)?),
+        }
+    }
+
+    /// Ends the stream abruptly.
+    pub fn reset(&mut self) {
+        match self {
+            Sender::Tcp(writer) => writer.reset(),
+            Sender::Http2(stream) => stream.send_reset(Reason::CONNECT_ERROR),
+        }
+    }
+}
+
+/// Sends data as the peer's window allows it (RFC 9113 5.2).
+pub(crate) async fn send_data(
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+) -> Result<(), StreamError> {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let capacity = match stream.capacity() {
+            0 => poll_fn(|cx| stream.poll_capacity(cx))
+                .await
+                .unwrap_or(Err(Reason::STREAM_CLOSED.into()))?,
+            capacity => capacity,
+        };
+        let length = capacity.min(data.len());
+        if length > 0 {
+            stream.send_data(data.split_to(length), false)?;
+        }
+    }
+    Ok(())
+}
