@@ -282,7 +282,9 @@ fn build(load: &Load) -> Request<Full<Bytes>> {
             }
             if options.close {
                 let close = HeaderValue::from_static("close");
-                request.headers_mut().insert(http::header::CONNECTION, close);
+                request
+                    .headers_mut()
+                    .insert(http::header::CONNECTION, close);
             }
         }
     }

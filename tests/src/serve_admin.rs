@@ -83,9 +83,7 @@ async fn answer(request: &Request<Incoming>, open: &Mutex<OpenPorts>) -> Respons
             Ok(()) => (StatusCode::OK, json!({})),
             Err(error) => (StatusCode::CONFLICT, json!({"error": error.to_string()})),
         },
-        (&Method::DELETE, Some(Ok(address))) if open.close(address) => {
-            (StatusCode::OK, json!({}))
-        }
+        (&Method::DELETE, Some(Ok(address))) if open.close(address) => (StatusCode::OK, json!({})),
         _ => (StatusCode::NOT_FOUND, json!({"error": "no such thing"})),
     };
     let mut response = Response::new(Full::from(document.to_string()));
