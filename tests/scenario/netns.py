@@ -22,6 +22,23 @@ def ip(*arguments):
     return done.stdout
 
 
+# Tells tests/run.sh whose a namespace is, so that one left by a killed run goes with the next.
+OWNERS = Path("/run/weft-tests")
+
+
+def add_namespace(name):
+    OWNERS.mkdir(parents=True, exist_ok=True)
+    (OWNERS / name).write_text(str(os.getpid()))
+    ip("netns", "add", name)
+
+
+def delete_namespace(name):
+    for pid in ip("netns", "pids", name).split():
+        subprocess.run(["kill", "-9", pid], capture_output=True)
+    ip("netns", "del", name)
+    (OWNERS / name).unlink(missing_ok=True)
+
+
 class Host:
     """One namespace with an address of each family."""
 
@@ -31,7 +48,7 @@ class Host:
         self.namespace = f"{net.prefix}-{name}"
         self.ip4 = f"10.77.0.{number}"
         self.ip6 = f"fd00:77::{number}"
-        ip("netns", "add", self.namespace)
+        add_namespace(self.namespace)
         end = f"{net.prefix}{number}"
         ip("link", "add", end, "netns", net.wire, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
         ip("-n", net.wire, "link", "set", end, "master", "br0", "up")
@@ -88,9 +105,7 @@ class Host:
         return "".join(self.run(*command).stdout for command in listings)
 
     def close(self):
-        for pid in ip("netns", "pids", self.namespace).split():
-            subprocess.run(["kill", "-9", pid], capture_output=True)
-        subprocess.run(["ip", "netns", "del", self.namespace])
+        delete_namespace(self.namespace)
         shutil.rmtree(self._etc, ignore_errors=True)
 
 
@@ -103,7 +118,7 @@ class Net:
         self.directory.chmod(0o755)
         self.wire = f"{self.prefix}-wire"
         self.hosts = []
-        ip("netns", "add", self.wire)
+        add_namespace(self.wire)
         ip("-n", self.wire, "link", "add", "br0", "type", "bridge")
         ip("-n", self.wire, "link", "set", "br0", "up")
 
@@ -131,10 +146,7 @@ class Net:
     def close(self):
         for host in self.hosts:
             host.close()
-        if self.wire in ip("netns", "list"):
-            for pid in ip("netns", "pids", self.wire).split():
-                subprocess.run(["kill", "-9", pid], capture_output=True)
-            ip("netns", "del", self.wire)
+        delete_namespace(self.wire)
 
 
 class NetMesh:
