@@ -1,14 +1,13 @@
 """Processes of a test: started with a log file, ended with the test, whatever happens."""
 
-import ctypes
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+# A test run that is killed takes its processes with it.
+TIED_TO_THE_TEST = ["setpriv", "--pdeathsig", "KILL", "--"]
 
 # Every process started and not yet reaped, for the logs of a failed test and the check at the end.
 running = []
@@ -31,17 +30,13 @@ def wait_until(condition, seconds=15, what="the condition"):
         time.sleep(0.02)
 
 
-def _die_with_parent():
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class Process:
     """A child with its output in a file."""
 
     def __init__(self, name, command, directory, env=None, prefix=(), cwd=None):
         self.name = name
         self.log = Path(directory) / f"{name}.log"
-        self.command = [str(part) for part in (*prefix, *command)]
+        self.command = [str(part) for part in (*TIED_TO_THE_TEST, *prefix, *command)]
         self._env = {**os.environ, **(env or {})}
         self._cwd = cwd
         self.child = None
@@ -56,7 +51,6 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=self._env,
                 cwd=self._cwd,
-                preexec_fn=_die_with_parent,
             )
         running.append(self)
 
