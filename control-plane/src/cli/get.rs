@@ -1,0 +1,260 @@
+//! `weft get`
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Outcome;
+use super::client::{Client, Query};
+use super::connect::Target;
+use super::output::{self, Format};
+use super::table::{Table, age, now};
+use crate::resource::Kind;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Kind: services, endpointslices, httproutes or workloads
+    kind: String,
+    /// Name of one object; all of them when it is left out
+    name: Option<String>,
+    /// Namespace
+    #[arg(
+        short,
+        long,
+        env = "WEFT_NAMESPACE",
+        value_name = "NS",
+        default_value = "default"
+    )]
+    namespace: String,
+    /// Every namespace [default: off]
+    #[arg(
+        short = 'A',
+        long,
+        env = "WEFT_ALL_NAMESPACES",
+        conflicts_with = "name"
+    )]
+    all_namespaces: bool,
+    /// How to print it
+    #[arg(short, long, env = "WEFT_OUTPUT", default_value = "table")]
+    output: Format,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Outcome {
+    let mut client = Client::connect(&arguments.target).await?;
+    let query = Query {
+        kind: arguments.kind.clone(),
+        name: arguments.name.clone().unwrap_or_default(),
+        namespace: arguments.namespace,
+        all_namespaces: arguments.all_namespaces,
+    };
+    let objects = client.get(query).await?;
+    match (arguments.output, arguments.name) {
+        (Format::Table, _) if objects.is_empty() => {
+            output::complain("nothing found");
+            Ok(())
+        }
+        (Format::Table, _) => output::print(&draw(&arguments.kind, &objects, now())),
+        (format, Some(_)) => {
+            let one = objects.into_iter().next().unwrap_or_default();
+            output::print_value(&one, format)
+        }
+        (format, None) => {
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+            output::print_value(&list, format)
+        }
+    }
+}
+
+fn draw(kind: &str, objects: &[Value], now: i64) -> String {
+    match Kind::parse(kind) {
+        Some(Kind::Service) => draw_as(
+            objects,
+            now,
+            &["TYPE", "VIRTUAL-IPS", "PORTS", "SELECTOR"],
+            service,
+        ),
+        Some(Kind::EndpointSlice) => draw_as(
+            objects,
+            now,
+            &["SERVICE", "PORTS", "ENDPOINTS"],
+            endpoint_slice,
+        ),
+        Some(Kind::HttpRoute) => draw_as(
+            objects,
+            now,
+            &["PARENTS", "RULES", "ACCEPTED", "RESOLVEDREFS"],
+            http_route,
+        ),
+        None => draw_as(
+            objects,
+            now,
+            &["SERVICE-ACCOUNT", "ADDRESS", "PORTS-UP", "LABELS"],
+            workload,
+        ),
+    }
+}
+
+fn draw_as(
+    objects: &[Value],
+    now: i64,
+    columns: &[&str],
+    cells: fn(&Value) -> Vec<String>,
+) -> String {
+    let heading = [&["NAMESPACE", "NAME"], columns, &["AGE"]].concat();
+    let mut table = Table::new(&heading);
+    for object in objects {
+        let metadata = &object["metadata"];
+        let mut row = vec![text(&metadata["namespace"]), text(&metadata["name"])];
+        row.extend(cells(object));
+        row.push(created(metadata).map_or_else(String::new, |created| age(now - created)));
+        table.row(row);
+    }
+    table.draw()
+}
+
+fn created(metadata: &Value) -> Option<i64> {
+    let time = humantime::parse_rfc3339(metadata["creationTimestamp"].as_str()?).ok()?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
+}
+
+fn service(object: &Value) -> Vec<String> {
+    let spec = &object["spec"];
+    let port = |port: &Value| {
+        let target = text(&port["targetPort"]);
+        let number = text(&port["port"]);
+        if target == number {
+            number
+        } else {
+            format!("{number}→{target}")
+        }
+    };
+    let address = match spec["externalName"].as_str() {
+        Some(name) => name.to_owned(),
+        None => join(&spec["clusterIPs"], text),
+    };
+    vec![
+        text(&spec["type"]),
+        address,
+        join(&spec["ports"], port),
+        pairs(&spec["selector"]),
+    ]
+}
+
+fn endpoint_slice(object: &Value) -> Vec<String> {
+    let endpoint = |endpoint: &Value| {
+        let address = text(&endpoint["addresses"][0]);
+        if endpoint["conditions"]["ready"] == false {
+            format!("{address}(not ready)")
+        } else {
+            address
+        }
+    };
+    vec![
+        text(&object["metadata"]["labels"]["kubernetes.io/service-name"]),
+        join(&object["ports"], |port| text(&port["port"])),
+        join(&object["endpoints"], endpoint),
+    ]
+}
+
+fn http_route(object: &Value) -> Vec<String> {
+    let spec = &object["spec"];
+    let parent = |parent: &Value| match text(&parent["port"]) {
+        port if port.is_empty() => text(&parent["name"]),
+        port => format!("{}:{port}", text(&parent["name"])),
+    };
+    let condition = |kind: &str| {
+        let parents = object["status"]["parents"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let statuses = parents.iter().flat_map(|parent| {
+            let conditions = parent["conditions"].as_array().cloned().unwrap_or_default();
+            conditions
+                .into_iter()
+                .filter(|condition| condition["type"] == kind)
+        });
+        let mut shown: Vec<String> = statuses
+            .map(|condition| match condition["status"].as_str() {
+                Some("True") => "True".to_owned(),
+                status => format!(
+                    "{} ({})",
+                    status.unwrap_or_default(),
+                    text(&condition["reason"])
+                ),
+            })
+            .collect();
+        shown.dedup();
+        shown.join(", ")
+    };
+    let rules = spec["rules"].as_array().map_or(0, Vec::len);
+    vec![
+        join(&spec["parentRefs"], parent),
+        rules.to_string(),
+        condition("Accepted"),
+        condition("ResolvedRefs"),
+    ]
+}
+
+fn workload(object: &Value) -> Vec<String> {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    vec![
+        text(&spec["serviceAccount"]),
+        text(&spec["address"]),
+        join(&status["portsUp"], text),
+        pairs(&object["metadata"]["labels"]),
+    ]
+}
+
+/// A scalar as text; empty when it isn't there.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn join(list: &Value, shown: impl Fn(&Value) -> String) -> String {
+    let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().map(shown).collect::<Vec<_>>().join(",")
+}
+
+fn pairs(map: &Value) -> String {
+    let pairs = map.as_object().into_iter().flatten();
+    let shown: Vec<String> = pairs
+        .map(|(key, value)| format!("{key}={}", text(value)))
+        .collect();
+    shown.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_services_and_routes() {
+        let service = json!({
+            "metadata": {"namespace": "shop", "name": "orders", "creationTimestamp": "1970-01-01T00:00:00Z"},
+            "spec": {"type": "ClusterIP", "clusterIPs": ["240.0.0.1"], "selector": {"app": "orders"},
+                     "ports": [{"port": 80, "targetPort": 8080}]},
+        });
+        let expected = "NAMESPACE   NAME     TYPE        VIRTUAL-IPS   PORTS     SELECTOR     AGE\n\
+                        shop        orders   ClusterIP   240.0.0.1     80→8080   app=orders   5s\n";
+        assert_eq!(draw("svc", &[service], 5), expected);
+        let route = json!({
+            "metadata": {"namespace": "shop", "name": "r"},
+            "spec": {"parentRefs": [{"name": "orders", "port": 80}], "rules": [{}, {}]},
+            "status": {"parents": [{"conditions": [
+                {"type": "Accepted", "status": "True"},
+                {"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound"},
+            ]}]},
+        });
+        let drawn = draw("httproutes", &[route], 5);
+        assert!(
+            drawn.contains("orders:80   2       True       False (BackendNotFound)   -"),
+            "{drawn}"
+        );
+    }
+}

@@ -1,0 +1,301 @@
+//! The documents, indexed by what a change to one of them, or to a workload, touches.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::ServiceName;
+use crate::registry::{Workload, Workloads};
+use crate::resource::{EndpointSlice, HttpRoute, Key, Kind, Resource, Service, ServiceKind};
+
+/// An HTTPRoute: namespace and name.
+pub type RouteName = (String, String);
+
+/// Every document of the mesh, found by what refers to it.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    services: BTreeMap<ServiceName, Arc<Service>>,
+    by_virtual_ip: HashMap<IpAddr, ServiceName>,
+    /// By one label of the selector, which a workload must have to be selected.
+    by_selector: HashMap<(String, String, String), BTreeSet<ServiceName>>,
+    by_external_name: HashMap<String, BTreeSet<ServiceName>>,
+    slices: BTreeMap<RouteName, Arc<EndpointSlice>>,
+    slices_of: HashMap<ServiceName, BTreeSet<RouteName>>,
+    slices_at: HashMap<IpAddr, BTreeSet<RouteName>>,
+    routes: BTreeMap<RouteName, Arc<HttpRoute>>,
+    routes_of: HashMap<ServiceName, BTreeSet<RouteName>>,
+    routes_to: HashMap<ServiceName, BTreeSet<RouteName>>,
+}
+
+/// What a change touches: whatever is compiled from these may have changed, and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Affected {
+    /// Their Service, Route and Cluster resources.
+    pub services: BTreeSet<ServiceName>,
+    /// Address resources of these IPs.
+    pub ips: BTreeSet<IpAddr>,
+    /// Inbound resources of these instances.
+    pub instances: BTreeSet<Arc<str>>,
+    /// The status of these HTTPRoutes.
+    pub routes: BTreeSet<RouteName>,
+}
+
+impl Catalog {
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// The service whose virtual IP this is.
+    pub fn service_at(&self, ip: IpAddr) -> Option<&ServiceName> {
+        self.by_virtual_ip.get(&ip)
+    }
+
+    /// The slices of a service, ordered by name.
+    pub fn slices_of(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        let names = self.slices_of.get(service).into_iter().flatten();
+        names.filter_map(|name| self.slices.get(name))
+    }
+
+    /// The HTTPRoutes that name a service as a parent.
+    pub fn routes_of(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<HttpRoute>> {
+        let names = self.routes_of.get(service).into_iter().flatten();
+        names.filter_map(|name| self.routes.get(name))
+    }
+
+    pub fn route(&self, name: &RouteName) -> Option<&Arc<HttpRoute>> {
+        self.routes.get(name)
+    }
+
+    /// The host names that services stand for, and which services.
+    pub fn external_names(&self) -> impl Iterator<Item = (&String, &BTreeSet<ServiceName>)> {
+        self.by_external_name.iter()
+    }
+
+    /// Every document's key.
+    pub fn keys(&self) -> BTreeSet<Key> {
+        let of = |kind, (namespace, name): &RouteName| Key::new(kind, namespace, name);
+        let services = self.services.keys();
+        services
+            .map(|name| Key::new(Kind::Service, &*name.namespace, &*name.name))
+            .chain(self.slices.keys().map(|name| of(Kind::EndpointSlice, name)))
+            .chain(self.routes.keys().map(|name| of(Kind::HttpRoute, name)))
+            .collect()
+    }
+
+    /// The services that select a workload, ordered by name.
+    pub fn services_selecting(&self, workload: &Workload) -> BTreeSet<ServiceName> {
+        let namespace = workload.namespace();
+        let labels = workload.labels.iter();
+        labels
+            .map(|(key, value)| (namespace.to_owned(), key.clone(), value.clone()))
+            .filter_map(|label| self.by_selector.get(&label))
+            .flatten()
+            .filter(|name| {
+                let service = self.services.get(name);
+                service.is_some_and(|service| workload.is_selected(&service.spec.selector))
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// Puts a document in the place of what its key was before, or takes it out, and says what that
+    /// touches.
+    pub fn set(&mut self, key: &Key, after: Option<&Resource>, workloads: &Workloads) -> Affected {
+        match (key.kind, after) {
+            (Kind::Service, Some(Resource::Service(service))) => {
+                self.set_service(key, Some(Arc::new(service.clone())), workloads)
+            }
+            (Kind::EndpointSlice, Some(Resource::EndpointSlice(slice))) => {
+                self.set_slice(key, Some(Arc::new(slice.clone())))
+            }
+            (Kind::HttpRoute, Some(Resource::HttpRoute(route))) => {
+                self.set_route(key, Some(Arc::new(route.clone())))
+            }
+            (Kind::Service, _) => self.set_service(key, None, workloads),
+            (Kind::EndpointSlice, _) => self.set_slice(key, None),
+            (Kind::HttpRoute, _) => self.set_route(key, None),
+        }
+    }
+
+    /// What a workload touches by coming, going or changing: called with what it was and with what
+    /// it is.
+    pub fn touched_by(&self, workload: &Workload) -> Affected {
+        let mut services = self.services_selecting(workload);
+        let slices = self.slices_at.get(&workload.address).into_iter().flatten();
+        services.extend(slices.filter_map(|name| service_of(self.slices.get(name)?)));
+        Affected {
+            services,
+            ips: BTreeSet::from([workload.address]),
+            instances: BTreeSet::from([workload.instance.clone()]),
+            routes: BTreeSet::new(),
+        }
+    }
+
+    /// What the addresses of an external name touch.
+    pub fn touched_by_external(&self, host: &str) -> Affected {
+        let services = self.by_external_name.get(host).cloned();
+        Affected {
+            services: services.unwrap_or_default(),
+            ..Affected::default()
+        }
+    }
+
+    fn set_service(
+        &mut self,
+        key: &Key,
+        after: Option<Arc<Service>>,
+        workloads: &Workloads,
+    ) -> Affected {
+        let name = ServiceName::new(&key.namespace, &key.name);
+        let mut affected = Affected::default();
+        let before = self.services.remove(&name);
+        for service in before.iter().chain(&after) {
+            affected.ips.extend(&service.spec.cluster_ips);
+            let selected = workloads.selected(&name.namespace, &service.spec.selector);
+            let instances = selected.map(|workload| workload.instance.clone());
+            affected.instances.extend(instances);
+        }
+        if let Some(service) = before {
+            for ip in &service.spec.cluster_ips {
+                if self.by_virtual_ip.get(ip) == Some(&name) {
+                    self.by_virtual_ip.remove(ip);
+                }
+            }
+            if let Some(label) = selector_label(&service) {
+                forget(&mut self.by_selector, &label, &name);
+            }
+            if let ServiceKind::ExternalName(host) = &service.spec.kind {
+                forget(&mut self.by_external_name, host, &name);
+            }
+        }
+        if let Some(service) = after {
+            for ip in &service.spec.cluster_ips {
+                self.by_virtual_ip.insert(*ip, name.clone());
+            }
+            if let Some(label) = selector_label(&service) {
+                remember(&mut self.by_selector, label, &name);
+            }
+            if let ServiceKind::ExternalName(host) = &service.spec.kind {
+                remember(&mut self.by_external_name, host.clone(), &name);
+            }
+            self.services.insert(name.clone(), service);
+        }
+        // Routes to it compile its being there into the Route of their parents.
+        for route in self.routes_to.get(&name).into_iter().flatten() {
+            let parents = self.routes.get(route).map(|route| parents(route));
+            affected.services.extend(parents.into_iter().flatten());
+            affected.routes.insert(route.clone());
+        }
+        let attached = self.routes_of.get(&name).into_iter().flatten();
+        affected.routes.extend(attached.cloned());
+        affected.services.insert(name);
+        affected
+    }
+
+    fn set_slice(&mut self, key: &Key, after: Option<Arc<EndpointSlice>>) -> Affected {
+        let name = (key.namespace.clone(), key.name.clone());
+        let mut affected = Affected::default();
+        if let Some(slice) = self.slices.remove(&name) {
+            if let Some(service) = service_of(&slice) {
+                forget(&mut self.slices_of, &service, &name);
+                affected.services.insert(service);
+            }
+            for ip in addresses(&slice) {
+                forget(&mut self.slices_at, &ip, &name);
+            }
+        }
+        if let Some(slice) = after {
+            if let Some(service) = service_of(&slice) {
+                remember(&mut self.slices_of, service.clone(), &name);
+                affected.services.insert(service);
+            }
+            for ip in addresses(&slice) {
+                remember(&mut self.slices_at, ip, &name);
+            }
+            self.slices.insert(name, slice);
+        }
+        affected
+    }
+
+    fn set_route(&mut self, key: &Key, after: Option<Arc<HttpRoute>>) -> Affected {
+        let name = (key.namespace.clone(), key.name.clone());
+        let mut affected = Affected::default();
+        affected.routes.insert(name.clone());
+        if let Some(route) = self.routes.remove(&name) {
+            for parent in parents(&route) {
+                forget(&mut self.routes_of, &parent, &name);
+                affected.services.insert(parent);
+            }
+            for backend in backends(&route) {
+                forget(&mut self.routes_to, &backend, &name);
+            }
+        }
+        if let Some(route) = after {
+            for parent in parents(&route) {
+                remember(&mut self.routes_of, parent.clone(), &name);
+                affected.services.insert(parent);
+            }
+            for backend in backends(&route) {
+                remember(&mut self.routes_to, backend, &name);
+            }
+            self.routes.insert(name, route);
+        }
+        affected
+    }
+}
+
+impl Affected {
+    /// Adds what another change touches.
+    pub fn extend(&mut self, other: Affected) {
+        self.services.extend(other.services);
+        self.ips.extend(other.ips);
+        self.instances.extend(other.instances);
+        self.routes.extend(other.routes);
+    }
+}
+
+fn selector_label(service: &Service) -> Option<(String, String, String)> {
+    let (key, value) = service.spec.selector.first_key_value()?;
+    let namespace = service.metadata.namespace.clone();
+    Some((namespace, key.clone(), value.clone()))
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<ServiceName> {
+    let service = slice.service.as_deref()?;
+    Some(ServiceName::new(&slice.metadata.namespace, service))
+}
+
+fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
+    let first = |addresses: &Vec<IpAddr>| addresses.first().copied();
+    let endpoints = slice.endpoints.iter();
+    endpoints.filter_map(move |endpoint| first(&endpoint.addresses))
+}
+
+fn parents(route: &HttpRoute) -> BTreeSet<ServiceName> {
+    let parents = route.spec.parent_refs.iter();
+    parents
+        .map(|parent| ServiceName::new(&parent.namespace, &parent.name))
+        .collect()
+}
+
+fn backends(route: &HttpRoute) -> BTreeSet<ServiceName> {
+    let rules = route.spec.rules.iter();
+    rules
+        .flat_map(|rule| &rule.backend_refs)
+        .map(|backend| ServiceName::new(&backend.namespace, &backend.name))
+        .collect()
+}
+
+fn remember<K: Hash + Eq, V: Ord + Clone>(index: &mut HashMap<K, BTreeSet<V>>, key: K, value: &V) {
+    index.entry(key).or_default().insert(value.clone());
+}
+
+fn forget<K: Hash + Eq, V: Ord>(index: &mut HashMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(values) = index.get_mut(key) {
+        values.remove(value);
+        if values.is_empty() {
+            index.remove(key);
+        }
+    }
+}

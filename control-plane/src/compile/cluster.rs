@@ -1,0 +1,131 @@
+//! Clusters: the endpoints behind a port of a service.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Cluster, Compiled, Configuration, Endpoint, Mesh, Protocol, Sidecar};
+use crate::registry::{Resolution, Workload};
+use crate::resource::{self, EndpointSlice, Service, ServiceKind, TargetPort};
+
+/// Endpoints of a cluster. Of a service with more, those with the lowest IDs are offered: they fit
+/// into one message of gRPC's default size.
+pub const ENDPOINTS_MAX: usize = 10_000;
+
+pub(super) fn compile(mesh: &Mesh, name: &super::ServicePort) -> Compiled {
+    let Some(service) = mesh.catalog.service(&name.service) else {
+        return Compiled::Absent;
+    };
+    let (protocol, endpoints) = match (&service.spec.kind, service.spec.port(name.port)) {
+        (ServiceKind::ExternalName(host), port) => {
+            if port.is_none() && !service.spec.ports.is_empty() {
+                return Compiled::Absent;
+            }
+            let target = match port.map(|port| &port.target_port) {
+                Some(TargetPort::Number(number)) => *number,
+                _ => name.port,
+            };
+            let Resolution::Known(addresses) = mesh.external.get(host) else {
+                return Compiled::Pending;
+            };
+            let protocol = port.and_then(|port| Protocol::of(port.app_protocol.as_ref()));
+            let addresses = addresses.iter();
+            let endpoints = addresses.map(|ip| plain_endpoint(SocketAddr::new(*ip, target), None));
+            (protocol, endpoints.collect())
+        }
+        (ServiceKind::ClusterIp, Some(port)) => (
+            Protocol::of(port.app_protocol.as_ref()),
+            endpoints(mesh, service, port),
+        ),
+        (ServiceKind::ClusterIp, None) => return Compiled::Absent,
+    };
+    Compiled::Present(Configuration::Cluster(Cluster {
+        name: name.clone(),
+        protocol,
+        endpoints,
+    }))
+}
+
+/// Everything that serves a port of a service that isn't external, ordered by ID.
+pub(super) fn endpoints(
+    mesh: &Mesh,
+    service: &Service,
+    port: &resource::ServicePort,
+) -> Vec<Endpoint> {
+    let namespace = &service.metadata.namespace;
+    let workloads = mesh.workloads.selected(namespace, &service.spec.selector);
+    let selected = workloads.filter_map(|workload| {
+        let target = target(&port.target_port, workload)?;
+        let serves = workload.serves(target);
+        serves.then(|| workload_endpoint(workload, target))
+    });
+    let name = super::ServiceName::new(namespace, &service.metadata.name);
+    let slices = mesh.catalog.slices_of(&name);
+    let listed = slices.flat_map(|slice| slice_endpoints(mesh, slice, &port.name));
+    let by_id: BTreeMap<String, Endpoint> = selected
+        .chain(listed)
+        .map(|endpoint| (endpoint.id.clone(), endpoint))
+        .collect();
+    by_id.into_values().take(ENDPOINTS_MAX).collect()
+}
+
+/// The workload's port that a service's port points at. A name means what each workload says it does.
+pub(super) fn target(target: &TargetPort, workload: &Workload) -> Option<u16> {
+    match target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => workload.named_ports.get(name).copied(),
+    }
+}
+
+/// A workload's application port, behind its sidecar.
+pub(super) fn workload_endpoint(workload: &Workload, port: u16) -> Endpoint {
+    Endpoint {
+        id: format!("{}:{port}", workload.instance),
+        address: workload.address,
+        port,
+        weight: 1,
+        zone: workload.zone.clone(),
+        workload: workload.name.clone(),
+        namespace: workload.namespace().to_owned(),
+        sidecar: Some(Sidecar {
+            spiffe_id: workload.spiffe_id.clone(),
+            instance: workload.instance.clone(),
+            inbound_port: workload.inbound_port,
+        }),
+    }
+}
+
+fn slice_endpoints<'a>(
+    mesh: &'a Mesh,
+    slice: &'a EndpointSlice,
+    port_name: &'a str,
+) -> impl Iterator<Item = Endpoint> {
+    let ports = slice
+        .ports
+        .iter()
+        .filter(move |port| port.name == port_name);
+    ports.flat_map(move |port| {
+        let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready);
+        ready.filter_map(move |endpoint| {
+            let ip: IpAddr = *endpoint.addresses.first()?;
+            let address = SocketAddr::new(ip, port.port);
+            Some(match mesh.workloads.at(address) {
+                Some(workload) => workload_endpoint(workload, address.port()),
+                None => plain_endpoint(address, endpoint.zone.as_deref()),
+            })
+        })
+    })
+}
+
+/// An address without a sidecar.
+fn plain_endpoint(address: SocketAddr, zone: Option<&str>) -> Endpoint {
+    Endpoint {
+        id: address.to_string(),
+        address: address.ip(),
+        port: address.port(),
+        weight: 1,
+        zone: zone.unwrap_or_default().into(),
+        workload: "".into(),
+        namespace: String::new(),
+        sidecar: None,
+    }
+}

@@ -1,0 +1,151 @@
+//! What proxies get, as plain values; `grpc::encode` turns them into messages.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use weft_proto::spiffe::SpiffeId;
+
+use super::{ServiceName, ServicePort};
+use crate::resource::{AppProtocol, HttpRouteMatch};
+
+/// One resource.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Configuration {
+    Service(Service),
+    Address(Address),
+    Route(Route),
+    Cluster(Cluster),
+    Inbound(Inbound),
+    TrustBundle {
+        trust_domain: String,
+        roots: Vec<CertificateDer<'static>>,
+    },
+}
+
+/// What applications speak, where a document says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+    Tcp,
+    Tls,
+}
+
+/// A service as its clients see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub name: ServiceName,
+    pub virtual_ips: Vec<IpAddr>,
+    pub ports: Vec<Port>,
+    pub headless: bool,
+    pub external_name: Option<String>,
+    pub endpoint_addresses: Vec<IpAddr>,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    pub port: u16,
+    pub name: String,
+    pub protocol: Option<Protocol>,
+}
+
+/// Whose an address is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Address {
+    /// A service's virtual IP.
+    Service(ServiceName),
+    /// A workload's own application port.
+    Endpoint(Endpoint),
+}
+
+/// What is attached to a port of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub name: ServicePort,
+    pub protocol: Option<Protocol>,
+    /// In the order of precedence.
+    pub rules: Vec<Rule>,
+    pub default_cluster: ServicePort,
+}
+
+/// One match of one rule of one HTTPRoute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// `HTTPRoute/NAMESPACE/NAME`
+    pub route: String,
+    pub rule: u32,
+    pub rule_name: Option<String>,
+    pub match_index: u32,
+    pub matches: HttpRouteMatch,
+    pub backends: Vec<WeightedCluster>,
+}
+
+/// A backend and its share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedCluster {
+    pub cluster: ServicePort,
+    pub weight: u32,
+    /// Why the reference does not resolve.
+    pub invalid: Option<String>,
+}
+
+/// The endpoints behind a port of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    pub name: ServicePort,
+    pub protocol: Option<Protocol>,
+    /// Ordered by ID.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One place that serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// `INSTANCE:PORT` or `IP:PORT`.
+    pub id: String,
+    pub address: IpAddr,
+    pub port: u16,
+    pub weight: u32,
+    pub zone: Arc<str>,
+    pub workload: Arc<str>,
+    pub namespace: String,
+    pub sidecar: Option<Sidecar>,
+}
+
+/// The sidecar of an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sidecar {
+    pub spiffe_id: SpiffeId,
+    pub instance: Arc<str>,
+    pub inbound_port: u16,
+}
+
+/// What a proxy has to know of its own workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inbound {
+    /// Ordered by port.
+    pub ports: Vec<InboundPort>,
+}
+
+/// An application port that services point at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboundPort {
+    pub port: u16,
+    pub protocol: Option<Protocol>,
+    pub services: Vec<ServiceName>,
+}
+
+impl Protocol {
+    /// What an `appProtocol` means; one that says nothing to weft is detected.
+    pub fn of(name: Option<&AppProtocol>) -> Option<Self> {
+        match name? {
+            AppProtocol::Http(_) => Some(Self::Http1),
+            AppProtocol::Http2(_) => Some(Self::Http2),
+            AppProtocol::Tcp => Some(Self::Tcp),
+            AppProtocol::Tls(_) => Some(Self::Tls),
+            AppProtocol::Other(_) => None,
+        }
+    }
+}

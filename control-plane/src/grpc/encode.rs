@@ -1,0 +1,205 @@
+//! Plain values to protobuf messages.
+
+use bytes::Bytes;
+use prost::Message;
+use rustls_pki_types::CertificateDer;
+use weft_proto::v1alpha1 as wire;
+
+use crate::compile::{
+    Address, Cluster, Configuration, Endpoint, Inbound, Name, Protocol, Route, Rule, Service,
+};
+use crate::resource::{HeaderValueMatch, HttpRouteMatch, PathMatch};
+use crate::subscription::{Delivery, Outgoing};
+
+/// The body of a resource. prost writes fields in the order of their numbers, and none of the
+/// messages has a map: the same value always gives the same bytes.
+pub fn encode(configuration: &Configuration) -> Bytes {
+    let bytes = match configuration {
+        Configuration::Service(service) => self::service(service).encode_to_vec(),
+        Configuration::Address(address) => self::address(address).encode_to_vec(),
+        Configuration::Route(route) => self::route(route).encode_to_vec(),
+        Configuration::Cluster(cluster) => self::cluster(cluster).encode_to_vec(),
+        Configuration::Inbound(inbound) => self::inbound(inbound).encode_to_vec(),
+        Configuration::TrustBundle {
+            trust_domain,
+            roots,
+        } => trust_bundle(trust_domain, roots).encode_to_vec(),
+    };
+    bytes.into()
+}
+
+/// What goes to a proxy next.
+pub(super) fn control_message(outgoing: Outgoing) -> wire::ControlMessage {
+    use wire::control_message::Message;
+    let message = match outgoing {
+        Outgoing::Push { nonce, resources } => Message::Push(wire::Push {
+            nonce,
+            resources: resources.into_iter().map(resource).collect(),
+        }),
+        Outgoing::AskConfig { id } => Message::Ask(wire::Ask {
+            id,
+            question: Some(wire::ask::Question::Config(wire::ConfigQuestion {})),
+        }),
+    };
+    wire::ControlMessage {
+        message: Some(message),
+    }
+}
+
+/// The trust bundle's message, which `Identity` sends too.
+pub(super) fn trust_bundle(
+    trust_domain: &str,
+    roots: &[CertificateDer<'static>],
+) -> wire::TrustBundle {
+    wire::TrustBundle {
+        trust_domain: trust_domain.to_owned(),
+        roots: roots.iter().map(|root| root.to_vec().into()).collect(),
+    }
+}
+
+fn resource(delivery: Delivery) -> wire::Resource {
+    wire::Resource {
+        r#type: kind(&delivery.name),
+        name: delivery.name.text(),
+        version: delivery.version.to_string(),
+        body: delivery.body,
+    }
+}
+
+fn kind(name: &Name) -> i32 {
+    match name {
+        Name::Service(_) => wire::ResourceType::Service.into(),
+        Name::Address(_) => wire::ResourceType::Address.into(),
+        Name::Route(_) => wire::ResourceType::Route.into(),
+        Name::Cluster(_) => wire::ResourceType::Cluster.into(),
+        Name::Inbound(_) => wire::ResourceType::Inbound.into(),
+        Name::TrustBundle(_) => wire::ResourceType::TrustBundle.into(),
+        Name::Unknown { kind, .. } => *kind,
+    }
+}
+
+fn protocol(protocol: Option<Protocol>) -> i32 {
+    let protocol = match protocol {
+        None => wire::Protocol::Unspecified,
+        Some(Protocol::Http1) => wire::Protocol::Http1,
+        Some(Protocol::Http2) => wire::Protocol::Http2,
+        Some(Protocol::Tcp) => wire::Protocol::Tcp,
+        Some(Protocol::Tls) => wire::Protocol::Tls,
+    };
+    protocol.into()
+}
+
+fn strings<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn service(service: &Service) -> wire::Service {
+    let ports = service.ports.iter().map(|port| wire::ServicePort {
+        port: port.port.into(),
+        name: port.name.clone(),
+        protocol: protocol(port.protocol),
+    });
+    wire::Service {
+        namespace: service.name.namespace.to_string(),
+        name: service.name.name.to_string(),
+        virtual_ips: strings(&service.virtual_ips),
+        ports: ports.collect(),
+        headless: service.headless,
+        external_name: service.external_name.clone().unwrap_or_default(),
+        endpoint_addresses: strings(&service.endpoint_addresses),
+    }
+}
+
+fn address(address: &Address) -> wire::Address {
+    use wire::address::Owner;
+    let owner = match address {
+        Address::Service(service) => Owner::Service(service.to_string()),
+        Address::Endpoint(endpoint) => Owner::Endpoint(self::endpoint(endpoint)),
+    };
+    wire::Address { owner: Some(owner) }
+}
+
+fn cluster(cluster: &Cluster) -> wire::Cluster {
+    wire::Cluster {
+        name: cluster.name.to_string(),
+        service: cluster.name.service.to_string(),
+        protocol: protocol(cluster.protocol),
+        endpoints: cluster.endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+fn endpoint(endpoint: &Endpoint) -> wire::Endpoint {
+    let sidecar = endpoint.sidecar.as_ref().map(|sidecar| wire::Sidecar {
+        spiffe_id: sidecar.spiffe_id.to_string(),
+        instance: sidecar.instance.to_string(),
+        inbound_port: sidecar.inbound_port.into(),
+    });
+    wire::Endpoint {
+        id: endpoint.id.clone(),
+        address: endpoint.address.to_string(),
+        port: endpoint.port.into(),
+        weight: endpoint.weight,
+        zone: endpoint.zone.to_string(),
+        workload: endpoint.workload.to_string(),
+        namespace: endpoint.namespace.clone(),
+        sidecar,
+    }
+}
+
+fn route(route: &Route) -> wire::Route {
+    wire::Route {
+        name: route.name.to_string(),
+        protocol: protocol(route.protocol),
+        rules: route.rules.iter().map(rule).collect(),
+        default_cluster: route.default_cluster.to_string(),
+    }
+}
+
+fn rule(rule: &Rule) -> wire::Rule {
+    let backends = rule.backends.iter().map(|backend| wire::WeightedCluster {
+        cluster: backend.cluster.to_string(),
+        weight: backend.weight,
+        invalid: backend.invalid.clone().unwrap_or_default(),
+    });
+    wire::Rule {
+        route: rule.route.clone(),
+        rule: rule.rule,
+        rule_name: rule.rule_name.clone().unwrap_or_default(),
+        match_index: rule.match_index,
+        r#match: Some(matches(&rule.matches)),
+        backends: backends.collect(),
+    }
+}
+
+fn matches(matches: &HttpRouteMatch) -> wire::Match {
+    use wire::header_match::Value;
+    use wire::r#match::Path;
+    let path = match &matches.path {
+        PathMatch::Exact(path) => Path::PathExact(path.clone()),
+        PathMatch::Prefix(path) => Path::PathPrefix(path.clone()),
+        PathMatch::Regex(path) => Path::PathRegex(path.clone()),
+    };
+    let headers = matches.headers.iter().map(|header| wire::HeaderMatch {
+        name: header.name.clone(),
+        value: Some(match &header.value {
+            HeaderValueMatch::Exact(value) => Value::Exact(value.clone()),
+            HeaderValueMatch::Regex(value) => Value::Regex(value.clone()),
+        }),
+    });
+    wire::Match {
+        path: Some(path),
+        method: matches.method.clone().unwrap_or_default(),
+        headers: headers.collect(),
+    }
+}
+
+fn inbound(inbound: &Inbound) -> wire::Inbound {
+    let ports = inbound.ports.iter().map(|port| wire::InboundPort {
+        port: port.port.into(),
+        protocol: protocol(port.protocol),
+        services: strings(&port.services),
+    });
+    wire::Inbound {
+        ports: ports.collect(),
+    }
+}
