@@ -29,8 +29,8 @@ pytestmark = pytest.mark.usefixtures("stubs")
 
 
 @pytest.fixture(scope="module")
-def control(shop):
-    return shop.control_plane
+def control(shared_mesh):
+    return shared_mesh.control_plane
 
 
 def refused(call, *words):
@@ -154,8 +154,8 @@ def test_keys_are_for_their_owner_alone(shop):
                 assert not stat.S_IMODE(file.stat().st_mode) & secret_bits, file
 
 
-def test_the_clis_socket_is_for_its_owner_alone(shop):
-    mode = stat.S_IMODE(os.stat(shop.control_plane.data_dir / "weft.sock").st_mode)
+def test_the_clis_socket_is_for_its_owner_alone(control):
+    mode = stat.S_IMODE(os.stat(control.data_dir / "weft.sock").st_mode)
     assert not mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
