@@ -31,7 +31,9 @@ impl Authorized {
 pub fn decide(peer: Option<&SpiffeId>, policy: Policy) -> Result<Authorized, Fault> {
     match (peer, policy) {
         (None, Policy::Strict) => Err(Fault::NotAuthorized),
-        (peer, _) => Ok(Authorized { peer: peer.cloned() }),
+        (peer, _) => Ok(Authorized {
+            peer: peer.cloned(),
+        }),
     }
 }
 

@@ -72,10 +72,21 @@ impl Drop for Picked {
 impl Balancer {
     /// Picks an endpoint of `cluster`. Those `tried` before, and those left out for now, are taken
     /// only when there is no other.
-    pub fn pick(&self, cluster: &Cluster, tried: &[Arc<str>], now: Instant, random: &mut impl Rng) -> Option<Picked> {
+    pub fn pick(
+        &self,
+        cluster: &Cluster,
+        tried: &[Arc<str>],
+        now: Instant,
+        random: &mut impl Rng,
+    ) -> Option<Picked> {
         let candidates: Vec<(&Arc<Endpoint>, Rc<Load>)> = {
-            let usable = cluster.endpoints.iter().filter(|endpoint| endpoint.weight > 0);
-            usable.map(|endpoint| (endpoint, self.load(&endpoint.id))).collect()
+            let usable = cluster
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.weight > 0);
+            usable
+                .map(|endpoint| (endpoint, self.load(&endpoint.id)))
+                .collect()
         };
         let healthy = |(endpoint, load): &(&Arc<Endpoint>, Rc<Load>)| {
             !tried.contains(&endpoint.id) && !load.is_ejected(now)
@@ -86,12 +97,18 @@ impl Balancer {
             .or_else(|| choose(&candidates, |_| true, random))?;
         let (endpoint, load) = chosen;
         load.outstanding.set(load.outstanding.get() + 1);
-        Some(Picked { endpoint: (*endpoint).clone(), load: load.clone() })
+        Some(Picked {
+            endpoint: (*endpoint).clone(),
+            load: load.clone(),
+        })
     }
 
     /// Requests and connections outstanding at an endpoint, from this worker.
     pub fn outstanding(&self, id: &str) -> u32 {
-        self.loads.borrow().get(id).map_or(0, |load| load.outstanding.get())
+        self.loads
+            .borrow()
+            .get(id)
+            .map_or(0, |load| load.outstanding.get())
     }
 
     fn load(&self, id: &Arc<str>) -> Rc<Load> {
@@ -107,7 +124,9 @@ impl Balancer {
 
     /// Forgets endpoints that are no longer in any configuration and have nothing outstanding.
     pub fn retain(&self, known: &HashSet<Arc<str>>) {
-        self.loads.borrow_mut().retain(|id, load| load.outstanding.get() > 0 || known.contains(id));
+        self.loads
+            .borrow_mut()
+            .retain(|id, load| load.outstanding.get() > 0 || known.contains(id));
     }
 }
 
@@ -120,7 +139,10 @@ fn choose<'l, 'c>(
     eligible: impl Fn(&Candidate<'c>) -> bool,
     random: &mut impl Rng,
 ) -> Option<&'l Candidate<'c>> {
-    let eligible: Vec<&Candidate<'c>> = candidates.iter().filter(|candidate| eligible(candidate)).collect();
+    let eligible: Vec<&Candidate<'c>> = candidates
+        .iter()
+        .filter(|candidate| eligible(candidate))
+        .collect();
     if eligible.len() < 2 {
         return eligible.first().copied();
     }
@@ -139,7 +161,10 @@ fn choose<'l, 'c>(
 
 /// An index, drawn by weight; `eligible` isn't empty and all weights are above 0.
 fn draw(eligible: &[&Candidate<'_>], random: &mut impl Rng) -> usize {
-    let total: u64 = eligible.iter().map(|(endpoint, _)| u64::from(endpoint.weight)).sum();
+    let total: u64 = eligible
+        .iter()
+        .map(|(endpoint, _)| u64::from(endpoint.weight))
+        .sum();
     let mut point = random.random_range(0..total);
     for (index, (endpoint, _)) in eligible.iter().enumerate() {
         let weight = u64::from(endpoint.weight);
@@ -171,16 +196,28 @@ mod tests {
             })
         };
         let endpoints = weights.iter().enumerate().map(endpoint).collect();
-        Cluster { name: "shop/s:80".parse().unwrap(), protocol: None, endpoints }
+        Cluster {
+            name: "shop/s:80".parse().unwrap(),
+            protocol: None,
+            endpoints,
+        }
     }
 
     /// Shares of 10,000 picks in percent, `held` of them outstanding at a time.
-    fn shares(balancer: &Balancer, cluster: &Cluster, tried: &[Arc<str>], now: Instant, held: usize) -> Vec<u32> {
+    fn shares(
+        balancer: &Balancer,
+        cluster: &Cluster,
+        tried: &[Arc<str>],
+        now: Instant,
+        held: usize,
+    ) -> Vec<u32> {
         let mut random = StdRng::seed_from_u64(7);
         let mut counts = vec![0u32; cluster.endpoints.len()];
         let mut holding = std::collections::VecDeque::new();
         for _ in 0..10_000 {
-            let Some(picked) = balancer.pick(cluster, tried, now, &mut random) else { return counts };
+            let Some(picked) = balancer.pick(cluster, tried, now, &mut random) else {
+                return counts;
+            };
             counts[picked.endpoint.id[1..].parse::<usize>().unwrap()] += 1;
             holding.push_back(picked);
             if holding.len() > held {
@@ -195,8 +232,14 @@ mod tests {
         let now = Instant::now();
         let check = |weights: &[u32], held: usize, expect: &[u32]| {
             let seen = shares(&Balancer::default(), &cluster(weights), &[], now, held);
-            let near = seen.iter().zip(expect).all(|(seen, expect)| seen.abs_diff(*expect) <= 2);
-            assert!(near, "{weights:?} holding {held}: {seen:?}, expected {expect:?}");
+            let near = seen
+                .iter()
+                .zip(expect)
+                .all(|(seen, expect)| seen.abs_diff(*expect) <= 2);
+            assert!(
+                near,
+                "{weights:?} holding {held}: {seen:?}, expected {expect:?}"
+            );
         };
         check(&[1], 3, &[100]);
         check(&[1, 1, 1, 1], 8, &[25, 25, 25, 25]);
@@ -219,7 +262,9 @@ mod tests {
         drop(busy);
         assert_eq!(balancer.outstanding("e0"), 0);
 
-        let failed = balancer.pick(&cluster, &["e1".into(), "e2".into()], now, &mut random).unwrap();
+        let failed = balancer
+            .pick(&cluster, &["e1".into(), "e2".into()], now, &mut random)
+            .unwrap();
         failed.failed(now);
         drop(failed);
         assert_eq!(shares(&balancer, &cluster, &[], now, 0)[0], 0);
@@ -234,7 +279,9 @@ mod tests {
         let now = Instant::now();
         let (balancer, cluster) = (Balancer::default(), cluster(&[1, 1]));
         let mut random = StdRng::seed_from_u64(1);
-        let picked = balancer.pick(&cluster, &["e1".into()], now, &mut random).unwrap();
+        let picked = balancer
+            .pick(&cluster, &["e1".into()], now, &mut random)
+            .unwrap();
         balancer.retain(&HashSet::new());
         assert_eq!(balancer.loads.borrow().len(), 1);
         drop(picked);

@@ -25,7 +25,9 @@ pub enum HelloError {
 
 /// Reads a ClientHello off the first bytes of a connection; nothing while it isn't complete.
 pub fn client_hello(bytes: &[u8]) -> Result<Option<ClientHello>, HelloError> {
-    let Some(message) = handshake_message(bytes)? else { return Ok(None) };
+    let Some(message) = handshake_message(bytes)? else {
+        return Ok(None);
+    };
     let mut hello = Cursor(&message);
     hello.take(2 + 32)?;
     hello.vector8()?;
@@ -65,7 +67,9 @@ fn handshake_message(bytes: &[u8]) -> Result<Option<Vec<u8>>, HelloError> {
                 return Ok(Some(body[..length].to_vec()));
             }
         }
-        let [kind, _, _, high, low, after @ ..] = rest else { return Ok(None) };
+        let [kind, _, _, high, low, after @ ..] = rest else {
+            return Ok(None);
+        };
         if *kind != 22 {
             return Err(HelloError::NotHello);
         }
@@ -167,10 +171,22 @@ mod tests {
 
     #[test]
     fn refuses_what_is_none() {
-        assert_eq!(client_hello(b"\x17\x03\x03\x00\x01x"), Err(HelloError::NotHello));
-        assert_eq!(client_hello(b"\x16\x03\x03\x00\x04\x02\x00\x00\x00"), Err(HelloError::NotHello));
-        assert_eq!(client_hello(b"\x16\x03\x03\x00\x05\x01\x00\x00\x01\x00"), Err(HelloError::Truncated));
-        assert_eq!(client_hello(b"\x16\x03\x03\x00\x04\x01\xff\xff\xff"), Err(HelloError::TooLarge));
+        assert_eq!(
+            client_hello(b"\x17\x03\x03\x00\x01x"),
+            Err(HelloError::NotHello)
+        );
+        assert_eq!(
+            client_hello(b"\x16\x03\x03\x00\x04\x02\x00\x00\x00"),
+            Err(HelloError::NotHello)
+        );
+        assert_eq!(
+            client_hello(b"\x16\x03\x03\x00\x05\x01\x00\x00\x01\x00"),
+            Err(HelloError::Truncated)
+        );
+        assert_eq!(
+            client_hello(b"\x16\x03\x03\x00\x04\x01\xff\xff\xff"),
+            Err(HelloError::TooLarge)
+        );
     }
 
     proptest! {

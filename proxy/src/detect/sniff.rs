@@ -9,9 +9,28 @@ const REQUEST_LINE_MAX: usize = 16 * 1024;
 /// Methods of the IANA registry that clients really begin with. While the line is not complete, only
 /// these keep a connection waiting; a complete line is HTTP with any method.
 const METHODS: [&[u8]; 22] = [
-    b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"PROPFIND",
-    b"PROPPATCH", b"MKCOL", b"COPY", b"MOVE", b"LOCK", b"UNLOCK", b"REPORT", b"SEARCH", b"PURGE", b"MERGE",
-    b"SUBSCRIBE", b"QUERY",
+    b"GET",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"HEAD",
+    b"OPTIONS",
+    b"PATCH",
+    b"TRACE",
+    b"CONNECT",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"REPORT",
+    b"SEARCH",
+    b"PURGE",
+    b"MERGE",
+    b"SUBSCRIBE",
+    b"QUERY",
 ];
 
 /// What a client that sent these bytes first speaks, or nothing while they leave that open. HTTP/1
@@ -28,7 +47,11 @@ pub fn sniff(bytes: &[u8]) -> Option<Protocol> {
         return sniff_tls(bytes);
     }
     match bytes.iter().position(|b| *b == b'\n') {
-        Some(end) => Some(if is_request_line(&bytes[..end]) { Protocol::Http1 } else { Protocol::Tcp }),
+        Some(end) => Some(if is_request_line(&bytes[..end]) {
+            Protocol::Http1
+        } else {
+            Protocol::Tcp
+        }),
         None if bytes.len() <= REQUEST_LINE_MAX && may_become_request_line(bytes) => None,
         None => Some(Protocol::Tcp),
     }
@@ -36,8 +59,12 @@ pub fn sniff(bytes: &[u8]) -> Option<Protocol> {
 
 /// A handshake record of SSL 3.0 or later (RFC 8446 5.1) that holds a ClientHello.
 fn sniff_tls(bytes: &[u8]) -> Option<Protocol> {
-    let looks_right = |at: usize, fine: fn(u8) -> bool| bytes.get(at).is_none_or(|byte| fine(*byte));
-    if !looks_right(1, |byte| byte == 3) || !looks_right(2, |byte| byte <= 4) || !looks_right(5, |byte| byte == 1) {
+    let looks_right =
+        |at: usize, fine: fn(u8) -> bool| bytes.get(at).is_none_or(|byte| fine(*byte));
+    if !looks_right(1, |byte| byte == 3)
+        || !looks_right(2, |byte| byte <= 4)
+        || !looks_right(5, |byte| byte == 1)
+    {
         return Some(Protocol::Tcp);
     }
     (bytes.len() >= 6).then_some(Protocol::Tls)
@@ -75,9 +102,14 @@ mod tests {
 
     #[test]
     fn first_bytes() {
-        let check = |bytes: &[u8], expect: Option<Protocol>| assert_eq!(sniff(bytes), expect, "{bytes:?}");
-        let (http1, http2, tls, tcp) =
-            (Some(Protocol::Http1), Some(Protocol::Http2), Some(Protocol::Tls), Some(Protocol::Tcp));
+        let check =
+            |bytes: &[u8], expect: Option<Protocol>| assert_eq!(sniff(bytes), expect, "{bytes:?}");
+        let (http1, http2, tls, tcp) = (
+            Some(Protocol::Http1),
+            Some(Protocol::Http2),
+            Some(Protocol::Tls),
+            Some(Protocol::Tcp),
+        );
         check(b"", None);
         check(b"G", None);
         check(b"GET /x HTTP/1.1", None);

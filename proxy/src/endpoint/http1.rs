@@ -25,7 +25,10 @@ struct Idle {
 
 impl Pool {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { idle: RefCell::default(), limits }
+        Self {
+            idle: RefCell::default(),
+            limits,
+        }
     }
 
     /// The connection that was used last and is still good, or a new one.
@@ -41,7 +44,13 @@ impl Pool {
     }
 
     fn upstream(&self, reader: Reader, writer: Writer, reused: bool) -> Http1Upstream {
-        Http1Upstream { reader, writer, reused, keep_alive: false, limits: self.limits.http1 }
+        Http1Upstream {
+            reader,
+            writer,
+            reused,
+            keep_alive: false,
+            limits: self.limits.http1,
+        }
     }
 
     fn pop(&self, address: SocketAddr) -> Option<Idle> {
@@ -53,14 +62,20 @@ impl Pool {
         let connections = idle.entry(address).or_default();
         if connections.len() < self.limits.idle_per_address && reader.buffer.is_empty() {
             reader.shrink();
-            connections.push(Idle { reader, writer, since: Instant::now() });
+            connections.push(Idle {
+                reader,
+                writer,
+                since: Instant::now(),
+            });
         }
     }
 
     pub(super) fn sweep(&self) {
         let mut idle = self.idle.borrow_mut();
         for connections in idle.values_mut() {
-            connections.retain_mut(|one| one.since.elapsed() < self.limits.idle_timeout && !one.reader.is_stale());
+            connections.retain_mut(|one| {
+                one.since.elapsed() < self.limits.idle_timeout && !one.reader.is_stale()
+            });
         }
         idle.retain(|_, connections| !connections.is_empty());
     }

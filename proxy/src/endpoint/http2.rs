@@ -33,7 +33,10 @@ const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Peer {
     Plain(SocketAddr),
-    Sidecar { address: SocketAddr, spiffe_id: SpiffeId },
+    Sidecar {
+        address: SocketAddr,
+        spiffe_id: SpiffeId,
+    },
 }
 
 /// The pool of one worker.
@@ -83,14 +86,20 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection
+            .streams
+            .set(self.connection.streams.get() - 1);
         self.connection.used.set(Instant::now());
     }
 }
 
 impl<C: Credentials + 'static> Pool<C> {
     pub(super) fn new(credentials: C, limits: Limits) -> Self {
-        Self { credentials, limits, peers: RefCell::default() }
+        Self {
+            credentials,
+            limits,
+            peers: RefCell::default(),
+        }
     }
 
     /// A share of a connection to `peer`, made if there is none with room.
@@ -100,12 +109,19 @@ impl<C: Credentials + 'static> Pool<C> {
         }
         let connecting = self.connecting(peer);
         let connected = connecting.clone().await;
-        self.peers.borrow_mut().entry(peer.clone()).and_modify(|connections| {
-            if connections.connecting.as_ref().is_some_and(|current| current.ptr_eq(&connecting)) {
-                connections.connecting = None;
-                connections.open.extend(connected.as_ref().ok().cloned());
-            }
-        });
+        self.peers
+            .borrow_mut()
+            .entry(peer.clone())
+            .and_modify(|connections| {
+                if connections
+                    .connecting
+                    .as_ref()
+                    .is_some_and(|current| current.ptr_eq(&connecting))
+                {
+                    connections.connecting = None;
+                    connections.open.extend(connected.as_ref().ok().cloned());
+                }
+            });
         Ok(Share::new(connected?))
     }
 
@@ -115,13 +131,17 @@ impl<C: Credentials + 'static> Pool<C> {
         let open = &peers.get(peer)?.open;
         let plain = matches!(peer, Peer::Plain(_));
         let usable = |connection: &&Rc<Connection>| {
-            let room = self.limits.streams_per_connection.min(
-                u32::try_from(connection.send.current_max_send_streams()).unwrap_or(u32::MAX),
-            );
-            let current = plain || (connection.generation == generation && now < connection.retires);
+            let room = self
+                .limits
+                .streams_per_connection
+                .min(u32::try_from(connection.send.current_max_send_streams()).unwrap_or(u32::MAX));
+            let current =
+                plain || (connection.generation == generation && now < connection.retires);
             !connection.closed.get() && current && connection.streams.get() < room.max(1)
         };
-        open.iter().find(usable).map(|connection| Share::new(connection.clone()))
+        open.iter()
+            .find(usable)
+            .map(|connection| Share::new(connection.clone()))
     }
 
     fn connecting(self: &Rc<Self>, peer: &Peer) -> Connecting {
@@ -150,7 +170,10 @@ impl<C: Credentials + 'static> Pool<C> {
             }
             Peer::Sidecar { address, spiffe_id } => {
                 let generation = self.credentials.generation();
-                let config = self.credentials.client_config(spiffe_id).ok_or_else(failed)?;
+                let config = self
+                    .credentials
+                    .client_config(spiffe_id)
+                    .ok_or_else(failed)?;
                 let stream = connect::connect(*address, self.limits.connect_timeout).await?;
                 let name = ServerName::IpAddress(IpAddr::from(address.ip()));
                 let handshake = TlsConnector::from(config).connect(name, stream);
@@ -159,7 +182,11 @@ impl<C: Credentials + 'static> Pool<C> {
                     Ok(Err(error)) => return Err(refused(*address, spiffe_id, &error)),
                     Err(_) => return Err(failed()),
                 };
-                let theirs = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                let theirs = stream
+                    .get_ref()
+                    .1
+                    .peer_certificates()
+                    .and_then(|chain| chain.first());
                 let theirs = theirs.and_then(|leaf| svid::not_after(leaf).ok());
                 let ends = theirs.into_iter().chain(self.credentials.not_after()).min();
                 let left = ends.map_or(LIFE_MAX, time_until);
@@ -170,7 +197,12 @@ impl<C: Credentials + 'static> Pool<C> {
 
     /// Begins HTTP/2, and waits until the other side has answered: TLS 1.3 tells a client only then
     /// whether its own certificate was accepted, and a request must not be the one to find out.
-    async fn start<I>(&self, io: I, generation: u64, left: Duration) -> Result<Rc<Connection>, Unanswered>
+    async fn start<I>(
+        &self,
+        io: I,
+        generation: u64,
+        left: Duration,
+    ) -> Result<Rc<Connection>, Unanswered>
     where
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -213,24 +245,31 @@ impl<C: Credentials + 'static> Pool<C> {
         for (peer, connections) in peers.iter_mut() {
             let plain = matches!(peer, Peer::Plain(_));
             connections.open.retain(|connection| {
-                let retired = !plain && (connection.generation != generation || now >= connection.retires);
+                let retired =
+                    !plain && (connection.generation != generation || now >= connection.retires);
                 let idle = connection.streams.get() == 0
                     && (retired || now.saturating_duration_since(connection.used.get()) > IDLE);
                 !connection.closed.get() && !idle
             });
         }
-        peers.retain(|_, connections| !connections.open.is_empty() || connections.connecting.is_some());
+        peers.retain(|_, connections| {
+            !connections.open.is_empty() || connections.connecting.is_some()
+        });
     }
 }
 
 /// The time until a moment given in seconds since 1970; nothing when it is over.
 fn time_until(end: i64) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Duration::from_secs(u64::try_from(end).unwrap_or_default()).saturating_sub(now)
 }
 
 fn refused(address: SocketAddr, expected: &SpiffeId, error: &std::io::Error) -> Unanswered {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if let Some(rustls::Error::InvalidCertificate(reason)) = tls {
         warn!(%address, %expected, ?reason, "the sidecar there is not whom discovery said; the endpoint is left out for a while");
         return Unanswered::unprocessed(Fault::PeerIdentity);

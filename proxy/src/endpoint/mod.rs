@@ -68,36 +68,68 @@ pub struct Endpoints<C> {
 /// An upstream for a request, with its share of a pooled connection, if it has one.
 pub struct Opened {
     pub upstream: Upstream,
-    share: Option<Share>,
+    /// Counts as a stream of the connection until dropped.
+    _share: Option<Share>,
 }
 
 impl<C: Credentials + 'static> Endpoints<C> {
     pub fn new(credentials: C, limits: Limits) -> Self {
-        Self { http1: http1::Pool::new(limits), http2: Rc::new(http2::Pool::new(credentials, limits)), limits }
+        Self {
+            http1: http1::Pool::new(limits),
+            http2: Rc::new(http2::Pool::new(credentials, limits)),
+            limits,
+        }
     }
 
     /// A stream to the sidecar of `endpoint`, or a connection to an endpoint that has none.
-    pub async fn open(&self, endpoint: &Endpoint, protocol: Protocol, hop: Hop) -> Result<Opened, Unanswered> {
+    pub async fn open(
+        &self,
+        endpoint: &Endpoint,
+        protocol: Protocol,
+        hop: Hop,
+    ) -> Result<Opened, Unanswered> {
         match &endpoint.sidecar {
             None => self.open_plain(endpoint.address, protocol).await,
             Some(sidecar) => {
-                let peer = http2::Peer::Sidecar { address: sidecar.address, spiffe_id: sidecar.spiffe_id.clone() };
+                let peer = http2::Peer::Sidecar {
+                    address: sidecar.address,
+                    spiffe_id: sidecar.spiffe_id.clone(),
+                };
                 let share = self.http2.share(&peer).await?;
-                let upstream = Upstream::Http2(Http2Upstream { send: share.sender(), hop: Some(hop) });
-                Ok(Opened { upstream, share: Some(share) })
+                let upstream = Upstream::Http2(Http2Upstream {
+                    send: share.sender(),
+                    hop: Some(hop),
+                });
+                Ok(Opened {
+                    upstream,
+                    _share: Some(share),
+                })
             }
         }
     }
 
     /// A connection, or a stream, in plaintext.
-    pub async fn open_plain(&self, address: SocketAddr, protocol: Protocol) -> Result<Opened, Unanswered> {
+    pub async fn open_plain(
+        &self,
+        address: SocketAddr,
+        protocol: Protocol,
+    ) -> Result<Opened, Unanswered> {
         if protocol == Protocol::Http2 {
             let share = self.http2.share(&http2::Peer::Plain(address)).await?;
-            let upstream = Upstream::Http2(Http2Upstream { send: share.sender(), hop: None });
-            return Ok(Opened { upstream, share: Some(share) });
+            let upstream = Upstream::Http2(Http2Upstream {
+                send: share.sender(),
+                hop: None,
+            });
+            return Ok(Opened {
+                upstream,
+                _share: Some(share),
+            });
         }
         let connection = self.http1.take(address).await?;
-        Ok(Opened { upstream: Upstream::Http1(Box::new(connection)), share: None })
+        Ok(Opened {
+            upstream: Upstream::Http1(Box::new(connection)),
+            _share: None,
+        })
     }
 
     /// Takes an HTTP/1 connection back that can serve another request.
@@ -109,11 +141,18 @@ impl<C: Credentials + 'static> Endpoints<C> {
     }
 
     /// A TCP connection to an endpoint: a stream to its sidecar, or a connection.
-    pub async fn open_tcp(&self, endpoint: &Endpoint, hop: &Hop) -> Result<TcpUpstream, Unanswered> {
+    pub async fn open_tcp(
+        &self,
+        endpoint: &Endpoint,
+        hop: &Hop,
+    ) -> Result<TcpUpstream, Unanswered> {
         match &endpoint.sidecar {
             None => self.open_plain_tcp(endpoint.address).await,
             Some(sidecar) => {
-                let peer = http2::Peer::Sidecar { address: sidecar.address, spiffe_id: sidecar.spiffe_id.clone() };
+                let peer = http2::Peer::Sidecar {
+                    address: sidecar.address,
+                    spiffe_id: sidecar.spiffe_id.clone(),
+                };
                 tcp::open_stream(self.http2.share(&peer).await?, hop).await
             }
         }
@@ -133,8 +172,11 @@ impl<C: Credentials + 'static> Endpoints<C> {
 }
 
 impl Opened {
-    /// Whether the stream belongs to a connection that several share.
-    pub fn is_shared(&self) -> bool {
-        self.share.is_some()
+    /// Whether it was used before, so that its server may just be closing it.
+    pub fn is_reused(&self) -> bool {
+        match &self.upstream {
+            Upstream::Http1(connection) => connection.reused,
+            Upstream::Http2(_) => true,
+        }
     }
 }

@@ -13,8 +13,16 @@ use crate::tcp::{FirstBytes, Reader, Receiver, Sender, Writer, split};
 
 /// A TCP connection, or a stream that stands for one.
 pub enum TcpUpstream {
-    Plain { reader: Reader, writer: Writer },
-    Stream { early: Option<Bytes>, receive: RecvStream, send: SendStream<Bytes>, share: Share },
+    Plain {
+        reader: Reader,
+        writer: Writer,
+    },
+    Stream {
+        early: Option<Bytes>,
+        receive: RecvStream,
+        send: SendStream<Bytes>,
+        share: Share,
+    },
 }
 
 impl TcpUpstream {
@@ -23,13 +31,16 @@ impl TcpUpstream {
         TcpUpstream::Plain { reader, writer }
     }
 
-    /// Both directions, and what was read of the first one already.
-    pub fn halves(&mut self) -> (Receiver<'_>, Sender<'_>, Option<Bytes>) {
+    /// Both directions.
+    pub fn halves(&mut self) -> (Receiver<'_>, Sender<'_>) {
         match self {
-            TcpUpstream::Plain { reader, writer } => (Receiver::Tcp(reader), Sender::Tcp(writer), None),
-            TcpUpstream::Stream { early, receive, send, .. } => {
-                (Receiver::Http2(receive), Sender::Http2(send), early.take())
-            }
+            TcpUpstream::Plain { reader, writer } => (Receiver::Tcp(reader), Sender::Tcp(writer)),
+            TcpUpstream::Stream {
+                early,
+                receive,
+                send,
+                ..
+            } => (Receiver::Http2(receive, early.take()), Sender::Http2(send)),
         }
     }
 }
@@ -44,7 +55,9 @@ impl FirstBytes for TcpUpstream {
             },
             TcpUpstream::Stream { early, receive, .. } => {
                 while early.as_ref().is_none_or(Bytes::is_empty) {
-                    let Some(Ok(data)) = receive.data().await else { return false };
+                    let Some(Ok(data)) = receive.data().await else {
+                        return false;
+                    };
                     if receive.flow_control().release_capacity(data.len()).is_err() {
                         return false;
                     }
@@ -68,10 +81,19 @@ pub(super) async fn open_stream(share: Share, hop: &Hop) -> Result<TcpUpstream, 
     let sent = sender.send_request(request, false);
     let (answer, send) = sent.map_err(|_| Unanswered::unprocessed(Fault::ConnectFailed))?;
     // Until the answer is there, no byte of the connection was sent, so any failure is safe.
-    let response = answer.await.map_err(|_| Unanswered::unprocessed(Fault::ConnectFailed))?;
+    let response = answer
+        .await
+        .map_err(|_| Unanswered::unprocessed(Fault::ConnectFailed))?;
     if !response.status().is_success() {
         let reason = hop::unprocessed(response.headers()).and_then(Fault::from_reason);
-        return Err(Unanswered::unprocessed(reason.unwrap_or(Fault::ConnectFailed)));
+        return Err(Unanswered::unprocessed(
+            reason.unwrap_or(Fault::ConnectFailed),
+        ));
     }
-    Ok(TcpUpstream::Stream { early: None, receive: response.into_body(), send, share })
+    Ok(TcpUpstream::Stream {
+        early: None,
+        receive: response.into_body(),
+        send,
+        share,
+    })
 }

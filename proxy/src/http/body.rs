@@ -109,7 +109,7 @@ impl Body<'_> {
     pub fn tunnel(&mut self) -> Receiver<'_> {
         match self {
             Body::Http1 { reader, .. } => Receiver::Tcp(reader),
-            Body::Http2 { stream } => Receiver::Http2(stream),
+            Body::Http2 { stream } => Receiver::Http2(stream, None),
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Outcome {
     pub status: StatusCode,
     /// From the trailers or, when the answer is nothing but a head, from there.
     pub grpc_status: Option<u16>,
-    /// Set when the answer broke off.
+    /// Set when the answer broke off, or was made by the other sidecar.
     pub fault: Option<Fault>,
     pub response_bytes: u64,
     /// Whether an HTTP/1 upstream can serve another request.
@@ -85,7 +85,7 @@ pub async fn exchange<'d>(
     let mut outcome = Outcome {
         status: response.status,
         grpc_status: grpc_status(&response.headers),
-        fault: None,
+        fault: fault_of(&response.headers),
         response_bytes: 0,
         reusable: false,
     };
@@ -107,7 +107,7 @@ pub async fn exchange<'d>(
         Answer::Http1 { keep_alive, .. } => **keep_alive,
         Answer::Http2 { .. } => false,
     };
-    outcome.reusable = keeps && request_done.get() && outcome.fault.is_none();
+    outcome.reusable = keeps && request_done.get() && outcome.fault != Some(Fault::UpstreamReset);
     Ok(outcome)
 }
 
@@ -190,6 +190,11 @@ async fn wait_for_piece(
         piece = body.next() => Ok(piece),
         () = sink.gone() => Err(Failure::ClientGone),
     }
+}
+
+/// The fault that another sidecar named.
+fn fault_of(headers: &HeaderMap) -> Option<Fault> {
+    Fault::from_reason(headers.get(super::respond::WEFT_FAULT)?.to_str().ok()?)
 }
 
 fn grpc_status(fields: &HeaderMap) -> Option<u16> {

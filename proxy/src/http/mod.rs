@@ -30,8 +30,6 @@ pub struct Request<'d> {
     pub head: RequestHead,
     pub body: RequestBody<'d>,
     pub responder: Responder<'d>,
-    /// The client used the form that is meant for proxies (RFC 9112 3.2.2).
-    pub absolute_form: bool,
 }
 
 /// A story that serves requests.
@@ -73,4 +71,12 @@ pub async fn draining(drain: &mut Drain) {
         // Whoever could start a drain is gone, so there will be none.
         std::future::pending::<()>().await;
     }
+}
+
+/// Whether a request may be sent twice although it may have been processed (RFC 9110 9.2.2).
+pub fn is_idempotent(method: &::http::Method) -> bool {
+    matches!(
+        method.as_str(),
+        "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE"
+    )
 }

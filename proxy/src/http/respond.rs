@@ -69,6 +69,7 @@ fn answer(fault: Fault) -> Answer {
             14,
             "the control plane cannot be reached, and nothing is known of the destination yet",
         ),
+        Fault::ClientGone => (499, 1, "the client went away"),
         Fault::Internal => (500, 13, "an error within the proxy"),
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

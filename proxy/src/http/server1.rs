@@ -76,7 +76,7 @@ pub async fn serve_http1<S: Serve>(
             limits,
         )
         .await;
-        if writer.flush().await.is_err() {
+        if writer.within_message || writer.flush().await.is_err() {
             return Ended::Closed;
         }
         if !whole || !keep_alive {
@@ -96,12 +96,7 @@ async fn serve_one<S: Serve>(
     service: &S,
     limits: &ServerLimits,
 ) -> bool {
-    let ReceivedRequest {
-        head,
-        body,
-        absolute_form,
-        ..
-    } = received;
+    let ReceivedRequest { head, body, .. } = received;
     let upgrade = head.upgrade.is_some();
     let mut decoder = BodyDecoder::new(body);
     let responder = Responder::Http1 {
@@ -119,7 +114,6 @@ async fn serve_one<S: Serve>(
         head,
         body,
         responder,
-        absolute_form,
     }))
     .await;
     decoder.is_done() && !upgrade

@@ -83,7 +83,6 @@ async fn serve_stream<S: Serve>(
                 head,
                 body,
                 responder,
-                absolute_form: false,
             }))
             .await;
         }

@@ -52,6 +52,7 @@ impl Sink<'_> {
         match self {
             Sink::Http1 { writer, encoder } => {
                 encoder.finish(&mut writer.buffer, Some(&trailers));
+                writer.within_message = false;
                 Ok(writer.flush().await?)
             }
             Sink::Http2 { stream } if trailers.is_empty() => {
@@ -163,6 +164,7 @@ impl<'a> Responder<'a> {
                     length,
                     !*keep_alive,
                 );
+                writer.within_message = true;
                 Ok(Sink::Http1 { writer, encoder })
             }
             Responder::Http2 { mut respond, .. } => {

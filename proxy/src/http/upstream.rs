@@ -52,7 +52,11 @@ pub struct Unanswered {
 
 impl Unanswered {
     fn new(fault: Fault, unprocessed: bool) -> Self {
-        Self { fault, unprocessed, stale: false }
+        Self {
+            fault,
+            unprocessed,
+            stale: false,
+        }
     }
 
     /// Nothing reached the application, so another endpoint may be asked.

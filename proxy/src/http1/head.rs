@@ -20,8 +20,6 @@ pub struct ReceivedRequest {
     pub body: BodyLength,
     /// Whether the client wants to send another request after this one.
     pub keep_alive: bool,
-    /// The target was in absolute form (RFC 9112 3.2.2), as clients send it to a proxy.
-    pub absolute_form: bool,
 }
 
 /// A response head, informational ones too.
@@ -66,7 +64,6 @@ pub fn receive_request(buffer: &mut BytesMut, limits: &Limits) -> Reading<Receiv
         head,
         body,
         keep_alive: options.keep_alive,
-        absolute_form: target.absolute,
     }))
 }
 
@@ -105,7 +102,6 @@ struct Target {
     scheme: Option<String>,
     authority: Option<String>,
     path: String,
-    absolute: bool,
 }
 
 /// RFC 9112 3.2: origin, absolute, authority and asterisk form. The absolute form's authority wins
@@ -121,7 +117,6 @@ fn split_target(method: &Method, target: String, host: Option<String>) -> Result
             scheme: None,
             authority: Some(target),
             path: String::new(),
-            absolute: true,
         });
     }
     if target.starts_with('/') || (target == "*" && method == Method::OPTIONS) {
@@ -132,7 +127,6 @@ fn split_target(method: &Method, target: String, host: Option<String>) -> Result
             scheme: None,
             authority: host,
             path: target,
-            absolute: false,
         });
     }
     let (scheme, rest) = target
@@ -158,7 +152,6 @@ fn split_target(method: &Method, target: String, host: Option<String>) -> Result
         scheme: Some(scheme.to_ascii_lowercase()),
         authority: Some(authority.to_owned()),
         path,
-        absolute: true,
     })
 }
 

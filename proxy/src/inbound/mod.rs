@@ -1,1 +1,259 @@
-//! inbound
+//! The story of calls to our workload: mTLS -> peer -> authorize -> http | tcp, and the same without
+//! mTLS for what was intercepted on its way to the application.
+//!
+//! The inbound port takes two kinds of connections, told apart by their first bytes. Another
+//! sidecar's begins with a ClientHello that offers `weft/1`; its streams name the application's port
+//! themselves. Anything else must have been redirected here, and goes where it was going.
+
+mod http;
+mod plain;
+mod tcp;
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::BytesMut;
+use rustls_pki_types::CertificateDer;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, warn};
+use weft_proto::spiffe::SpiffeId;
+use weft_proto::svid;
+
+use self::http::HopRequests;
+use crate::authorization::Policy;
+use crate::detect::{Rewound, client_hello};
+use crate::discovery::{self, ApplicationPorts};
+use crate::endpoint::{self, Endpoints};
+use crate::http::{Drain, ServerLimits, serve_http2};
+use crate::identity::Identity;
+use crate::listener::Accepted;
+use crate::model::{Fault, Own, Protocol};
+use crate::tcp::{Reader, Writer, split};
+use crate::telemetry::{Direction, Party, Telemetry};
+
+/// What the hop is called in TLS (RFC 7301).
+pub const HOP_ALPN: &[u8] = b"weft/1";
+/// A peer that has not finished its handshake by then is dropped.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One worker's inbound side.
+pub struct Inbound {
+    pub(crate) own: Own,
+    /// Names this workload to those who expect exactly it.
+    instance: Arc<str>,
+    address: IpAddr,
+    policy: Policy,
+    discovery: discovery::Handle,
+    ports: ApplicationPorts,
+    identity: Identity,
+    telemetry: Telemetry,
+    endpoints: Endpoints<Identity>,
+    limits: ServerLimits,
+    drain: Drain,
+}
+
+/// What the inbound side is made of.
+pub struct Parts {
+    pub own: Own,
+    pub instance: Arc<str>,
+    pub address: IpAddr,
+    pub policy: Policy,
+    pub discovery: discovery::Handle,
+    pub ports: ApplicationPorts,
+    pub identity: Identity,
+    pub telemetry: Telemetry,
+    pub limits: ServerLimits,
+    pub drain: Drain,
+}
+
+/// The far end of a connection, with what was read of it.
+struct Client {
+    reader: Reader,
+    writer: Writer,
+    address: SocketAddr,
+}
+
+impl Inbound {
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            own,
+            instance,
+            address,
+            policy,
+            discovery,
+            ports,
+            identity,
+            telemetry,
+            limits,
+            drain,
+        } = parts;
+        let endpoints = Endpoints::new(identity.clone(), endpoint::Limits::default());
+        Self {
+            own,
+            instance,
+            address,
+            policy,
+            discovery,
+            ports,
+            identity,
+            telemetry,
+            endpoints,
+            limits,
+            drain,
+        }
+    }
+
+    /// Serves one connection to its end.
+    pub async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let Accepted {
+            stream,
+            peer,
+            original_destination,
+            permit,
+        } = accepted;
+        let open = self.telemetry.connection_opened(Direction::Inbound);
+        let (reader, writer) = split(stream, BytesMut::new());
+        let mut client = Client {
+            reader,
+            writer,
+            address: peer,
+        };
+        match original_destination {
+            Some(destination) => self.serve_intercepted(client, destination).await,
+            None if offers_hop(&mut client.reader).await == Some(true) => {
+                self.serve_hop(client).await
+            }
+            None => self.refuse(
+                client,
+                Fault::Loop,
+                "neither redirected here nor another sidecar",
+            ),
+        }
+        drop((open, permit));
+    }
+
+    /// Streams of another sidecar.
+    async fn serve_hop(self: &Rc<Self>, client: Client) {
+        let address = client.address;
+        let Some(config) = self.identity.server_config() else {
+            return self.refuse(client, Fault::PeerIdentity, "no identity yet");
+        };
+        let Some((stream, peeked)) = client.reader.reunite(client.writer) else {
+            return;
+        };
+        let handshake = TlsAcceptor::from(config).accept(Rewound::new(stream, peeked));
+        let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                warn!(%address, %error, "the TLS handshake of another sidecar failed");
+                return self
+                    .telemetry
+                    .refused(Direction::Inbound, Fault::PeerIdentity);
+            }
+            Err(_) => {
+                return self
+                    .telemetry
+                    .refused(Direction::Inbound, Fault::PeerIdentity);
+            }
+        };
+        let Some((peer, until)) = self.authenticated(&stream) else {
+            return self
+                .telemetry
+                .refused(Direction::Inbound, Fault::PeerIdentity);
+        };
+        let requests = Rc::new(HopRequests::new(self.clone(), peer, address));
+        serve_http2(stream, requests, &self.limits, self.drain.clone(), until).await;
+    }
+
+    /// Who is at the other end, and how long both certificates vouch for the connection.
+    fn authenticated(&self, stream: &TlsStream<Rewound<TcpStream>>) -> Option<(SpiffeId, Instant)> {
+        let leaf: &CertificateDer<'_> = stream.get_ref().1.peer_certificates()?.first()?;
+        let peer = svid::spiffe_id(leaf).ok()?;
+        let theirs = svid::not_after(leaf).ok()?;
+        let end = self
+            .identity
+            .not_after()
+            .map_or(theirs, |ours| ours.min(theirs));
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let left = Duration::from_secs(u64::try_from(end).unwrap_or_default()).saturating_sub(now);
+        Some((peer, Instant::now() + left))
+    }
+
+    /// Where the application takes connections on `port`.
+    fn application(&self, port: u16) -> Result<SocketAddr, Fault> {
+        if self.own.ports.contains(&port) {
+            return Err(Fault::Loop);
+        }
+        let bound = self.ports.address_of(port, self.address);
+        Ok(bound.unwrap_or(SocketAddr::new(self.address, port)))
+    }
+
+    /// The protocol that a service's document names for the application's port.
+    fn configured(&self, port: u16) -> Option<Protocol> {
+        let configuration = self.discovery.current();
+        let inbound = configuration.inbound.as_ref()?;
+        inbound
+            .ports
+            .iter()
+            .find(|known| known.port == port)?
+            .protocol
+    }
+
+    fn refuse(&self, mut client: Client, fault: Fault, why: &'static str) {
+        debug!(client = %client.address, reason = fault.reason(), why, "inbound connection refused");
+        self.telemetry.refused(Direction::Inbound, fault);
+        client.writer.reset();
+    }
+
+    /// Lets go of what is idle; to be called every second or so.
+    pub fn sweep(&self) {
+        self.endpoints.sweep();
+    }
+
+    /// Our workload, for telemetry.
+    fn party(&self, port: u16) -> Party {
+        let configuration = self.discovery.current();
+        let known = configuration
+            .inbound
+            .as_ref()
+            .and_then(|inbound| inbound.ports.iter().find(|p| p.port == port));
+        let service = known.and_then(|port| port.services.first()).cloned();
+        Party {
+            namespace: self.own.namespace.clone(),
+            workload: self.own.workload.clone(),
+            service,
+        }
+    }
+}
+
+/// Whether the first bytes are another sidecar's ClientHello; nothing when the client left.
+async fn offers_hop(reader: &mut Reader) -> Option<bool> {
+    loop {
+        match client_hello(&reader.buffer) {
+            Ok(Some(hello)) => return Some(hello.alpn.iter().any(|name| name == HOP_ALPN)),
+            Ok(None) => {}
+            Err(_) => return Some(false),
+        }
+        let read = timeout(HANDSHAKE_TIMEOUT, reader.fill()).await;
+        if !matches!(read, Ok(Ok(read)) if read > 0) {
+            return None;
+        }
+    }
+}
+
+/// The calling workload, as far as it is proven.
+fn caller(peer: Option<&SpiffeId>, workload: &str) -> Party {
+    let namespace = peer.map(SpiffeId::namespace).unwrap_or_default();
+    Party {
+        namespace: namespace.into(),
+        workload: workload.into(),
+        service: None,
+    }
+}

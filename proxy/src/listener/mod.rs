@@ -39,7 +39,11 @@ pub struct Listener {
 /// Binds an address. `share` lets every worker bind it too (SO_REUSEPORT); the kernel spreads the
 /// connections.
 pub fn bind(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if share {
         socket.set_reuse_port(true)?;
@@ -57,7 +61,10 @@ impl Listener {
     /// Takes a bound socket into this worker's runtime. `permits` bounds the connections of all
     /// listeners that share it; at the bound new ones wait in the kernel's queue.
     pub fn new(socket: std::net::TcpListener, permits: Arc<Semaphore>) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::from_std(socket)?, permits })
+        Ok(Self {
+            socket: TcpListener::from_std(socket)?,
+            permits,
+        })
     }
 
     /// The next connection. Errors that concern one connection or pass by themselves are not
@@ -89,22 +96,39 @@ fn prepare(stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) ->
     set_options(&stream);
     let local = canonical(stream.local_addr().ok()?);
     let original_destination = original_destination(&stream).filter(|original| *original != local);
-    Some(Accepted { stream, peer: canonical(peer), original_destination, permit })
+    Some(Accepted {
+        stream,
+        peer: canonical(peer),
+        original_destination,
+        permit,
+    })
 }
 
 /// What every TCP connection of the proxy is set to. A socket that takes no option is already gone,
 /// and the next read says so.
 pub fn set_options(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE / 4);
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
 /// Asks the kernel's connection tracking where the connection was going (SO_ORIGINAL_DST).
 fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
-    let v4 = || socket.original_dst_v4().ok().and_then(|address| address.as_socket());
-    let v6 = || socket.original_dst_v6().ok().and_then(|address| address.as_socket());
+    let v4 = || {
+        socket
+            .original_dst_v4()
+            .ok()
+            .and_then(|address| address.as_socket())
+    };
+    let v6 = || {
+        socket
+            .original_dst_v6()
+            .ok()
+            .and_then(|address| address.as_socket())
+    };
     let address = match stream.local_addr().ok()?.ip() {
         IpAddr::V4(_) => v4(),
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => v4(),

@@ -36,13 +36,15 @@ pub enum Fault {
     Loop,
     /// The control plane could not be asked, and nothing is known of the destination.
     DiscoveryUnavailable,
+    /// The client went away before its answer was whole; nobody is answered.
+    ClientGone,
     /// A bug: the task that served the request panicked.
     Internal,
 }
 
 impl Fault {
     /// Every fault, for look-ups by word.
-    const ALL: [Fault; 18] = [
+    const ALL: [Fault; 19] = [
         Fault::NoRoute,
         Fault::BackendInvalid,
         Fault::UnknownDestination,
@@ -60,6 +62,7 @@ impl Fault {
         Fault::HeadersTooLarge,
         Fault::Loop,
         Fault::DiscoveryUnavailable,
+        Fault::ClientGone,
         Fault::Internal,
     ];
 
@@ -90,6 +93,7 @@ impl Fault {
             Fault::HeadersTooLarge => "headers_too_large",
             Fault::Loop => "loop",
             Fault::DiscoveryUnavailable => "discovery_unavailable",
+            Fault::ClientGone => "client_gone",
             Fault::Internal => "internal",
         }
     }

@@ -1,1 +1,283 @@
-//! outbound
+//! The story of our workload's calls: destination -> detect -> http | tcp.
+//!
+//! A connection comes in one of two ways. Intercepted, it carries the address that the application
+//! dialled, and that address decides. Explicit, the application speaks HTTP to us, and each
+//! request's host decides. From there on both are the same.
+
+mod destination;
+mod http;
+mod learnt;
+mod tcp;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tracing::debug;
+
+use self::destination::Destination;
+use self::http::OutboundRequests;
+use self::learnt::Learnt;
+use crate::balance::Balancer;
+use crate::detect::Rewound;
+use crate::discovery;
+use crate::endpoint::{self, Endpoints};
+use crate::http::{Drain, Ended, ServerLimits, serve_http1, serve_http2};
+use crate::identity::Identity;
+use crate::listener::Accepted;
+use crate::model::{Fault, Own, Protocol};
+use crate::tcp::{Detected, Reader, Writer, client_first, either_first, split};
+use crate::telemetry::{Direction, Party, Telemetry};
+
+/// One worker's outbound side.
+pub struct Outbound {
+    own: Own,
+    discovery: discovery::Handle,
+    telemetry: Telemetry,
+    endpoints: Endpoints<Identity>,
+    balancer: Balancer,
+    learnt: Learnt,
+    random: RefCell<SmallRng>,
+    limits: ServerLimits,
+    drain: Drain,
+}
+
+impl Outbound {
+    pub fn new(
+        own: Own,
+        discovery: discovery::Handle,
+        identity: Identity,
+        telemetry: Telemetry,
+        limits: ServerLimits,
+        drain: Drain,
+    ) -> Self {
+        Self {
+            own,
+            discovery,
+            telemetry,
+            endpoints: Endpoints::new(identity, endpoint::Limits::default()),
+            balancer: Balancer::default(),
+            learnt: Learnt::default(),
+            random: RefCell::new(SmallRng::from_os_rng()),
+            limits,
+            drain,
+        }
+    }
+
+    /// Serves one connection of our workload to its end.
+    pub async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let Accepted {
+            stream,
+            peer,
+            original_destination,
+            permit,
+        } = accepted;
+        let open = self.telemetry.connection_opened(Direction::Outbound);
+        let (reader, writer) = split(stream, BytesMut::new());
+        let client = Client {
+            reader,
+            writer,
+            address: peer,
+        };
+        match original_destination {
+            Some(address) => match self.find_address(address).await {
+                Ok(destination) => self.serve_destination(destination, client).await,
+                Err(fault) => self.refuse(client, fault),
+            },
+            None => self.serve_explicit(client).await,
+        }
+        drop((open, permit));
+    }
+
+    /// The application speaks HTTP to us and says in each request where it wants to go.
+    async fn serve_explicit(self: &Rc<Self>, mut client: Client) {
+        let protocol = client_first(&mut client.reader).await;
+        let requests = Rc::new(OutboundRequests::explicit(self.clone(), client.address));
+        match protocol {
+            Some(Protocol::Http1) => {
+                let Client {
+                    reader,
+                    writer,
+                    address,
+                } = client;
+                let served = serve_http1(
+                    reader,
+                    writer,
+                    &*requests,
+                    &self.limits,
+                    self.drain.clone(),
+                    true,
+                );
+                if let Ended::Connect {
+                    authority,
+                    reader,
+                    writer,
+                } = served.await
+                {
+                    self.serve_connect(
+                        &authority,
+                        Client {
+                            reader,
+                            writer,
+                            address,
+                        },
+                    )
+                    .await;
+                }
+            }
+            Some(Protocol::Http2) => self.serve_http2(client, requests).await,
+            Some(_) => self.refuse(client, Fault::MalformedRequest),
+            None => {}
+        }
+    }
+
+    /// After CONNECT the connection is as one that was intercepted on its way to that host.
+    async fn serve_connect(self: &Rc<Self>, authority: &str, mut client: Client) {
+        let destination = match self.find_authority(authority, None).await {
+            Ok(destination) => destination,
+            Err(fault) => {
+                self.telemetry.refused(Direction::Outbound, fault);
+                http::refuse_connect(&mut client.writer, fault).await;
+                return;
+            }
+        };
+        client
+            .writer
+            .buffer
+            .extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+        if client.writer.flush().await.is_ok() {
+            self.serve_destination(destination, client).await;
+        }
+    }
+
+    /// One destination for the whole connection.
+    async fn serve_destination(self: &Rc<Self>, destination: Destination, client: Client) {
+        let configured = match self.protocol_of(&destination).await {
+            Ok(configured) => configured,
+            Err(fault) => return self.refuse(client, fault),
+        };
+        match configured {
+            Some(protocol) if protocol.is_http() => {
+                self.serve_client_first(destination, client).await
+            }
+            Some(protocol) => self.serve_tcp(destination, client, protocol, None).await,
+            None if self.learnt.speaks_first(&destination) => {
+                self.serve_tcp(destination, client, Protocol::Tcp, None)
+                    .await;
+            }
+            None => self.serve_detected(destination, client).await,
+        }
+    }
+
+    /// The destination is known for HTTP; the client says which version, or turns out to speak
+    /// something else.
+    async fn serve_client_first(self: &Rc<Self>, destination: Destination, mut client: Client) {
+        if let Some(protocol) = client_first(&mut client.reader).await {
+            self.serve_protocol(destination, client, protocol, None)
+                .await;
+        }
+    }
+
+    /// Nothing is known of the destination: both sides are looked at.
+    async fn serve_detected(self: &Rc<Self>, destination: Destination, mut client: Client) {
+        let open = self.open_tcp(&destination, Protocol::Tcp);
+        match either_first(&mut client.reader, open).await {
+            Ok(Detected::Client(protocol, upstream)) => {
+                self.serve_protocol(destination, client, protocol, upstream)
+                    .await;
+            }
+            Ok(Detected::Server(upstream)) => {
+                self.learnt.remember_server_first(&destination);
+                self.serve_tcp(destination, client, Protocol::Tcp, Some(upstream))
+                    .await;
+            }
+            Ok(Detected::End) => {}
+            Err(fault) => self.refuse(client, fault),
+        }
+    }
+
+    async fn serve_protocol(
+        self: &Rc<Self>,
+        destination: Destination,
+        client: Client,
+        protocol: Protocol,
+        upstream: Option<tcp::Upstream>,
+    ) {
+        let tunnel = client.reader.buffer.starts_with(b"CONNECT ");
+        let requests = || {
+            Rc::new(OutboundRequests::fixed(
+                self.clone(),
+                destination.clone(),
+                client.address,
+            ))
+        };
+        match protocol {
+            Protocol::Http1 if !tunnel => {
+                let requests = requests();
+                let Client { reader, writer, .. } = client;
+                serve_http1(
+                    reader,
+                    writer,
+                    &*requests,
+                    &self.limits,
+                    self.drain.clone(),
+                    false,
+                )
+                .await;
+            }
+            Protocol::Http2 => {
+                let requests = requests();
+                self.serve_http2(client, requests).await;
+            }
+            // A client that speaks to a forward proxy of its own is none of our business.
+            Protocol::Http1 => {
+                self.serve_tcp(destination, client, Protocol::Tcp, upstream)
+                    .await
+            }
+            Protocol::Tcp | Protocol::Tls => {
+                self.serve_tcp(destination, client, protocol, upstream)
+                    .await
+            }
+        }
+    }
+
+    async fn serve_http2(&self, client: Client, requests: Rc<OutboundRequests>) {
+        if let Some((stream, peeked)) = client.reader.reunite(client.writer) {
+            let io = Rewound::new(stream, peeked);
+            let forever =
+                tokio::time::Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600);
+            serve_http2(io, requests, &self.limits, self.drain.clone(), forever).await;
+        }
+    }
+
+    /// There is no protocol in which the client could be told: it gets a reset.
+    fn refuse(&self, mut client: Client, fault: Fault) {
+        debug!(client = %client.address, reason = fault.reason(), "outbound connection refused");
+        self.telemetry.refused(Direction::Outbound, fault);
+        client.writer.reset();
+    }
+
+    /// Lets go of what is idle or forgotten; to be called every second or so.
+    pub fn sweep(&self) {
+        self.endpoints.sweep();
+        self.learnt.sweep();
+    }
+
+    fn party(&self) -> Party {
+        Party {
+            namespace: self.own.namespace.clone(),
+            workload: self.own.workload.clone(),
+            service: None,
+        }
+    }
+}
+
+/// Our workload's end of a connection.
+struct Client {
+    reader: Reader,
+    writer: Writer,
+    address: SocketAddr,
+}

@@ -2,7 +2,9 @@
 
 use http::HeaderMap;
 
-use crate::model::{Fault, HeaderMatch, PathMatch, RequestHead, Route, RouteMatch, Rule, ServicePort, TextMatch};
+use crate::model::{
+    Fault, HeaderMatch, PathMatch, RequestHead, Route, RouteMatch, Rule, ServicePort, TextMatch,
+};
 
 /// Where a request goes, and by which rule.
 #[derive(Clone, Copy, Debug)]
@@ -14,19 +16,37 @@ pub struct Selection<'r> {
 
 /// Takes the first rule that matches (the rules come in the order of Gateway API's precedence) and
 /// one of its backends by weight; `random` is uniform over all of `u64`.
-pub fn select<'r>(route: &'r Route, head: &RequestHead, random: u64) -> Result<Selection<'r>, Fault> {
+pub fn select<'r>(
+    route: &'r Route,
+    head: &RequestHead,
+    random: u64,
+) -> Result<Selection<'r>, Fault> {
     if route.rules.is_empty() {
-        return Ok(Selection { rule: None, cluster: &route.default_cluster });
+        return Ok(Selection {
+            rule: None,
+            cluster: &route.default_cluster,
+        });
     }
-    let rule = route.rules.iter().find(|rule| matches(&rule.matches, head)).ok_or(Fault::NoRoute)?;
+    let rule = route
+        .rules
+        .iter()
+        .find(|rule| matches(&rule.matches, head))
+        .ok_or(Fault::NoRoute)?;
     let cluster = pick_backend(rule, random)?;
-    Ok(Selection { rule: Some(rule), cluster })
+    Ok(Selection {
+        rule: Some(rule),
+        cluster,
+    })
 }
 
 /// Each backend gets its weight's share, the invalid ones too: theirs is answered with 500
 /// (Gateway API, HTTPRouteRule.backendRefs).
 fn pick_backend(rule: &Rule, random: u64) -> Result<&ServicePort, Fault> {
-    let total: u64 = rule.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let total: u64 = rule
+        .backends
+        .iter()
+        .map(|backend| u64::from(backend.weight))
+        .sum();
     if total == 0 {
         return Err(Fault::BackendInvalid);
     }
@@ -34,7 +54,11 @@ fn pick_backend(rule: &Rule, random: u64) -> Result<&ServicePort, Fault> {
     for backend in &rule.backends {
         let weight = u64::from(backend.weight);
         if point < weight {
-            return if backend.invalid.is_none() { Ok(&backend.cluster) } else { Err(Fault::BackendInvalid) };
+            return if backend.invalid.is_none() {
+                Ok(&backend.cluster)
+            } else {
+                Err(Fault::BackendInvalid)
+            };
         }
         point -= weight;
     }
@@ -42,9 +66,18 @@ fn pick_backend(rule: &Rule, random: u64) -> Result<&ServicePort, Fault> {
 }
 
 fn matches(wanted: &RouteMatch, head: &RequestHead) -> bool {
-    wanted.method.as_ref().is_none_or(|method| *method == head.method)
-        && wanted.path.as_ref().is_none_or(|path| path_matches(path, head.path_only()))
-        && wanted.headers.iter().all(|header| header_matches(header, &head.headers))
+    wanted
+        .method
+        .as_ref()
+        .is_none_or(|method| *method == head.method)
+        && wanted
+            .path
+            .as_ref()
+            .is_none_or(|path| path_matches(path, head.path_only()))
+        && wanted
+            .headers
+            .iter()
+            .all(|header| header_matches(header, &head.headers))
 }
 
 fn path_matches(wanted: &PathMatch, path: &str) -> bool {
@@ -52,7 +85,8 @@ fn path_matches(wanted: &PathMatch, path: &str) -> bool {
         PathMatch::Exact(exact) => path == exact,
         PathMatch::Prefix(prefix) => {
             let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            path.strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }
         PathMatch::Regex(regex) => regex.is_match(path),
     }
@@ -60,10 +94,19 @@ fn path_matches(wanted: &PathMatch, path: &str) -> bool {
 
 /// Several fields of one name are one list (RFC 9110 5.3).
 fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(&wanted.name).iter().filter_map(|value| value.to_str().ok());
-    let Some(first) = values.next() else { return false };
+    let mut values = headers
+        .get_all(&wanted.name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let Some(first) = values.next() else {
+        return false;
+    };
     let rest: Vec<&str> = values.collect();
-    let joined = if rest.is_empty() { None } else { Some(format!("{first},{}", rest.join(","))) };
+    let joined = if rest.is_empty() {
+        None
+    } else {
+        Some(format!("{first},{}", rest.join(",")))
+    };
     let value = joined.as_deref().unwrap_or(first);
     match &wanted.value {
         TextMatch::Exact(exact) => value == exact,
@@ -97,22 +140,30 @@ mod tests {
 
     fn route(rules: Vec<(RouteMatch, Vec<(&str, u32, bool)>)>) -> Route {
         let port = |name: &str| format!("shop/{name}:80").parse::<ServicePort>().unwrap();
-        let rules = rules.into_iter().enumerate().map(|(index, (matches, backends))| Rule {
-            route: "HTTPRoute/shop/r".into(),
-            rule: u32::try_from(index).unwrap(),
-            rule_name: None,
-            match_index: 0,
-            matches,
-            backends: backends
-                .into_iter()
-                .map(|(name, weight, valid)| WeightedCluster {
-                    cluster: port(name),
-                    weight,
-                    invalid: (!valid).then(|| "BackendNotFound".into()),
-                })
-                .collect(),
-        });
-        Route { name: port("s"), protocol: None, rules: rules.collect(), default_cluster: port("s") }
+        let rules = rules
+            .into_iter()
+            .enumerate()
+            .map(|(index, (matches, backends))| Rule {
+                route: "HTTPRoute/shop/r".into(),
+                rule: u32::try_from(index).unwrap(),
+                rule_name: None,
+                match_index: 0,
+                matches,
+                backends: backends
+                    .into_iter()
+                    .map(|(name, weight, valid)| WeightedCluster {
+                        cluster: port(name),
+                        weight,
+                        invalid: (!valid).then(|| "BackendNotFound".into()),
+                    })
+                    .collect(),
+            });
+        Route {
+            name: port("s"),
+            protocol: None,
+            rules: rules.collect(),
+            default_cluster: port("s"),
+        }
     }
 
     #[test]
@@ -120,8 +171,17 @@ mod tests {
         let check = |wanted: RouteMatch, head: &RequestHead, expect: bool| {
             assert_eq!(matches(&wanted, head), expect, "{wanted:?} {head:?}");
         };
-        let get = |path: &str| head(Method::GET, path, &[("x-v", "1"), ("x-v", "2"), ("y", "abc")]);
-        let path = |path: PathMatch| RouteMatch { path: Some(path), ..RouteMatch::default() };
+        let get = |path: &str| {
+            head(
+                Method::GET,
+                path,
+                &[("x-v", "1"), ("x-v", "2"), ("y", "abc")],
+            )
+        };
+        let path = |path: PathMatch| RouteMatch {
+            path: Some(path),
+            ..RouteMatch::default()
+        };
         let prefix = |text: &str| path(PathMatch::Prefix(text.into()));
         check(RouteMatch::default(), &get("/"), true);
         check(prefix("/"), &get("/anything"), true);
@@ -131,31 +191,56 @@ mod tests {
         check(prefix("/a/"), &get("/a"), true);
         check(path(PathMatch::Exact("/a".into())), &get("/a?q"), true);
         check(path(PathMatch::Exact("/a".into())), &get("/a/"), false);
-        check(path(PathMatch::Regex(Regex::new("^(?:/[0-9]+)$").unwrap())), &get("/42"), true);
-        check(RouteMatch { method: Some(Method::POST), ..RouteMatch::default() }, &get("/"), false);
+        check(
+            path(PathMatch::Regex(Regex::new("^(?:/[0-9]+)$").unwrap())),
+            &get("/42"),
+            true,
+        );
+        check(
+            RouteMatch {
+                method: Some(Method::POST),
+                ..RouteMatch::default()
+            },
+            &get("/"),
+            false,
+        );
         let header = |name: &'static str, value: TextMatch| RouteMatch {
-            headers: vec![HeaderMatch { name: HeaderName::from_static(name), value }],
+            headers: vec![HeaderMatch {
+                name: HeaderName::from_static(name),
+                value,
+            }],
             ..RouteMatch::default()
         };
         check(header("y", TextMatch::Exact("abc".into())), &get("/"), true);
         check(header("y", TextMatch::Exact("ab".into())), &get("/"), false);
         check(header("z", TextMatch::Exact("".into())), &get("/"), false);
-        check(header("x-v", TextMatch::Exact("1,2".into())), &get("/"), true);
+        check(
+            header("x-v", TextMatch::Exact("1,2".into())),
+            &get("/"),
+            true,
+        );
     }
 
     #[test]
     fn selection() {
         let check = |route: &Route, path: &str, random: u64, expect: Result<&str, Fault>| {
             let head = head(Method::GET, path, &[]);
-            let seen = select(route, &head, random).map(|selection| selection.cluster.service().name().to_owned());
+            let seen = select(route, &head, random)
+                .map(|selection| selection.cluster.service().name().to_owned());
             assert_eq!(seen, expect.map(str::to_owned), "{path} {random}");
         };
         check(&route(vec![]), "/", 0, Ok("s"));
-        let prefix = |text: &str| RouteMatch { path: Some(PathMatch::Prefix(text.into())), ..RouteMatch::default() };
+        let prefix = |text: &str| RouteMatch {
+            path: Some(PathMatch::Prefix(text.into())),
+            ..RouteMatch::default()
+        };
         let split = route(vec![
             (prefix("/zero"), vec![("a", 0, true)]),
             (prefix("/none"), vec![]),
-            (prefix("/a"), vec![("v1", 9, true), ("v2", 1, true), ("gone", 1, false)]),
+            (
+                prefix("/a"),
+                vec![("v1", 9, true), ("v2", 1, true), ("gone", 1, false)],
+            ),
         ]);
         check(&split, "/a", 0, Ok("v1"));
         check(&split, "/a", 8, Ok("v1"));

@@ -32,6 +32,8 @@ pub struct Reader {
 pub struct Writer {
     io: OwnedWriteHalf,
     pub buffer: BytesMut,
+    /// A message was begun and not ended, so nothing else can be sent on this connection.
+    pub within_message: bool,
 }
 
 /// Splits a connection; `buffer` holds bytes that were read before.
@@ -46,6 +48,7 @@ pub fn split(stream: TcpStream, buffer: BytesMut) -> (Reader, Writer) {
         Writer {
             io: write,
             buffer: BytesMut::new(),
+            within_message: false,
         },
     )
 }
@@ -151,7 +154,8 @@ pub enum StreamError {
 /// Where opaque bytes come from.
 pub enum Receiver<'a> {
     Tcp(&'a mut Reader),
-    Http2(&'a mut RecvStream),
+    /// A stream, and what was read of it before.
+    Http2(&'a mut RecvStream, Option<Bytes>),
 }
 
 /// Where opaque bytes go.
@@ -170,7 +174,8 @@ impl Receiver<'_> {
                 }
                 Ok(Some(reader.buffer.split().freeze()))
             }
-            Receiver::Http2(stream) => match stream.data().await {
+            Receiver::Http2(_, early) if early.is_some() => Ok(early.take()),
+            Receiver::Http2(stream, _) => match stream.data().await {
                 None => Ok(None),
                 Some(data) => {
                     let data = data?;

@@ -1,0 +1,270 @@
+//! Requests for our workload: from another sidecar's streams, or intercepted in plaintext.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use http::Method;
+use weft_proto::spiffe::SpiffeId;
+
+use super::{Inbound, caller};
+use crate::authorization::decide;
+use crate::http::{Failure, Outcome, Request, RequestBody, Responder, Serve, Unanswered};
+use crate::http::{exchange, exchange_upgrade, is_idempotent, respond, status_of};
+use crate::model::{Fault, Hop, Protocol, RequestHead, hop};
+use crate::telemetry::{Direction, RequestRecord, trace};
+
+/// Streams of one connection from another sidecar.
+pub(super) struct HopRequests {
+    pub(super) inbound: Rc<Inbound>,
+    pub(super) peer: SpiffeId,
+    pub(super) client: SocketAddr,
+}
+
+/// Requests of one intercepted plaintext connection.
+pub(super) struct PlainRequests {
+    pub(super) inbound: Rc<Inbound>,
+    pub(super) application: SocketAddr,
+    pub(super) client: SocketAddr,
+}
+
+/// Where one request goes, and on whose behalf.
+struct Call<'c> {
+    application: Result<SocketAddr, Fault>,
+    protocol: Protocol,
+    peer: Option<&'c SpiffeId>,
+    source: &'c str,
+    client: SocketAddr,
+    /// It came over the hop, so the other side understands what is said to sidecars alone.
+    on_hop: bool,
+}
+
+impl HopRequests {
+    pub(super) fn new(inbound: Rc<Inbound>, peer: SpiffeId, client: SocketAddr) -> Self {
+        Self {
+            inbound,
+            peer,
+            client,
+        }
+    }
+
+    /// What must hold before the application sees anything of a stream.
+    fn check(&self, hop: &Hop) -> Result<(), Fault> {
+        if hop.instance != *self.inbound.instance {
+            return Err(Fault::WrongInstance);
+        }
+        decide(Some(&self.peer), self.inbound.policy).map(drop)
+    }
+}
+
+impl Serve for HopRequests {
+    async fn serve(&self, mut request: Request<'_>) {
+        let hop = match Hop::take(&mut request.head.headers) {
+            Ok(hop) => hop,
+            Err(_) => {
+                return self
+                    .inbound
+                    .answer(request.responder, Fault::MalformedRequest, false, false)
+                    .await;
+            }
+        };
+        let checked = self.check(&hop);
+        if request.head.method == Method::CONNECT {
+            return self.serve_tcp(request, &hop, checked).await;
+        }
+        if hop.no_host {
+            request.head.authority = None;
+        }
+        request.head.scheme = None;
+        request.head.version = hop.version();
+        let call = Call {
+            application: checked.and_then(|()| self.inbound.application(hop.port)),
+            protocol: hop.protocol,
+            peer: Some(&self.peer),
+            source: &hop.source,
+            client: self.client,
+            on_hop: true,
+        };
+        self.inbound.serve_request(request, call, hop.port).await;
+    }
+
+    fn refused(&self, fault: Fault) {
+        self.inbound.telemetry.refused(Direction::Inbound, fault);
+    }
+}
+
+impl Serve for PlainRequests {
+    async fn serve(&self, mut request: Request<'_>) {
+        hop::strip(&mut request.head.headers);
+        let protocol = match request.head.version {
+            http::Version::HTTP_2 => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        let call = Call {
+            application: decide(None, self.inbound.policy).map(|_| self.application),
+            protocol,
+            peer: None,
+            source: "",
+            client: self.client,
+            on_hop: false,
+        };
+        self.inbound
+            .serve_request(request, call, self.application.port())
+            .await;
+    }
+
+    fn refused(&self, fault: Fault) {
+        self.inbound.telemetry.refused(Direction::Inbound, fault);
+    }
+}
+
+impl Inbound {
+    async fn serve_request(&self, request: Request<'_>, call: Call<'_>, port: u16) {
+        let Request {
+            mut head,
+            mut body,
+            responder,
+            ..
+        } = request;
+        let context = self.telemetry.begin(&head.headers);
+        context.inject(&mut head.headers);
+        let (start, began) = (SystemTime::now(), Instant::now());
+        let mut responder = Some(responder);
+        let ended = match call.application {
+            Ok(address) => {
+                self.forward(&mut head, &mut body, &mut responder, address, &call)
+                    .await
+            }
+            Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
+        };
+        let ended = match ended {
+            Ok(outcome) => Ok(outcome),
+            Err(Failure::Unanswered(failed)) => {
+                if let Some(responder) = responder {
+                    let unprocessed = failed.unprocessed && call.on_hop;
+                    self.answer(responder, failed.fault, head.is_grpc(), unprocessed)
+                        .await;
+                }
+                Err(failed.fault)
+            }
+            Err(Failure::ClientGone) => {
+                if let Some(responder) = responder {
+                    responder.reset(h2::Reason::CANCEL);
+                }
+                Err(Fault::ClientGone)
+            }
+        };
+        self.record(
+            &head,
+            &call,
+            ended.as_ref().map_err(|fault| *fault),
+            (context, start, began),
+            port,
+            body.received,
+        );
+    }
+
+    /// To the application. Only a pooled connection that closed before it answered is tried a second
+    /// time: the application was closing it while the request was on its way.
+    async fn forward<'d>(
+        &self,
+        head: &mut RequestHead,
+        body: &mut RequestBody<'d>,
+        responder: &mut Option<Responder<'d>>,
+        address: SocketAddr,
+        call: &Call<'_>,
+    ) -> Result<Outcome, Failure> {
+        loop {
+            let opened = self.endpoints.open_plain(address, call.protocol).await;
+            let mut opened = opened.map_err(|_| self.unreachable(address))?;
+            let ended = if head.upgrade.is_some() {
+                let upgraded =
+                    exchange_upgrade(head, body, responder, &mut opened.upstream, call.on_hop)
+                        .await;
+                upgraded.map(|(outcome, _)| outcome)
+            } else {
+                exchange(head, body, responder, &mut opened.upstream).await
+            };
+            match ended {
+                Ok(outcome) => {
+                    if outcome.reusable {
+                        self.endpoints.give_back(address, opened);
+                    }
+                    return Ok(outcome);
+                }
+                Err(Failure::Unanswered(failed)) => {
+                    let repeatable =
+                        failed.unprocessed || (failed.stale && is_idempotent(&head.method));
+                    if !repeatable || !opened.is_reused() || responder.is_none() || !body.rewind() {
+                        return Err(Failure::Unanswered(failed));
+                    }
+                }
+                Err(Failure::ClientGone) => return Err(Failure::ClientGone),
+            }
+        }
+    }
+
+    /// The application took no connection, so it saw nothing.
+    pub(super) fn unreachable(&self, address: SocketAddr) -> Failure {
+        self.ports.refused(address.port());
+        Failure::Unanswered(Unanswered::unprocessed(Fault::ApplicationUnreachable))
+    }
+
+    pub(super) async fn answer(
+        &self,
+        responder: Responder<'_>,
+        fault: Fault,
+        grpc: bool,
+        unprocessed: bool,
+    ) {
+        // A client that is gone can't be told.
+        let _ = respond(responder, fault, grpc, unprocessed).await;
+    }
+
+    fn record(
+        &self,
+        head: &RequestHead,
+        call: &Call<'_>,
+        ended: Result<&Outcome, Fault>,
+        (context, start, began): (trace::Context, SystemTime, Instant),
+        port: u16,
+        request_bytes: u64,
+    ) {
+        let (status, grpc_status, fault, response_bytes) = match ended {
+            Ok(outcome) => (
+                outcome.status,
+                outcome.grpc_status,
+                outcome.fault,
+                outcome.response_bytes,
+            ),
+            Err(fault) => {
+                let (status, grpc_status) = status_of(fault, head.is_grpc());
+                (status, grpc_status, Some(fault), 0)
+            }
+        };
+        self.telemetry.finish_request(RequestRecord {
+            direction: Direction::Inbound,
+            context,
+            start,
+            duration: began.elapsed(),
+            method: head.method.clone(),
+            scheme: "http",
+            authority: head.authority.clone(),
+            path: head.path.clone(),
+            version: head.version,
+            status: status.as_u16(),
+            grpc_status,
+            fault,
+            source: caller(call.peer, call.source),
+            destination: self.party(port),
+            route: None,
+            peer: call.peer.cloned(),
+            tls: call.on_hop,
+            request_bytes,
+            response_bytes,
+            retries: 0,
+            upstream: call.application.ok(),
+            downstream: Some(call.client),
+        });
+    }
+}

@@ -1,0 +1,112 @@
+//! Connections that were redirected here on their way to the application: from callers without a
+//! sidecar, in plaintext or in the application's own TLS.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::http::PlainRequests;
+use super::{Client, HOP_ALPN, Inbound};
+use crate::detect::{Rewound, client_hello};
+use crate::endpoint::TcpUpstream;
+use crate::http::{serve_http1, serve_http2};
+use crate::model::{Fault, Protocol};
+use crate::tcp::{Detected, client_first, either_first};
+
+impl Inbound {
+    pub(super) async fn serve_intercepted(
+        self: &Rc<Self>,
+        mut client: Client,
+        destination: SocketAddr,
+    ) {
+        if self.own.ports.contains(&destination.port()) {
+            return self.refuse(
+                client,
+                Fault::Loop,
+                "redirected on its way to the proxy itself",
+            );
+        }
+        match self.configured(destination.port()) {
+            Some(protocol) if protocol.is_http() => {
+                if let Some(protocol) = client_first(&mut client.reader).await {
+                    self.serve_protocol(client, destination, protocol, None)
+                        .await;
+                }
+            }
+            Some(protocol) => {
+                self.serve_plain_tcp(client, destination, protocol, None)
+                    .await
+            }
+            None => {
+                match either_first(&mut client.reader, self.open_application(destination)).await {
+                    Ok(Detected::Client(protocol, upstream)) => {
+                        self.serve_protocol(client, destination, protocol, upstream)
+                            .await;
+                    }
+                    Ok(Detected::Server(upstream)) => {
+                        self.serve_plain_tcp(client, destination, Protocol::Tcp, Some(upstream))
+                            .await;
+                    }
+                    Ok(Detected::End) => {}
+                    Err(fault) => self.refuse(client, fault, "the application takes no connection"),
+                }
+            }
+        }
+    }
+
+    async fn serve_protocol(
+        self: &Rc<Self>,
+        client: Client,
+        application: SocketAddr,
+        protocol: Protocol,
+        upstream: Option<TcpUpstream>,
+    ) {
+        let tunnel = client.reader.buffer.starts_with(b"CONNECT ");
+        let requests = || {
+            Rc::new(PlainRequests {
+                inbound: self.clone(),
+                application,
+                client: client.address,
+            })
+        };
+        match protocol {
+            Protocol::Http1 if !tunnel => {
+                let requests = requests();
+                let Client { reader, writer, .. } = client;
+                serve_http1(
+                    reader,
+                    writer,
+                    &*requests,
+                    &self.limits,
+                    self.drain.clone(),
+                    false,
+                )
+                .await;
+            }
+            Protocol::Http2 => {
+                let requests = requests();
+                if let Some((stream, peeked)) = client.reader.reunite(client.writer) {
+                    let forever = tokio::time::Instant::now()
+                        + std::time::Duration::from_secs(365 * 24 * 3600);
+                    let io = Rewound::new(stream, peeked);
+                    serve_http2(io, requests, &self.limits, self.drain.clone(), forever).await;
+                }
+            }
+            // Another sidecar dials the inbound port itself; whoever sent it here changed its way.
+            Protocol::Tls if is_hop(&client.reader.buffer) => {
+                self.refuse(
+                    client,
+                    Fault::Loop,
+                    "another sidecar's connection was redirected",
+                );
+            }
+            Protocol::Tls | Protocol::Tcp | Protocol::Http1 => {
+                self.serve_plain_tcp(client, application, protocol, upstream)
+                    .await;
+            }
+        }
+    }
+}
+
+fn is_hop(bytes: &[u8]) -> bool {
+    matches!(client_hello(bytes), Ok(Some(hello)) if hello.alpn.iter().any(|name| name == HOP_ALPN))
+}

@@ -1,0 +1,148 @@
+//! Opaque bytes for our workload.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderMap, StatusCode, Version};
+use weft_proto::spiffe::SpiffeId;
+
+use super::http::HopRequests;
+use super::{Client, Inbound, caller};
+use crate::authorization::decide;
+use crate::endpoint::TcpUpstream;
+use crate::http::Request;
+use crate::model::{Fault, Hop, Protocol, ResponseHead};
+use crate::tcp::{Receiver, Relayed, Sender, relay};
+use crate::telemetry::{ConnectionRecord, Direction};
+
+/// What telemetry is told of a connection.
+struct Trail<'t> {
+    start: SystemTime,
+    began: Instant,
+    application: Option<SocketAddr>,
+    peer: Option<&'t SpiffeId>,
+    source: &'t str,
+    protocol: Protocol,
+    client: SocketAddr,
+    port: u16,
+}
+
+impl HopRequests {
+    /// A stream that stands for a TCP connection.
+    pub(super) async fn serve_tcp(
+        &self,
+        request: Request<'_>,
+        hop: &Hop,
+        checked: Result<(), Fault>,
+    ) {
+        let inbound = &self.inbound;
+        let application = checked.and_then(|()| inbound.application(hop.port));
+        let trail = Trail {
+            start: SystemTime::now(),
+            began: Instant::now(),
+            application: application.ok(),
+            peer: Some(&self.peer),
+            source: &hop.source,
+            protocol: hop.protocol,
+            client: self.client,
+            port: hop.port,
+        };
+        let Request {
+            mut body,
+            responder,
+            ..
+        } = request;
+        let opened = match application {
+            Ok(address) => inbound.open_application(address).await,
+            Err(fault) => Err(fault),
+        };
+        match opened {
+            Ok(mut upstream) => {
+                let head = ResponseHead {
+                    status: StatusCode::OK,
+                    version: Version::HTTP_2,
+                    upgrade: None,
+                    headers: HeaderMap::new(),
+                };
+                let Ok(mut sink) = responder.respond(head, false) else {
+                    return;
+                };
+                let relayed = relay((body.tunnel(), sink.tunnel()), upstream.halves()).await;
+                inbound.record_connection(&trail, None, relayed);
+            }
+            Err(fault) => {
+                inbound.answer(responder, fault, false, true).await;
+                inbound.record_connection(&trail, Some(fault), Relayed::default());
+            }
+        }
+    }
+}
+
+impl Inbound {
+    pub(super) async fn open_application(&self, address: SocketAddr) -> Result<TcpUpstream, Fault> {
+        self.endpoints.open_plain_tcp(address).await.map_err(|_| {
+            self.ports.refused(address.port());
+            Fault::ApplicationUnreachable
+        })
+    }
+
+    /// An intercepted connection, to the application that it was going to.
+    pub(super) async fn serve_plain_tcp(
+        self: &Rc<Self>,
+        mut client: Client,
+        application: SocketAddr,
+        protocol: Protocol,
+        upstream: Option<TcpUpstream>,
+    ) {
+        let trail = Trail {
+            start: SystemTime::now(),
+            began: Instant::now(),
+            application: Some(application),
+            peer: None,
+            source: "",
+            protocol,
+            client: client.address,
+            port: application.port(),
+        };
+        let opened = match (decide(None, self.policy), upstream) {
+            (Err(fault), _) => Err(fault),
+            (Ok(_), Some(upstream)) => Ok(upstream),
+            (Ok(_), None) => self.open_application(application).await,
+        };
+        match opened {
+            Ok(mut upstream) => {
+                let downstream = (
+                    Receiver::Tcp(&mut client.reader),
+                    Sender::Tcp(&mut client.writer),
+                );
+                let relayed = relay(downstream, upstream.halves()).await;
+                self.record_connection(&trail, None, relayed);
+            }
+            Err(fault) => {
+                client.writer.reset();
+                self.record_connection(&trail, Some(fault), Relayed::default());
+            }
+        }
+    }
+
+    fn record_connection(&self, trail: &Trail<'_>, fault: Option<Fault>, relayed: Relayed) {
+        self.telemetry.finish_connection(ConnectionRecord {
+            direction: Direction::Inbound,
+            context: self.telemetry.begin(&HeaderMap::new()),
+            start: trail.start,
+            duration: trail.began.elapsed(),
+            protocol: trail.protocol,
+            fault,
+            source: caller(trail.peer, trail.source),
+            destination: self.party(trail.port),
+            peer: trail.peer.cloned(),
+            tls: trail.peer.is_some(),
+            bytes_up: relayed.up,
+            bytes_down: relayed.down,
+            upstream: trail.application,
+            downstream: Some(trail.client),
+            reset: relayed.reset,
+        });
+    }
+}

@@ -1,0 +1,159 @@
+//! Where a connection or a request wants to go.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::Outbound;
+use crate::model::{
+    Address, Cluster, Configuration, Endpoint, Fault, Host, Known, Name, Protocol, Route,
+    ServiceName, ServicePort,
+};
+
+/// A destination, as far as its address or host tells it.
+#[derive(Clone, Debug)]
+pub(super) enum Destination {
+    /// A service of the mesh; routes and balancing apply.
+    Service(ServicePort),
+    /// One workload, by its own address.
+    Endpoint(Arc<Endpoint>),
+    /// An address that the mesh doesn't know: passed through.
+    Outside(SocketAddr),
+}
+
+impl Outbound {
+    /// What an address that the application dialled means.
+    pub(super) async fn find_address(&self, address: SocketAddr) -> Result<Destination, Fault> {
+        if self.is_own(address) {
+            return Err(Fault::Loop);
+        }
+        let name = [Name::Address(address)];
+        let known = match self.discovery.current().address(&address) {
+            Known::Unknown => match self.discovery.resolve(&name).await {
+                Ok(configuration) => configuration.address(&address),
+                Err(_) if is_virtual(address.ip()) => return Err(Fault::DiscoveryUnavailable),
+                Err(_) => Known::Absent,
+            },
+            known => known,
+        };
+        match known {
+            Known::Present(found) => Ok(match &*found {
+                Address::Service(service) => Destination::Service(service.port(address.port())),
+                Address::Endpoint(endpoint) => Destination::Endpoint(endpoint.clone()),
+            }),
+            Known::Absent | Known::Unknown if is_virtual(address.ip()) => {
+                Err(Fault::UnknownDestination)
+            }
+            Known::Absent | Known::Unknown => Ok(Destination::Outside(address)),
+        }
+    }
+
+    /// What `HOST` or `HOST:PORT` means; the scheme gives the port that is left out.
+    pub(super) async fn find_authority(
+        &self,
+        authority: &str,
+        scheme: Option<&str>,
+    ) -> Result<Destination, Fault> {
+        let authority: ::http::uri::Authority =
+            authority.parse().map_err(|_| Fault::MalformedRequest)?;
+        let default = if scheme == Some("https") { 443 } else { 80 };
+        let port = match authority.port() {
+            Some(port) => port.as_str().parse().map_err(|_| Fault::MalformedRequest)?,
+            None => default,
+        };
+        match Host::parse(authority.host(), &self.own.namespace) {
+            Host::Ip(ip) => self.find_address(SocketAddr::new(ip, port)).await,
+            Host::Service(service) if self.is_service(&service).await? => {
+                Ok(Destination::Service(service.port(port)))
+            }
+            Host::Service(_) | Host::Other(_) => self.look_up(authority.host(), port).await,
+        }
+    }
+
+    async fn is_service(&self, service: &ServiceName) -> Result<bool, Fault> {
+        let known = match self.discovery.current().service(service) {
+            Known::Unknown => {
+                let resolved = self
+                    .discovery
+                    .resolve(&[Name::Service(service.clone())])
+                    .await;
+                resolved
+                    .map_err(|_| Fault::DiscoveryUnavailable)?
+                    .service(service)
+            }
+            known => known,
+        };
+        Ok(matches!(known, Known::Present(_)))
+    }
+
+    /// A host that is no service is asked of the host's own resolver.
+    async fn look_up(&self, host: &str, port: u16) -> Result<Destination, Fault> {
+        let mut addresses = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|_| Fault::UnknownDestination)?;
+        let address = addresses.next().ok_or(Fault::UnknownDestination)?;
+        if self.is_own(address) {
+            Err(Fault::Loop)
+        } else {
+            Ok(Destination::Outside(address))
+        }
+    }
+
+    /// Whether the proxy would call one of its own listeners.
+    fn is_own(&self, address: SocketAddr) -> bool {
+        let ip = address.ip();
+        self.own.ports.contains(&address.port()) && (ip.is_loopback() || ip.is_unspecified())
+    }
+
+    /// The protocol that the destination's document names, if it names one.
+    pub(super) async fn protocol_of(
+        &self,
+        destination: &Destination,
+    ) -> Result<Option<Protocol>, Fault> {
+        match destination {
+            Destination::Service(port) => Ok(self.cluster(port).await?.protocol),
+            Destination::Endpoint(_) => Ok(None),
+            Destination::Outside(_) => Ok(Some(Protocol::Tcp)),
+        }
+    }
+
+    /// The endpoints of a port of a service.
+    pub(super) async fn cluster(&self, port: &ServicePort) -> Result<Arc<Cluster>, Fault> {
+        match self.discovery.current().cluster(port) {
+            Known::Present(cluster) => Ok(cluster),
+            Known::Absent => Err(Fault::UnknownDestination),
+            Known::Unknown => match self.ask(port).await?.cluster(port) {
+                Known::Present(cluster) => Ok(cluster),
+                Known::Absent | Known::Unknown => Err(Fault::UnknownDestination),
+            },
+        }
+    }
+
+    /// The routes of a port of a service.
+    pub(super) async fn route(&self, port: &ServicePort) -> Result<Arc<Route>, Fault> {
+        match self.discovery.current().route(port) {
+            Known::Present(route) => Ok(route),
+            Known::Absent => Err(Fault::UnknownDestination),
+            Known::Unknown => match self.ask(port).await?.route(port) {
+                Known::Present(route) => Ok(route),
+                Known::Absent | Known::Unknown => Err(Fault::UnknownDestination),
+            },
+        }
+    }
+
+    /// Asks for everything of a port at once, so that its first request waits once.
+    async fn ask(&self, port: &ServicePort) -> Result<Arc<Configuration>, Fault> {
+        let names = [Name::Route(port.clone()), Name::Cluster(port.clone())];
+        self.discovery
+            .resolve(&names)
+            .await
+            .map_err(|_| Fault::DiscoveryUnavailable)
+    }
+}
+
+/// The ranges from which the control plane allots virtual IPs; nothing else lives there.
+fn is_virtual(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[0] == 240,
+        IpAddr::V6(ip) => ip.segments()[..3] == [0xfd77, 0x6566, 0x7400],
+    }
+}

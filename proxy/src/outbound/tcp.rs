@@ -1,0 +1,241 @@
+//! Opaque bytes to their destination.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::HeaderMap;
+
+use super::{Client, Destination, Outbound};
+use crate::balance::Picked;
+use crate::endpoint::TcpUpstream;
+use crate::http::Unanswered;
+use crate::model::{Cluster, Endpoint, Fault, Hop, Protocol};
+use crate::tcp::{FirstBytes, Receiver, Relayed, Sender, relay};
+use crate::telemetry::{ConnectionRecord, Direction, Party};
+
+/// Endpoints that one connection may be offered to.
+const ATTEMPTS_MAX: usize = 3;
+
+/// A connected upstream, and whom it leads to.
+pub(super) struct Upstream {
+    connection: TcpUpstream,
+    endpoint: Option<Arc<Endpoint>>,
+    /// Counts as outstanding at the endpoint until dropped.
+    _picked: Option<Picked>,
+    address: SocketAddr,
+}
+
+impl Upstream {
+    pub(super) fn halves(&mut self) -> (Receiver<'_>, Sender<'_>) {
+        self.connection.halves()
+    }
+}
+
+impl FirstBytes for Upstream {
+    fn first_bytes(&mut self) -> impl Future<Output = bool> {
+        self.connection.first_bytes()
+    }
+}
+
+impl Outbound {
+    /// Connects to where `destination` leads.
+    pub(super) async fn open_tcp(
+        &self,
+        destination: &Destination,
+        protocol: Protocol,
+    ) -> Result<Upstream, Fault> {
+        match destination {
+            Destination::Outside(address) => {
+                let connection = self
+                    .endpoints
+                    .open_plain_tcp(*address)
+                    .await
+                    .map_err(|failed| failed.fault)?;
+                Ok(Upstream {
+                    connection,
+                    endpoint: None,
+                    _picked: None,
+                    address: *address,
+                })
+            }
+            Destination::Endpoint(endpoint) => {
+                let opened = self.open_tcp_endpoint(endpoint, protocol).await;
+                let connection = opened.map_err(|failed| failed.fault)?;
+                let address = endpoint.address;
+                Ok(Upstream {
+                    connection,
+                    endpoint: Some(endpoint.clone()),
+                    _picked: None,
+                    address,
+                })
+            }
+            Destination::Service(port) => {
+                let cluster = self.cluster(port).await?;
+                self.open_tcp_cluster(&cluster, protocol).await
+            }
+        }
+    }
+
+    /// One endpoint after the other, because no byte has been sent to any.
+    async fn open_tcp_cluster(
+        &self,
+        cluster: &Cluster,
+        protocol: Protocol,
+    ) -> Result<Upstream, Fault> {
+        let mut tried = Vec::new();
+        let mut fault = Fault::NoEndpoint;
+        while tried.len() < ATTEMPTS_MAX {
+            let picked = self.balancer.pick(
+                cluster,
+                &tried,
+                Instant::now(),
+                &mut *self.random.borrow_mut(),
+            );
+            let Some(picked) = picked else { break };
+            let endpoint = picked.endpoint.clone();
+            match self.open_tcp_endpoint(&endpoint, protocol).await {
+                Ok(connection) => {
+                    picked.succeeded();
+                    let address = endpoint.address;
+                    return Ok(Upstream {
+                        connection,
+                        endpoint: Some(endpoint),
+                        _picked: Some(picked),
+                        address,
+                    });
+                }
+                Err(failed) => {
+                    picked.failed(Instant::now());
+                    fault = failed.fault;
+                    tried.push(endpoint.id.clone());
+                }
+            }
+        }
+        Err(fault)
+    }
+
+    async fn open_tcp_endpoint(
+        &self,
+        endpoint: &Endpoint,
+        protocol: Protocol,
+    ) -> Result<TcpUpstream, Unanswered> {
+        let hop = self.hop(endpoint, protocol);
+        self.endpoints.open_tcp(endpoint, &hop).await
+    }
+
+    /// What the other sidecar is told of a stream to `endpoint`.
+    pub(super) fn hop(&self, endpoint: &Endpoint, protocol: Protocol) -> Hop {
+        Hop {
+            port: endpoint.address.port(),
+            protocol,
+            version_10: false,
+            no_host: false,
+            instance: endpoint
+                .sidecar
+                .as_ref()
+                .map(|sidecar| sidecar.instance.to_string())
+                .unwrap_or_default(),
+            source: self.own.workload.to_string(),
+        }
+    }
+
+    /// Relays the client's connection to its end.
+    pub(super) async fn serve_tcp(
+        self: &Rc<Self>,
+        destination: Destination,
+        mut client: Client,
+        protocol: Protocol,
+        upstream: Option<Upstream>,
+    ) {
+        let (start, began) = (SystemTime::now(), Instant::now());
+        let opened = match upstream {
+            Some(upstream) => Ok(upstream),
+            None => self.open_tcp(&destination, protocol).await,
+        };
+        let mut ended = Ended {
+            fault: None,
+            relayed: Relayed::default(),
+            endpoint: None,
+            upstream: None,
+        };
+        match opened {
+            Ok(mut upstream) => {
+                ended.upstream = Some(upstream.address);
+                ended.endpoint = upstream.endpoint.take();
+                let downstream = (
+                    Receiver::Tcp(&mut client.reader),
+                    Sender::Tcp(&mut client.writer),
+                );
+                ended.relayed = relay(downstream, upstream.halves()).await;
+            }
+            Err(fault) => {
+                ended.fault = Some(fault);
+                client.writer.reset();
+            }
+        }
+        self.record_connection(
+            &destination,
+            ended,
+            protocol,
+            client.address,
+            (start, began),
+        );
+    }
+
+    fn record_connection(
+        &self,
+        destination: &Destination,
+        ended: Ended,
+        protocol: Protocol,
+        client: SocketAddr,
+        (start, began): (SystemTime, Instant),
+    ) {
+        let peer = ended
+            .endpoint
+            .as_ref()
+            .and_then(|endpoint| endpoint.sidecar.as_ref());
+        self.telemetry.finish_connection(ConnectionRecord {
+            direction: Direction::Outbound,
+            context: self.telemetry.begin(&HeaderMap::new()),
+            start,
+            duration: began.elapsed(),
+            protocol,
+            fault: ended.fault,
+            source: self.party(),
+            destination: party_of(destination, ended.endpoint.as_deref()),
+            peer: peer.map(|sidecar| sidecar.spiffe_id.clone()),
+            tls: peer.is_some(),
+            bytes_up: ended.relayed.up,
+            bytes_down: ended.relayed.down,
+            upstream: ended.upstream,
+            downstream: Some(client),
+            reset: ended.relayed.reset,
+        });
+    }
+}
+
+/// How a connection went.
+struct Ended {
+    fault: Option<Fault>,
+    relayed: Relayed,
+    endpoint: Option<Arc<Endpoint>>,
+    upstream: Option<SocketAddr>,
+}
+
+/// The called side, for telemetry.
+pub(super) fn party_of(destination: &Destination, endpoint: Option<&Endpoint>) -> Party {
+    let mut party = Party::default();
+    if let Destination::Service(port) = destination {
+        party.service = Some(port.service().clone());
+        party.namespace = port.service().namespace().into();
+    }
+    if let Some(endpoint) = endpoint {
+        party.workload = endpoint.workload.clone();
+        if !endpoint.namespace.is_empty() {
+            party.namespace = endpoint.namespace.clone();
+        }
+    }
+    party
+}
