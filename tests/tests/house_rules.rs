@@ -186,6 +186,8 @@ const PROTOBUF_EDGES: &[&str] = &[
     "proxy/src/discovery/",
     "proxy/src/identity/",
     "control-plane/src/grpc/",
+    // Hands the generated servers to tonic.
+    "control-plane/src/app.rs",
     "control-plane/src/cli/client.rs",
     "proto/",
 ];
