@@ -113,26 +113,48 @@ pub async fn serve(options: Options) -> Result<(), Error> {
             _ = interrupt.recv() => {}
         }
     };
-    serve_until(options, stop).await
-}
-
-/// Serves until `stop` is done.
-pub async fn serve_until(
-    options: Options,
-    stop: impl Future<Output = ()> + Send,
-) -> Result<(), Error> {
-    ca::create_directory(&options.data_dir)?;
-    let app = App::build(&options)?;
-    let listeners = Listeners::bind(&options).await?;
+    let bound = bind(&options).await?;
     eprintln!(
         "weft: trust domain {}, data in {}\nweft: proxies on {}, HTTP on {}, CLI on {}",
         options.trust_domain,
         options.data_dir.display(),
-        listeners.proxies.local_addr().unwrap_or(options.listen),
-        listeners.admin.local_addr().unwrap_or(options.admin),
-        listeners.socket.display(),
+        bound.address().unwrap_or(options.listen),
+        bound.admin_address().unwrap_or(options.admin),
+        bound.listeners.socket.display(),
     );
-    app.run(listeners, stop).await
+    bound.run(stop).await
+}
+
+/// A control plane whose sockets are bound, and that does not serve yet.
+pub struct Bound {
+    app: App,
+    listeners: Listeners,
+}
+
+/// Opens the data directory and binds every socket.
+pub async fn bind(options: &Options) -> Result<Bound, Error> {
+    ca::create_directory(&options.data_dir)?;
+    Ok(Bound {
+        app: App::build(options)?,
+        listeners: Listeners::bind(options).await?,
+    })
+}
+
+impl Bound {
+    /// Where proxies connect to.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listeners.proxies.local_addr()
+    }
+
+    /// Where the HTTP of probes and metrics is.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.listeners.admin.local_addr()
+    }
+
+    /// Serves until `stop` is done.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        self.app.run(self.listeners, stop).await
+    }
 }
 
 impl App {

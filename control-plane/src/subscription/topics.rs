@@ -86,7 +86,7 @@ impl Topics {
                 let names = self.by_ip.entry(address.ip()).or_default();
                 names.insert(name.clone());
             }
-            let published = publish(compile(mesh, name), encode);
+            let published = publish(name, compile(mesh, name), encode);
             self.generations += 1;
             let topic = Topic {
                 subscribers: BTreeSet::new(),
@@ -166,7 +166,7 @@ impl Topics {
             };
             // A resource that can't be said now, because DNS is asked for a new name, stays what it
             // was until it can.
-            let Some(published) = publish(compile(mesh, &name), encode) else {
+            let Some(published) = publish(&name, compile(mesh, &name), encode) else {
                 continue;
             };
             if topic.published.as_ref() == Some(&published) {
@@ -184,7 +184,7 @@ impl Topics {
 }
 
 /// Encodes a resource and gives it its version.
-pub fn publish(compiled: Compiled, encode: Encode) -> Option<Published> {
+pub fn publish(name: &Name, compiled: Compiled, encode: Encode) -> Option<Published> {
     let configuration = match compiled {
         Compiled::Pending => return None,
         Compiled::Absent => None,
@@ -198,8 +198,11 @@ pub fn publish(compiled: Compiled, encode: Encode) -> Option<Published> {
         ),
         Some(Configuration::Address(Address::Endpoint(_))) => (true, false),
         Some(_) => (false, false),
-        // An address, or something that is known not to be.
-        None => (true, true),
+        // An address is absent as long as its workload is; of the rest the documents tell.
+        None => {
+            let is_address = matches!(name, Name::Address(_));
+            (is_address, is_address)
+        }
     };
     let body = configuration.as_ref().map(encode).unwrap_or_default();
     let version = match &configuration {
