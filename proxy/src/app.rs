@@ -16,7 +16,7 @@ use tokio::net::TcpListener as ControlListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::LocalSet;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep};
 use tracing::{info, warn};
 
 use crate::authorization::Policy;
@@ -28,8 +28,9 @@ use crate::inbound::{Inbound, Parts};
 use crate::listener::{Listener, bind};
 use crate::model::Own;
 use crate::outbound::Outbound;
+use crate::telemetry;
 use crate::telemetry::Telemetry;
-use crate::{admin, dns, telemetry};
+use crate::telemetry::{AccessLog, TelemetryOptions};
 
 /// How long callers get to learn that this workload takes no more requests, before it tells them
 /// itself by GOAWAY and a closed port.
@@ -52,7 +53,9 @@ pub enum Error {
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
     #[error("{0}")]
-    Identity(#[from] crate::identity::Error),
+    Telemetry(#[from] telemetry::InvalidOption),
+    #[error("{0}")]
+    Identity(#[from] crate::identity::Unusable),
     #[error("a worker ended unexpectedly; this is a bug")]
     Worker,
 }
@@ -87,9 +90,9 @@ pub fn run(settings: Settings) -> Result<(), Error> {
 async fn start(settings: Settings) -> Result<(), Error> {
     let settings = Arc::new(settings);
     let identity = Identity::open(&settings)?;
-    let ports = ApplicationPorts::new();
     let discovery = discovery::Handle::open(&settings, &identity);
-    let (telemetry, exporter) = telemetry::start(&settings);
+    let ports = discovery.ports();
+    let (telemetry, exporter) = Telemetry::new(telemetry_options(&settings)?);
     let (drain, draining) = watch::channel(false);
     let shared = Shared {
         own: Own {
@@ -146,7 +149,6 @@ async fn start(settings: Settings) -> Result<(), Error> {
         _ = terminate.recv() => warn!("stopping at once, with connections still open"),
         _ = interrupt.recv() => warn!("stopping at once, with connections still open"),
     }
-    telemetry.flush().await;
     Ok(())
 }
 
@@ -202,7 +204,6 @@ async fn start_control(
     tokio::task::spawn_local(discovery::run(
         discovery.clone(),
         identity.clone(),
-        shared.ports.clone(),
         settings.clone(),
     ));
     let address = settings.admin_listen;
@@ -210,15 +211,142 @@ async fn start_control(
         ControlListener::bind(address)
             .await
             .map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
-    tokio::task::spawn_local(admin::serve(socket, hooks(shared, stop, leaving)));
-    if !settings.dns_listen.is_empty() {
-        let addresses = settings.dns_listen.clone();
-        let first = addresses[0];
-        let lookup = DnsLookup {
-            discovery: discovery.clone(),
-        };
-        let served = dns::serve(addresses, settings.namespace.clone(), lookup).await;
-        served.map_err(listen(first, "DNS", "DNS_LISTEN"))?;
-    }
+    drop((socket, stop, leaving, discovery.connected()));
     Ok(())
+}
+
+/// Every port on which this proxy listens.
+fn own_ports(settings: &Settings) -> Arc<[u16]> {
+    let listens = settings
+        .outbound_listen
+        .iter()
+        .chain(&settings.inbound_listen)
+        .chain(&settings.dns_listen);
+    listens
+        .map(SocketAddr::port)
+        .chain([settings.admin_listen.port()])
+        .collect()
+}
+
+fn open_sockets(settings: &Settings) -> Result<Sockets, Error> {
+    let share = settings.workers > 1;
+    let open = |addresses: &[SocketAddr], what, variable| -> Result<Vec<_>, Error> {
+        let one = |address: &SocketAddr| {
+            bind(*address, share).map_err(|source| Error::Listen {
+                address: *address,
+                what,
+                variable,
+                source,
+            })
+        };
+        addresses.iter().map(one).collect()
+    };
+    Ok(Sockets {
+        outbound: open(&settings.outbound_listen, "outbound", "OUTBOUND_LISTEN")?,
+        inbound: open(&settings.inbound_listen, "inbound", "INBOUND_LISTEN")?,
+    })
+}
+
+/// One worker, on its own thread.
+fn work(shared: Shared, sockets: Sockets) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return warn!(%error, "a worker can't start"),
+    };
+    runtime.block_on(LocalSet::new().run_until(serve(shared, sockets)));
+}
+
+async fn serve(shared: Shared, sockets: Sockets) {
+    let Shared {
+        settings,
+        own,
+        identity,
+        discovery,
+        ports,
+        telemetry,
+        permits,
+        drain,
+    } = shared;
+    let mut limits = ServerLimits::default();
+    limits.http1.head_bytes = settings.header_bytes_max;
+    limits.http2.header_list_bytes = u32::try_from(settings.header_bytes_max).unwrap_or(u32::MAX);
+    let policy = match settings.inbound_plaintext {
+        InboundPlaintext::Allow => Policy::Permissive,
+        InboundPlaintext::Deny => Policy::Strict,
+    };
+    let outbound = Rc::new(Outbound::new(
+        own.clone(),
+        discovery.clone(),
+        identity.clone(),
+        telemetry.clone(),
+        limits,
+        drain.clone(),
+    ));
+    let inbound = Rc::new(Inbound::new(Parts {
+        own,
+        instance: identity.instance(),
+        address: settings.address,
+        policy,
+        discovery,
+        ports,
+        identity,
+        telemetry,
+        limits,
+        drain: drain.clone(),
+    }));
+
+    for socket in sockets.outbound {
+        let Ok(listener) = Listener::new(socket, permits.clone()) else {
+            return;
+        };
+        let outbound = outbound.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let accepted = listener.accept().await;
+                tokio::task::spawn_local(outbound.clone().serve(accepted));
+            }
+        });
+    }
+    for socket in sockets.inbound {
+        let Ok(listener) = Listener::new(socket, permits.clone()) else {
+            return;
+        };
+        let (inbound, mut drain) = (inbound.clone(), drain.clone());
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        tokio::task::spawn_local(inbound.clone().serve(accepted));
+                    }
+                    // The closed port tells callers that come now to go elsewhere.
+                    () = draining(&mut drain) => return,
+                }
+            }
+        });
+    }
+    let mut sweep = interval(SWEEP);
+    loop {
+        sweep.tick().await;
+        outbound.sweep();
+        inbound.sweep();
+    }
+}
+
+fn telemetry_options(settings: &Settings) -> Result<TelemetryOptions, telemetry::InvalidOption> {
+    let access_log = match settings.access_log {
+        crate::bootstrap::AccessLog::Off => AccessLog::Off,
+        crate::bootstrap::AccessLog::Text => AccessLog::Text,
+        crate::bootstrap::AccessLog::Json => AccessLog::Json,
+    };
+    let read = |name: &str| std::env::var(name).ok();
+    let Settings {
+        workload,
+        namespace,
+        service_account,
+        ..
+    } = settings;
+    TelemetryOptions::from_environment(workload, namespace, service_account, access_log, read)
 }

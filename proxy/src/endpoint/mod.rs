@@ -18,6 +18,7 @@ pub use http2::Share;
 pub use tcp::TcpUpstream;
 
 use crate::http::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
+use crate::identity::Identity;
 use crate::model::{Endpoint, Hop, Protocol};
 
 /// Limits of the pools; each is for one worker.
@@ -56,6 +57,20 @@ pub trait Credentials {
     fn generation(&self) -> u64;
     /// When our own certificate ends, in seconds since 1970.
     fn not_after(&self) -> Option<i64>;
+}
+
+impl Credentials for Identity {
+    fn client_config(&self, expected: &SpiffeId) -> Option<Arc<ClientConfig>> {
+        Identity::client_config(self, expected)
+    }
+
+    fn generation(&self) -> u64 {
+        Identity::generation(self)
+    }
+
+    fn not_after(&self) -> Option<i64> {
+        Identity::not_after(self)
+    }
 }
 
 /// One worker's connections.

@@ -61,7 +61,7 @@ pub(crate) async fn connect(identity: &Identity, control_plane: &str) -> Result<
 }
 
 /// The last two causes of an error: the outer ones of a transport say nothing.
-pub(crate) fn explain(error: &dyn Error) -> String {
+fn explain(error: &dyn Error) -> String {
     let mut words = vec![error.to_string()];
     let mut source = error.source();
     while let Some(cause) = source {

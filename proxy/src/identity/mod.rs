@@ -24,7 +24,7 @@ use weft_proto::svid::{ClientVerifier, Expect, ServerVerifier, SharedTrustBundle
 
 use crate::bootstrap::Settings;
 
-pub(crate) use connect::{GRPC_BYTES_MAX, connect, explain};
+pub(crate) use connect::{GRPC_BYTES_MAX, connect};
 pub(crate) use file::{move_aside, read, write};
 pub use renew::run;
 pub use status::Status;

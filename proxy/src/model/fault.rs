@@ -44,7 +44,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, for look-ups by word.
-    const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 19] = [
         Fault::NoRoute,
         Fault::BackendInvalid,
         Fault::UnknownDestination,

@@ -1,0 +1,373 @@
+//! Protobuf bodies become the model's types, or a rejection that says which field is wrong and why.
+//! Pure: no I/O, no clock.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::{HeaderName, Method};
+use prost::Message;
+use regex::{Regex, RegexBuilder};
+use rustls_pki_types::CertificateDer;
+use weft_proto::svid::TrustBundle;
+use weft_proto::v1alpha1 as wire;
+
+use super::names;
+use crate::model::{
+    Address, Cluster, Endpoint, HeaderMatch, Inbound, InboundPort, Name, PathMatch, Port, Protocol,
+    Route, RouteMatch, Rule, Service, Sidecar, TextMatch, WeightedCluster,
+};
+
+/// Memory that one compiled regular expression may take; a larger one is rejected.
+const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// Elements of any one list in a resource; a longer one is rejected.
+const LIST_MAX: usize = 100_000;
+/// Bytes of any one text in a resource; a longer one is rejected.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// A resource that is valid.
+#[derive(Debug)]
+pub enum Decoded {
+    Service(Service),
+    Address(Address),
+    Route(Route),
+    Cluster(Cluster),
+    Inbound(Inbound),
+    TrustBundle(TrustBundle),
+}
+
+/// Why a resource can't be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Rejection {
+    /// Path of the field, such as `endpoints[3].sidecar.spiffe_id`; empty for the whole body.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+type Result<T> = std::result::Result<T, Rejection>;
+
+/// Reads the body of a resource of this type (a number of `ResourceType`) and name.
+pub fn decode(kind: i32, name: &str, body: &[u8]) -> Result<(Name, Decoded)> {
+    let name = names::from_wire(kind, name).map_err(|(field, reason)| reject(field, reason))?;
+    let decoded = decode_body(&name, body)?;
+    Ok((name, decoded))
+}
+
+pub(super) fn decode_body(name: &Name, body: &[u8]) -> Result<Decoded> {
+    Ok(match name {
+        Name::Service(_) => Decoded::Service(service(name, parse(body)?)?),
+        Name::Address(_) => Decoded::Address(address(parse(body)?)?),
+        Name::Route(_) => Decoded::Route(route(name, parse(body)?)?),
+        Name::Cluster(_) => Decoded::Cluster(cluster(name, parse(body)?)?),
+        Name::Inbound => Decoded::Inbound(inbound(parse(body)?)?),
+        Name::TrustBundle(_) => Decoded::TrustBundle(trust_bundle(name, parse(body)?)?),
+    })
+}
+
+fn reject(field: impl Into<String>, reason: impl Into<String>) -> Rejection {
+    Rejection {
+        field: field.into(),
+        reason: reason.into(),
+    }
+}
+
+fn parse<M: Message + Default>(body: &[u8]) -> Result<M> {
+    M::decode(body).map_err(|error| reject("", format!("is not the message of its type: {error}")))
+}
+
+/// Puts the path of the parent before a rejection's field.
+fn within<T>(parent: impl std::fmt::Display, result: Result<T>) -> Result<T> {
+    result.map_err(|rejection| {
+        let field = match rejection.field.as_str() {
+            "" => parent.to_string(),
+            field => format!("{parent}.{field}"),
+        };
+        Rejection {
+            field,
+            reason: rejection.reason,
+        }
+    })
+}
+
+/// Decodes each element of a list under its index.
+fn each<A, B>(field: &str, list: Vec<A>, decode: impl Fn(A) -> Result<B>) -> Result<Vec<B>> {
+    if list.len() > LIST_MAX {
+        return Err(reject(
+            field,
+            format!("{} elements are more than {LIST_MAX}", list.len()),
+        ));
+    }
+    let indexed = list.into_iter().enumerate();
+    indexed
+        .map(|(i, element)| within(format_args!("{field}[{i}]"), decode(element)))
+        .collect()
+}
+
+fn text(field: &str, text: String) -> Result<String> {
+    if text.len() > TEXT_BYTES_MAX {
+        let reason = format!("{} bytes are more than {TEXT_BYTES_MAX}", text.len());
+        return Err(reject(field, reason));
+    }
+    Ok(text)
+}
+
+/// Text that must be there.
+fn required(field: &str, value: String) -> Result<String> {
+    if value.is_empty() {
+        return Err(reject(field, "is not set"));
+    }
+    text(field, value)
+}
+
+fn optional(field: &str, value: String) -> Result<Option<String>> {
+    Ok(Some(text(field, value)?).filter(|value| !value.is_empty()))
+}
+
+fn from_text<T: FromStr<Err: std::fmt::Display>>(field: &str, value: &str) -> Result<T> {
+    value
+        .parse()
+        .map_err(|error| reject(field, format!("`{}`: {error}", shorten(value))))
+}
+
+/// An error repeats what was sent, not all of it.
+fn shorten(value: &str) -> &str {
+    let end = (0..=value.len().min(100))
+        .rev()
+        .find(|end| value.is_char_boundary(*end));
+    &value[..end.unwrap_or(0)]
+}
+
+fn port(field: &str, port: u32) -> Result<u16> {
+    match u16::try_from(port) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(reject(
+            field,
+            format!("{port} is no port; must be 1 to 65535"),
+        )),
+    }
+}
+
+fn protocol(field: &str, protocol: i32) -> Result<Option<Protocol>> {
+    match wire::Protocol::try_from(protocol) {
+        Ok(wire::Protocol::Unspecified) => Ok(None),
+        Ok(wire::Protocol::Http1) => Ok(Some(Protocol::Http1)),
+        Ok(wire::Protocol::Http2) => Ok(Some(Protocol::Http2)),
+        Ok(wire::Protocol::Tcp) => Ok(Some(Protocol::Tcp)),
+        Ok(wire::Protocol::Tls) => Ok(Some(Protocol::Tls)),
+        Err(_) => Err(reject(
+            field,
+            format!("{protocol} is no protocol that this proxy knows"),
+        )),
+    }
+}
+
+/// The body must be of the resource that its envelope names.
+fn same_name(field: &str, expected: &Name, actual: &Name) -> Result<()> {
+    if expected == actual {
+        return Ok(());
+    }
+    let (expected, actual) = (names::to_wire(expected).name, names::to_wire(actual).name);
+    Err(reject(
+        field,
+        format!("`{actual}` is not the resource's own name `{expected}`"),
+    ))
+}
+
+fn ips(field: &str, list: Vec<String>) -> Result<Vec<IpAddr>> {
+    each(field, list, |ip| from_text("", &ip))
+}
+
+fn service(expected: &Name, message: wire::Service) -> Result<Service> {
+    let name = format!("{}/{}", message.namespace, message.name);
+    let name: crate::model::ServiceName = from_text("name", &name)?;
+    same_name("name", expected, &Name::Service(name.clone()))?;
+    let ports = each("ports", message.ports, |element| {
+        Ok(Port {
+            port: port("port", element.port)?,
+            name: text("name", element.name)?,
+            protocol: protocol("protocol", element.protocol)?,
+        })
+    })?;
+    Ok(Service {
+        name,
+        virtual_ips: ips("virtual_ips", message.virtual_ips)?,
+        ports,
+        headless: message.headless,
+        external_name: optional("external_name", message.external_name)?,
+        endpoint_addresses: ips("endpoint_addresses", message.endpoint_addresses)?,
+    })
+}
+
+fn address(message: wire::Address) -> Result<Address> {
+    match message.owner {
+        None => Err(reject("owner", "is not set")),
+        Some(wire::address::Owner::Service(name)) => {
+            Ok(Address::Service(from_text("service", &name)?))
+        }
+        Some(wire::address::Owner::Endpoint(message)) => Ok(Address::Endpoint(Arc::new(within(
+            "endpoint",
+            endpoint(message),
+        )?))),
+    }
+}
+
+fn cluster(expected: &Name, message: wire::Cluster) -> Result<Cluster> {
+    let name: crate::model::ServicePort = from_text("name", &message.name)?;
+    same_name("name", expected, &Name::Cluster(name.clone()))?;
+    Ok(Cluster {
+        name,
+        protocol: protocol("protocol", message.protocol)?,
+        endpoints: each("endpoints", message.endpoints, |message| {
+            endpoint(message).map(Arc::new)
+        })?,
+    })
+}
+
+fn endpoint(message: wire::Endpoint) -> Result<Endpoint> {
+    let ip: IpAddr = from_text("address", &message.address)?;
+    let sidecar = match message.sidecar {
+        None => None,
+        Some(sidecar) => Some(within("sidecar", self::sidecar(ip, sidecar))?),
+    };
+    Ok(Endpoint {
+        id: required("id", message.id)?.into(),
+        address: SocketAddr::new(ip, port("port", message.port)?),
+        weight: message.weight,
+        zone: text("zone", message.zone)?.into(),
+        workload: text("workload", message.workload)?.into(),
+        namespace: text("namespace", message.namespace)?.into(),
+        sidecar,
+    })
+}
+
+fn sidecar(ip: IpAddr, message: wire::Sidecar) -> Result<Sidecar> {
+    Ok(Sidecar {
+        spiffe_id: from_text("spiffe_id", &message.spiffe_id)?,
+        instance: required("instance", message.instance)?.into(),
+        address: SocketAddr::new(ip, port("inbound_port", message.inbound_port)?),
+    })
+}
+
+fn route(expected: &Name, message: wire::Route) -> Result<Route> {
+    let name: crate::model::ServicePort = from_text("name", &message.name)?;
+    same_name("name", expected, &Name::Route(name.clone()))?;
+    Ok(Route {
+        name,
+        protocol: protocol("protocol", message.protocol)?,
+        rules: each("rules", message.rules, rule)?,
+        default_cluster: from_text("default_cluster", &message.default_cluster)?,
+    })
+}
+
+fn rule(message: wire::Rule) -> Result<Rule> {
+    let matches = message.r#match.unwrap_or_default();
+    Ok(Rule {
+        route: required("route", message.route)?,
+        rule: message.rule,
+        rule_name: optional("rule_name", message.rule_name)?,
+        match_index: message.match_index,
+        matches: within("match", route_match(matches))?,
+        backends: each("backends", message.backends, backend)?,
+    })
+}
+
+fn backend(message: wire::WeightedCluster) -> Result<WeightedCluster> {
+    Ok(WeightedCluster {
+        cluster: from_text("cluster", &message.cluster)?,
+        weight: message.weight,
+        invalid: optional("invalid", message.invalid)?,
+    })
+}
+
+fn route_match(message: wire::Match) -> Result<RouteMatch> {
+    use wire::r#match::Path;
+    let path = match message.path {
+        None => None,
+        Some(Path::PathExact(path)) => Some(PathMatch::Exact(absolute("path_exact", path)?)),
+        Some(Path::PathPrefix(path)) => Some(PathMatch::Prefix(absolute("path_prefix", path)?)),
+        Some(Path::PathRegex(path)) => Some(PathMatch::Regex(regex("path_regex", &path)?)),
+    };
+    let method = match message.method.as_str() {
+        "" => None,
+        method => Some(from_text::<Method>("method", method)?),
+    };
+    let headers = each("headers", message.headers, header)?;
+    Ok(RouteMatch {
+        path,
+        method,
+        headers,
+    })
+}
+
+fn absolute(field: &str, path: String) -> Result<String> {
+    if path.starts_with('/') {
+        text(field, path)
+    } else {
+        Err(reject(
+            field,
+            format!("`{}` does not begin with /", shorten(&path)),
+        ))
+    }
+}
+
+fn header(message: wire::HeaderMatch) -> Result<HeaderMatch> {
+    use wire::header_match::Value;
+    let value = match message.value {
+        None => return Err(reject("value", "is not set")),
+        Some(Value::Exact(value)) => TextMatch::Exact(text("exact", value)?),
+        Some(Value::Regex(value)) => TextMatch::Regex(regex("regex", &value)?),
+    };
+    Ok(HeaderMatch {
+        name: from_text::<HeaderName>("name", &message.name)?,
+        value,
+    })
+}
+
+/// Matches a value as a whole. The pattern is compiled by itself first: `a)|(b` would only become
+/// valid, and mean something else, by the anchors around it.
+fn regex(field: &str, pattern: &str) -> Result<Regex> {
+    text(field, pattern.to_owned())?;
+    let build = |pattern: &str| {
+        RegexBuilder::new(pattern)
+            .size_limit(REGEX_BYTES_MAX)
+            .dfa_size_limit(REGEX_BYTES_MAX)
+            .build()
+            .map_err(|error| {
+                let reason = format!(
+                    "`{}` is no usable regular expression: {error}",
+                    shorten(pattern)
+                );
+                reject(field, reason)
+            })
+    };
+    build(pattern)?;
+    build(&format!("^(?:{pattern})$"))
+}
+
+fn inbound(message: wire::Inbound) -> Result<Inbound> {
+    let ports = each("ports", message.ports, |element| {
+        Ok(InboundPort {
+            port: port("port", element.port)?,
+            protocol: protocol("protocol", element.protocol)?,
+            services: each("services", element.services, |name| from_text("", &name))?,
+        })
+    })?;
+    Ok(Inbound { ports })
+}
+
+fn trust_bundle(expected: &Name, message: wire::TrustBundle) -> Result<TrustBundle> {
+    same_name(
+        "trust_domain",
+        expected,
+        &Name::TrustBundle(message.trust_domain.as_str().into()),
+    )?;
+    let roots = message
+        .roots
+        .iter()
+        .map(|root| CertificateDer::from(root.to_vec()))
+        .collect();
+    TrustBundle::new(&message.trust_domain, roots)
+        .map_err(|error| reject("roots", error.to_string()))
+}

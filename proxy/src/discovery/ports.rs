@@ -1,0 +1,326 @@
+//! Whether the application listens, and where. Its sockets are read from the kernel's table: a
+//! connection made to find out would be one that the application sees.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::Handle;
+
+/// How often the table is read while there are ports to watch.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// `TCP_LISTEN` in the kernel's table.
+const LISTEN: &str = "0A";
+/// Listening sockets read from one table; those after it are not seen.
+const LISTENERS_MAX: usize = 65_536;
+
+/// A cheap handle on what was seen last.
+#[derive(Clone, Debug)]
+pub struct ApplicationPorts {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Where other sidecars reach this one.
+    own: IpAddr,
+    seen: Mutex<Seen>,
+    up: watch::Sender<BTreeSet<u16>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    read_at: Option<Instant>,
+    listeners: HashSet<SocketAddr>,
+    /// Ports that `Inbound` names.
+    watched: BTreeSet<u16>,
+    /// Refused a connection since the last poll.
+    refused: HashSet<u16>,
+    /// Bound to `[::]` and yet refused IPv4: `IPV6_V6ONLY`, which the table doesn't tell.
+    six_only: HashSet<u16>,
+}
+
+impl ApplicationPorts {
+    pub(super) fn new(own: IpAddr) -> Self {
+        let shared = Shared {
+            own,
+            seen: Mutex::default(),
+            up: watch::Sender::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Where to connect for the application's `port`, which the caller reached at `own`. None when
+    /// nothing listens there.
+    pub fn address_of(&self, port: u16, own: IpAddr) -> Option<SocketAddr> {
+        let mut seen = self.lock();
+        if !seen.watched.contains(&port) && !seen.is_fresh() {
+            seen.read();
+        }
+        seen.address_of(port, own)
+    }
+
+    /// The application refused a connection to this port: it counts as down until the next poll.
+    pub fn refused(&self, port: u16) {
+        let mut seen = self.lock();
+        let six = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let only_six = seen.listeners.contains(&six) && !seen.listeners.contains(&four);
+        if !only_six || !seen.six_only.insert(port) {
+            seen.refused.insert(port);
+        }
+        self.publish(&seen);
+    }
+
+    /// The watched ports that take connections now, each time they change.
+    pub(super) fn up(&self) -> watch::Receiver<BTreeSet<u16>> {
+        self.shared.up.subscribe()
+    }
+
+    fn poll(&self, watched: BTreeSet<u16>) {
+        let mut seen = self.lock();
+        seen.watched = watched;
+        if !seen.watched.is_empty() {
+            seen.read();
+            seen.refused.clear();
+        }
+        self.publish(&seen);
+    }
+
+    fn publish(&self, seen: &Seen) {
+        let own = self.shared.own;
+        let watched = seen.watched.iter().copied();
+        let up = watched
+            .filter(|port| seen.address_of(*port, own).is_some())
+            .collect();
+        self.shared.up.send_if_modified(|before| {
+            let changed = *before != up;
+            *before = up;
+            changed
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.shared
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn is_fresh(&self) -> bool {
+        self.read_at.is_some_and(|at| at.elapsed() < POLL_INTERVAL)
+    }
+
+    fn read(&mut self) {
+        self.listeners.clear();
+        for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+            // A host without IPv6 has no second table.
+            if let Ok(file) = File::open(table) {
+                if let Err(error) = read_table(BufReader::new(file), &mut self.listeners) {
+                    tracing::warn!(table, %error, "cannot read which ports the application listens on");
+                }
+            }
+        }
+        let listeners = &self.listeners;
+        let any_six = |port: &u16| listeners.contains(&(Ipv6Addr::UNSPECIFIED, *port).into());
+        self.six_only.retain(any_six);
+        self.read_at = Some(Instant::now());
+    }
+
+    fn address_of(&self, port: u16, own: IpAddr) -> Option<SocketAddr> {
+        if self.refused.contains(&port) {
+            return None;
+        }
+        let at = |ip: IpAddr| self.listeners.contains(&SocketAddr::new(ip, port));
+        let any_four = at(Ipv4Addr::UNSPECIFIED.into());
+        let any_six = at(Ipv6Addr::UNSPECIFIED.into());
+        let any_own = match own {
+            IpAddr::V4(_) => any_four || any_six && !self.six_only.contains(&port),
+            IpAddr::V6(_) => any_six,
+        };
+        let local = |ip: IpAddr| Some(SocketAddr::new(ip, port));
+        if any_own || at(own) {
+            local(own)
+        } else if any_four || at(Ipv4Addr::LOCALHOST.into()) {
+            local(Ipv4Addr::LOCALHOST.into())
+        } else if any_six || at(Ipv6Addr::LOCALHOST.into()) {
+            local(Ipv6Addr::LOCALHOST.into())
+        } else {
+            None
+        }
+    }
+}
+
+/// Polls for as long as it runs.
+pub(super) async fn run(ports: &ApplicationPorts, handle: &Handle) {
+    let mut interval = tokio::time::interval(POLL_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut changed = handle.changed();
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            // The handle outlives this; a closed channel would only end the watching.
+            changed = changed.changed() => if changed.is_err() { return },
+        }
+        let current = handle.current();
+        let inbound = current.inbound.as_ref();
+        ports.poll(
+            inbound
+                .into_iter()
+                .flat_map(|inbound| &inbound.ports)
+                .map(|p| p.port)
+                .collect(),
+        );
+    }
+}
+
+/// Reads the listening sockets; the kernel lists them before all others.
+fn read_table(table: impl BufRead, listeners: &mut HashSet<SocketAddr>) -> io::Result<()> {
+    for line in table.lines().skip(1).take(LISTENERS_MAX) {
+        let line = line?;
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let local = fields.next().unwrap_or_default();
+        if fields.nth(1) != Some(LISTEN) {
+            break;
+        }
+        listeners.extend(parse_local(local));
+    }
+    Ok(())
+}
+
+/// `0100007F:0016`: the address as 32-bit words in the host's byte order.
+fn parse_local(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |at: usize| {
+        let word = address.get(at * 8..at * 8 + 8)?;
+        Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes())
+    };
+    let ip = match address.len() {
+        8 => IpAddr::from(word(0)?),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, chunk) in bytes.chunks_exact_mut(4).enumerate() {
+                chunk.copy_from_slice(&word(at)?);
+            }
+            Ipv6Addr::from(bytes).to_canonical()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    fn four(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn table_lines() {
+        let check = |text: &str, expect: Option<&str>| {
+            let expect = expect.map(|expect| expect.parse().unwrap());
+            assert_eq!(parse_local(text), expect, "{text}");
+        };
+        if cfg!(target_endian = "little") {
+            check("0100007F:0016", Some("127.0.0.1:22"));
+            check("00000000000000000000000001000000:1F90", Some("[::1]:8080"));
+            check(
+                "0000000000000000FFFF00000100007F:1F90",
+                Some("127.0.0.1:8080"),
+            );
+        }
+        check("00000000:0050", Some("0.0.0.0:80"));
+        check("00000000000000000000000000000000:0050", Some("[::]:80"));
+        check("00000000", None);
+        check("0000:0050", None);
+        check("0000000G:0050", None);
+    }
+
+    #[test]
+    fn only_listening_sockets_are_read() {
+        let table = "  sl  local_address rem_address   st\n\
+            0: 00000000:0050 00000000:0000 0A 0\n\
+            1: 00000000:0051 00000000:0000 01 0\n\
+            2: 00000000:0052 00000000:0000 0A 0\n";
+        let mut listeners = HashSet::new();
+        read_table(table.as_bytes(), &mut listeners).unwrap();
+        assert_eq!(listeners, HashSet::from(["0.0.0.0:80".parse().unwrap()]));
+    }
+
+    #[test]
+    fn where_a_real_listener_is_reached() {
+        let check = |bind: &str, own: &str, expect: Option<&str>| {
+            let listener = TcpListener::bind((bind, 0)).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let ports = ApplicationPorts::new(four(own));
+            let found = ports
+                .address_of(port, four(own))
+                .map(|address| address.ip());
+            assert_eq!(found, expect.map(four), "{bind} at {own}");
+        };
+        check("127.0.0.1", "127.0.0.1", Some("127.0.0.1"));
+        check("127.0.0.1", "10.9.8.7", Some("127.0.0.1"));
+        check("127.0.0.2", "127.0.0.2", Some("127.0.0.2"));
+        check("127.0.0.2", "127.0.0.3", None);
+        check("0.0.0.0", "10.9.8.7", Some("10.9.8.7"));
+        check("0.0.0.0", "fd00::7", Some("127.0.0.1"));
+        if TcpListener::bind("[::1]:0").is_ok() {
+            check("::", "10.9.8.7", Some("10.9.8.7"));
+            check("::", "fd00::7", Some("fd00::7"));
+            check("::1", "10.9.8.7", Some("::1"));
+        }
+    }
+
+    #[test]
+    fn a_port_goes_up_and_down() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ports = ApplicationPorts::new(four("127.0.0.1"));
+        let up = ports.up();
+        ports.poll(BTreeSet::from([port]));
+        assert!(up.borrow().contains(&port));
+        ports.refused(port);
+        assert!(up.borrow().is_empty());
+        assert_eq!(ports.address_of(port, four("127.0.0.1")), None);
+        ports.poll(BTreeSet::from([port]));
+        assert!(up.borrow().contains(&port));
+        drop(listener);
+        ports.poll(BTreeSet::from([port]));
+        assert!(up.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_socket_of_ipv6_alone_is_reached_by_ipv6() {
+        let Ok(socket) = Socket::new(Domain::IPV6, Type::STREAM, None) else {
+            return;
+        };
+        socket.set_only_v6(true).unwrap();
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        if socket.bind(&any.into()).is_err() {
+            return;
+        }
+        socket.listen(1).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        let ports = ApplicationPorts::new(four("10.9.8.7"));
+        ports.poll(BTreeSet::from([port]));
+        ports.refused(port);
+        let found = ports.address_of(port, four("10.9.8.7"));
+        assert_eq!(found, Some((Ipv6Addr::LOCALHOST, port).into()));
+    }
+}

@@ -1,0 +1,378 @@
+//! What is asked for, what is held of it, and the configuration that is in force because of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use weft_proto::svid::TrustBundle;
+use weft_proto::v1alpha1 as wire;
+
+use super::decode::{Decoded, Rejection, decode_body};
+use super::{Handle, names};
+use crate::model::{Configuration, Entry, Inbound, Known, Name};
+
+/// Resources that this proxy subscribes to at most. Beyond, those that were not used for longest make
+/// room.
+const SUBSCRIPTIONS_MAX: usize = 10_000;
+/// How many make room at once, so that the search for them is rare.
+const EVICTED: usize = 100;
+/// How often it is looked which resources were used.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// A resource that was not used for this many sweeps is forgotten.
+const IDLE_SWEEPS_MAX: u8 = 10;
+
+/// Everything about the resources by name; `Configuration` is made from it.
+#[derive(Debug, Default)]
+pub(super) struct Resources {
+    tracked: HashMap<Name, Tracked>,
+    /// What the stream has not said yet, in order.
+    outbox: Vec<Change>,
+}
+
+/// A resource that is subscribed to.
+#[derive(Debug, Default)]
+struct Tracked {
+    /// The last good answer; none before the first.
+    held: Option<Held>,
+    /// Why a later answer was not taken.
+    rejected: Option<Rejected>,
+    /// Sweeps since it was last used.
+    idle: u8,
+}
+
+/// A good answer as it came; the empty version says that there is no such resource.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub version: String,
+    pub body: Bytes,
+}
+
+/// A version that was not taken.
+#[derive(Clone, Debug)]
+pub(super) struct Rejected {
+    pub version: String,
+    pub rejection: Rejection,
+}
+
+/// A change of the subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Add(Name),
+    Remove(Name),
+}
+
+/// What a push came to.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    pub rejected: Vec<wire::Rejection>,
+    pub trust_bundle: Option<TrustBundle>,
+}
+
+/// Whether a name belongs to the proxy itself, and is never forgotten.
+fn is_own(name: &Name) -> bool {
+    matches!(name, Name::Inbound | Name::TrustBundle(_))
+}
+
+impl Resources {
+    /// Subscribes to a name if it isn't yet. Evicts what was not used for longest when there are too
+    /// many, and says so; what was evicted is taken out of `configuration`.
+    pub(super) fn want(&mut self, name: &Name, configuration: &mut Configuration) -> bool {
+        if let Some(tracked) = self.tracked.get_mut(name) {
+            tracked.idle = 0;
+            return false;
+        }
+        let full = self.tracked.len() >= SUBSCRIPTIONS_MAX;
+        if full {
+            self.evict(configuration);
+        }
+        self.tracked.insert(name.clone(), Tracked::default());
+        self.outbox.push(Change::Add(name.clone()));
+        full
+    }
+
+    /// Takes a resource as it is held on disk; false when it does not decode.
+    pub(super) fn restore(
+        &mut self,
+        name: Name,
+        held: Held,
+        configuration: &mut Configuration,
+    ) -> Result<(), Rejection> {
+        let decoded = decode_held(&name, &held)?;
+        put(configuration, &name, decoded);
+        let tracked = Tracked {
+            held: Some(held),
+            ..Tracked::default()
+        };
+        self.tracked.insert(name, tracked);
+        Ok(())
+    }
+
+    /// Takes a push: each resource that is good replaces the one before, the others are rejected and
+    /// leave what was held of them.
+    pub(super) fn apply(&mut self, push: wire::Push, configuration: &mut Configuration) -> Applied {
+        let mut applied = Applied::default();
+        for resource in push.resources {
+            let (kind, text, version) = (resource.r#type, resource.name, resource.version);
+            let result = names::from_wire(kind, &text)
+                .map_err(|(field, reason)| Rejection {
+                    field: field.to_owned(),
+                    reason,
+                })
+                .and_then(|name| {
+                    let held = Held {
+                        version: version.clone(),
+                        body: resource.body,
+                    };
+                    self.apply_one(name, held, configuration)
+                });
+            match result {
+                Ok(Some(bundle)) => applied.trust_bundle = Some(bundle),
+                Ok(None) => {}
+                Err(Rejection { field, reason }) => applied.rejected.push(wire::Rejection {
+                    r#type: kind,
+                    name: text,
+                    version,
+                    field,
+                    reason,
+                }),
+            }
+        }
+        applied
+    }
+
+    fn apply_one(
+        &mut self,
+        name: Name,
+        held: Held,
+        configuration: &mut Configuration,
+    ) -> Result<Option<TrustBundle>, Rejection> {
+        // An answer that crossed with the removal of its subscription is of no use to anybody.
+        let Some(tracked) = self.tracked.get_mut(&name) else {
+            return Ok(None);
+        };
+        match decode_held(&name, &held) {
+            Ok(decoded) => {
+                tracked.held = Some(held);
+                tracked.rejected = None;
+                Ok(put(configuration, &name, decoded))
+            }
+            Err(rejection) => {
+                let rejected = Rejected {
+                    version: held.version,
+                    rejection: rejection.clone(),
+                };
+                tracked.rejected = Some(rejected);
+                Err(rejection)
+            }
+        }
+    }
+
+    /// Counts another interval in which each resource was used or not, and forgets those that were
+    /// not for long. Whether anything was forgotten.
+    pub(super) fn sweep(&mut self, configuration: &mut Configuration) -> bool {
+        for (name, tracked) in &mut self.tracked {
+            let used = is_own(name) || sweep_entry(configuration, name);
+            tracked.idle = if used {
+                0
+            } else {
+                tracked.idle.saturating_add(1)
+            };
+        }
+        let idle = |(_, tracked): &(&Name, &Tracked)| tracked.idle >= IDLE_SWEEPS_MAX;
+        let forgotten: Vec<Name> = self
+            .tracked
+            .iter()
+            .filter(idle)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &forgotten {
+            self.forget(name, configuration);
+        }
+        !forgotten.is_empty()
+    }
+
+    fn evict(&mut self, configuration: &mut Configuration) {
+        let tracked = self.tracked.iter().filter(|(name, _)| !is_own(name));
+        let mut order: Vec<(u8, bool, &Name)> = tracked
+            .map(|(name, tracked)| {
+                let absent = tracked
+                    .held
+                    .as_ref()
+                    .is_none_or(|held| held.version.is_empty());
+                (tracked.idle, absent, name)
+            })
+            .collect();
+        order.sort_unstable_by_key(|(idle, absent, _)| (*idle, *absent));
+        let last: Vec<Name> = order
+            .into_iter()
+            .rev()
+            .take(EVICTED)
+            .map(|(_, _, name)| name.clone())
+            .collect();
+        for name in &last {
+            self.forget(name, configuration);
+        }
+    }
+
+    fn forget(&mut self, name: &Name, configuration: &mut Configuration) {
+        self.tracked.remove(name);
+        self.outbox.push(Change::Remove(name.clone()));
+        match name {
+            Name::Service(name) => drop(configuration.services.remove(name)),
+            Name::Address(address) => drop(configuration.addresses.remove(address)),
+            Name::Route(name) => drop(configuration.routes.remove(name)),
+            Name::Cluster(name) => drop(configuration.clusters.remove(name)),
+            Name::Inbound | Name::TrustBundle(_) => {}
+        }
+    }
+
+    /// What a new stream says at first: what is held, and what is asked for besides.
+    pub(super) fn begin(&mut self) -> (Vec<wire::ResourceVersion>, Vec<Change>) {
+        self.outbox.clear();
+        let (mut known, mut asked) = (Vec::new(), Vec::new());
+        for (name, tracked) in &self.tracked {
+            match &tracked.held {
+                Some(held) => {
+                    let wire::ResourceName { r#type, name } = names::to_wire(name);
+                    let version = held.version.clone();
+                    known.push(wire::ResourceVersion {
+                        r#type,
+                        name,
+                        version,
+                    });
+                }
+                None => asked.push(Change::Add(name.clone())),
+            }
+        }
+        (known, asked)
+    }
+
+    /// What the stream has to say of the subscriptions since it was last asked.
+    pub(super) fn take_outbox(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// The reason why there is no answer, where one was sent and rejected.
+    pub(super) fn rejection(&self, name: &Name) -> Option<&Rejected> {
+        let tracked = self.tracked.get(name)?;
+        tracked.rejected.as_ref().filter(|_| tracked.held.is_none())
+    }
+
+    /// Every resource in the order of type and name.
+    pub(super) fn list(
+        &self,
+    ) -> BTreeMap<(&'static str, String), (Option<&Held>, Option<&Rejected>)> {
+        let entries = self.tracked.iter().map(|(name, tracked)| {
+            let key = (names::kind(name), names::to_wire(name).name);
+            (key, (tracked.held.as_ref(), tracked.rejected.as_ref()))
+        });
+        entries.collect()
+    }
+
+    /// What is kept over a restart. The trust bundle is the identity's to keep.
+    pub(super) fn to_keep(&self) -> Vec<wire::Resource> {
+        let tracked = self.tracked.iter();
+        let kept = tracked.filter(|(name, _)| !matches!(name, Name::TrustBundle(_)));
+        kept.filter_map(|(name, tracked)| {
+            let held = tracked.held.clone()?;
+            let wire::ResourceName { r#type, name } = names::to_wire(name);
+            Some(wire::Resource {
+                r#type,
+                name,
+                version: held.version,
+                body: held.body,
+            })
+        })
+        .collect()
+    }
+}
+
+/// Whether the configuration has an answer for a name; marks it as used.
+pub(super) fn is_known(configuration: &Configuration, name: &Name) -> bool {
+    match name {
+        Name::Service(name) => configuration.service(name) != Known::Unknown,
+        Name::Address(address) => configuration.address(address) != Known::Unknown,
+        Name::Route(name) => !matches!(configuration.route(name), Known::Unknown),
+        Name::Cluster(name) => configuration.cluster(name) != Known::Unknown,
+        Name::Inbound | Name::TrustBundle(_) => configuration.inbound.is_some(),
+    }
+}
+
+fn decode_held(name: &Name, held: &Held) -> Result<Option<Decoded>, Rejection> {
+    if held.version.is_empty() {
+        return Ok(None);
+    }
+    decode_body(name, &held.body).map(Some)
+}
+
+/// Puts one answer in force. A trust bundle is returned: it is the identity's.
+fn put(
+    configuration: &mut Configuration,
+    name: &Name,
+    decoded: Option<Decoded>,
+) -> Option<TrustBundle> {
+    match (name, decoded) {
+        (Name::Service(name), Some(Decoded::Service(service))) => {
+            replace(&mut configuration.services, name, Some(service));
+        }
+        (Name::Address(address), Some(Decoded::Address(owner))) => {
+            replace(&mut configuration.addresses, address, Some(owner));
+        }
+        (Name::Route(name), Some(Decoded::Route(route))) => {
+            replace(&mut configuration.routes, name, Some(route));
+        }
+        (Name::Cluster(name), Some(Decoded::Cluster(cluster))) => {
+            replace(&mut configuration.clusters, name, Some(cluster));
+        }
+        (Name::Inbound, Some(Decoded::Inbound(inbound))) => {
+            configuration.inbound = Some(Arc::new(inbound));
+        }
+        (_, Some(Decoded::TrustBundle(bundle))) => return Some(bundle),
+        (Name::Service(name), _) => replace(&mut configuration.services, name, None),
+        (Name::Address(address), _) => replace(&mut configuration.addresses, address, None),
+        (Name::Route(name), _) => replace(&mut configuration.routes, name, None),
+        (Name::Cluster(name), _) => replace(&mut configuration.clusters, name, None),
+        // No service points at this workload.
+        (Name::Inbound, _) => configuration.inbound = Some(Arc::new(Inbound::default())),
+        (Name::TrustBundle(_), _) => {}
+    }
+    None
+}
+
+fn replace<K: Clone + Eq + std::hash::Hash, T>(
+    map: &mut HashMap<K, Entry<T>>,
+    key: &K,
+    value: Option<T>,
+) {
+    let value = value.map(Arc::new);
+    let entry = match map.get(key) {
+        Some(before) => before.replace(value),
+        None => Entry::new(value),
+    };
+    map.insert(key.clone(), entry);
+}
+
+fn sweep_entry(configuration: &Configuration, name: &Name) -> bool {
+    match name {
+        Name::Service(name) => configuration.services.get(name).is_some_and(Entry::sweep),
+        Name::Address(address) => configuration
+            .addresses
+            .get(address)
+            .is_some_and(Entry::sweep),
+        Name::Route(name) => configuration.routes.get(name).is_some_and(Entry::sweep),
+        Name::Cluster(name) => configuration.clusters.get(name).is_some_and(Entry::sweep),
+        Name::Inbound | Name::TrustBundle(_) => true,
+    }
+}
+
+/// Forgets what is not used, for as long as it runs.
+pub(super) async fn sweep(handle: &Handle) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    // The first tick is at once, and nothing is old yet.
+    interval.tick().await;
+    loop {
+        interval.tick().await;
+        handle.sweep();
+    }
+}

@@ -1,0 +1,360 @@
+//! Counters by label set. A thread keeps its own table from labels to shared atomics, so a record
+//! of a known series takes no lock; only a series' first record on a thread does.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::record::{ConnectionRecord, Direction, Party, RequestRecord};
+use crate::model::{Fault, ServiceName};
+
+/// Label sets held at once; what comes after is added to one series that says `other`, and counted
+/// in `weft_series_overflow_total`.
+pub(super) const SERIES_MAX: usize = 2_000;
+/// Entries of a thread's table; at this size it is emptied and fills again from the shared one.
+const THREAD_SERIES_MAX: usize = 4 * SERIES_MAX;
+/// Upper bounds of the duration histogram in seconds; a sidecar's own share is under a millisecond.
+pub(super) const DURATION_BOUNDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Requests and connections count in series of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Request,
+    Connection,
+}
+
+/// Labels as a record holds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Labels<'r> {
+    pub kind: Kind,
+    pub direction: Direction,
+    pub source: Side<'r>,
+    pub destination: Side<'r>,
+    pub route: &'r str,
+    pub status: u16,
+    pub grpc_status: Option<u16>,
+    pub fault: Option<Fault>,
+    pub tls: bool,
+    /// What came after the limit.
+    pub overflow: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Side<'r> {
+    pub namespace: &'r str,
+    pub workload: &'r str,
+    pub service: Option<&'r ServiceName>,
+}
+
+/// The same labels, owned by their series.
+#[derive(Debug)]
+struct OwnedLabels {
+    kind: Kind,
+    direction: Direction,
+    source: Party,
+    destination: Party,
+    route: String,
+    status: u16,
+    grpc_status: Option<u16>,
+    fault: Option<Fault>,
+    tls: bool,
+    overflow: bool,
+}
+
+/// The numbers of one label set. Series live as long as the proxy.
+#[derive(Debug)]
+pub(super) struct Series {
+    owner: u64,
+    labels: OwnedLabels,
+    pub count: AtomicU64,
+    pub duration_buckets: [AtomicU64; DURATION_BOUNDS.len() + 1],
+    pub duration_nanoseconds: AtomicU64,
+    pub bytes_up: AtomicU64,
+    pub bytes_down: AtomicU64,
+    pub retries: AtomicU64,
+}
+
+/// Every number of this proxy.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    /// Tells the series of one instance from those of another in a thread's table.
+    id: u64,
+    hasher: RandomState,
+    /// Keyed by the labels' hash; the few that share a hash stand in one list.
+    series: Mutex<Table>,
+    series_max: usize,
+    pub overflow: AtomicU64,
+    pub spans_dropped: AtomicU64,
+    pub access_log_dropped: AtomicU64,
+    refused: [[AtomicU64; Fault::ALL.len()]; 2],
+    open: [Arc<AtomicI64>; 2],
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_hash: HashMap<u64, Vec<Arc<Series>>>,
+    len: usize,
+}
+
+/// Counts a connection as open until it is dropped.
+#[derive(Debug)]
+pub struct ConnectionGauge(Arc<AtomicI64>);
+
+thread_local! {
+    static KNOWN: RefCell<HashMap<u64, Arc<Series>>> = RefCell::default();
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+impl Metrics {
+    pub(super) fn new(series_max: usize) -> Self {
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            hasher: RandomState::new(),
+            series: Mutex::default(),
+            series_max,
+            overflow: AtomicU64::new(0),
+            spans_dropped: AtomicU64::new(0),
+            access_log_dropped: AtomicU64::new(0),
+            refused: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            open: [Arc::default(), Arc::default()],
+        }
+    }
+
+    pub(super) fn add_request(&self, record: &RequestRecord) {
+        let labels = Labels {
+            kind: Kind::Request,
+            direction: record.direction,
+            source: Side::of(&record.source),
+            destination: Side::of(&record.destination),
+            route: record.route.as_deref().unwrap_or_default(),
+            status: record.status,
+            grpc_status: record.grpc_status,
+            fault: record.fault,
+            tls: record.tls,
+            overflow: false,
+        };
+        self.with_series(&labels, |series| {
+            series.count.fetch_add(1, Ordering::Relaxed);
+            series.add_duration(record.duration);
+            series.add_bytes(record.request_bytes, record.response_bytes);
+            if record.retries > 0 {
+                let retries = u64::from(record.retries);
+                series.retries.fetch_add(retries, Ordering::Relaxed);
+            }
+        });
+    }
+
+    pub(super) fn add_connection(&self, record: &ConnectionRecord) {
+        let labels = Labels {
+            kind: Kind::Connection,
+            direction: record.direction,
+            source: Side::of(&record.source),
+            destination: Side::of(&record.destination),
+            route: "",
+            status: 0,
+            grpc_status: None,
+            fault: record.fault,
+            tls: record.tls,
+            overflow: false,
+        };
+        self.with_series(&labels, |series| {
+            series.count.fetch_add(1, Ordering::Relaxed);
+            series.add_bytes(record.bytes_up, record.bytes_down);
+        });
+    }
+
+    pub(super) fn add_refused(&self, direction: Direction, fault: Fault) {
+        self.refused[direction as usize][fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused(&self, direction: Direction, fault: Fault) -> u64 {
+        self.refused[direction as usize][fault as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn open_connection(&self, direction: Direction) -> ConnectionGauge {
+        let gauge = self.open[direction as usize].clone();
+        gauge.fetch_add(1, Ordering::Relaxed);
+        ConnectionGauge(gauge)
+    }
+
+    pub(super) fn connections_open(&self, direction: Direction) -> i64 {
+        self.open[direction as usize].load(Ordering::Relaxed)
+    }
+
+    /// Every series, in no order.
+    pub(super) fn all(&self) -> Vec<Arc<Series>> {
+        let table = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        table.by_hash.values().flatten().cloned().collect()
+    }
+
+    fn with_series(&self, labels: &Labels<'_>, add: impl FnOnce(&Series)) {
+        let hash = self.hasher.hash_one((self.id, labels));
+        KNOWN.with_borrow_mut(|known| {
+            let found = known
+                .get(&hash)
+                .filter(|series| self.serves(series, labels));
+            if let Some(series) = found {
+                if series.labels.overflow {
+                    self.overflow.fetch_add(1, Ordering::Relaxed);
+                }
+                return add(series);
+            }
+            let series = self.find_or_create(hash, labels);
+            if series.labels.overflow {
+                self.overflow.fetch_add(1, Ordering::Relaxed);
+            }
+            add(&series);
+            if known.len() >= THREAD_SERIES_MAX {
+                known.clear();
+            }
+            known.insert(hash, series);
+        });
+    }
+
+    /// Labels that once came after the limit stay there: no series ever goes.
+    fn serves(&self, series: &Series, labels: &Labels<'_>) -> bool {
+        series.owner == self.id
+            && (series.labels.borrow() == *labels || series.labels.borrow() == labels.other())
+    }
+
+    fn find_or_create(&self, hash: u64, labels: &Labels<'_>) -> Arc<Series> {
+        let mut table = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(series) = table.find(hash, labels) {
+            return series;
+        }
+        if table.len < self.series_max {
+            return table.insert(hash, Series::new(self.id, labels));
+        }
+        let other = labels.other();
+        let hash = self.hasher.hash_one((self.id, &other));
+        match table.find(hash, &other) {
+            Some(series) => series,
+            None => table.insert(hash, Series::new(self.id, &other)),
+        }
+    }
+}
+
+impl Table {
+    fn find(&self, hash: u64, labels: &Labels<'_>) -> Option<Arc<Series>> {
+        let same = self.by_hash.get(&hash)?;
+        same.iter()
+            .find(|series| series.labels.borrow() == *labels)
+            .cloned()
+    }
+
+    fn insert(&mut self, hash: u64, series: Series) -> Arc<Series> {
+        let series = Arc::new(series);
+        self.by_hash.entry(hash).or_default().push(series.clone());
+        self.len += 1;
+        series
+    }
+}
+
+impl<'r> Labels<'r> {
+    /// The series for what comes after the limit.
+    fn other(&self) -> Labels<'static> {
+        Labels {
+            kind: self.kind,
+            direction: self.direction,
+            source: Side::default(),
+            destination: Side::default(),
+            route: "",
+            status: 0,
+            grpc_status: None,
+            fault: None,
+            tls: false,
+            overflow: true,
+        }
+    }
+}
+
+impl<'r> Side<'r> {
+    fn of(party: &'r Party) -> Self {
+        Self {
+            namespace: &party.namespace,
+            workload: &party.workload,
+            service: party.service.as_ref(),
+        }
+    }
+
+    fn to_party(self) -> Party {
+        Party {
+            namespace: self.namespace.into(),
+            workload: self.workload.into(),
+            service: self.service.cloned(),
+        }
+    }
+}
+
+impl OwnedLabels {
+    fn borrow(&self) -> Labels<'_> {
+        Labels {
+            kind: self.kind,
+            direction: self.direction,
+            source: Side::of(&self.source),
+            destination: Side::of(&self.destination),
+            route: &self.route,
+            status: self.status,
+            grpc_status: self.grpc_status,
+            fault: self.fault,
+            tls: self.tls,
+            overflow: self.overflow,
+        }
+    }
+}
+
+impl Series {
+    fn new(owner: u64, labels: &Labels<'_>) -> Self {
+        Self {
+            owner,
+            labels: OwnedLabels {
+                kind: labels.kind,
+                direction: labels.direction,
+                source: labels.source.to_party(),
+                destination: labels.destination.to_party(),
+                route: labels.route.to_owned(),
+                status: labels.status,
+                grpc_status: labels.grpc_status,
+                fault: labels.fault,
+                tls: labels.tls,
+                overflow: labels.overflow,
+            },
+            count: AtomicU64::new(0),
+            duration_buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            duration_nanoseconds: AtomicU64::new(0),
+            bytes_up: AtomicU64::new(0),
+            bytes_down: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn labels(&self) -> Labels<'_> {
+        self.labels.borrow()
+    }
+
+    fn add_duration(&self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < seconds);
+        self.duration_buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.duration_nanoseconds
+            .fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    fn add_bytes(&self, up: u64, down: u64) {
+        self.bytes_up.fetch_add(up, Ordering::Relaxed);
+        self.bytes_down.fetch_add(down, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ConnectionGauge {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,101 @@
+//! What is known of a request or a connection once it is over; metrics, spans and access log are
+//! made of these records alone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use weft_proto::spiffe::SpiffeId;
+
+use super::trace;
+use crate::model::{Fault, Protocol, ServiceName};
+
+/// Which way the traffic went, seen from the workload beside this proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the mesh to our workload.
+    Inbound,
+    /// From our workload to the mesh.
+    Outbound,
+}
+
+impl Direction {
+    pub const ALL: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
+
+    /// The word for it in metrics, spans and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        }
+    }
+}
+
+/// Who sent or who serves. Empty where it is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Party {
+    pub namespace: Arc<str>,
+    pub workload: Arc<str>,
+    pub service: Option<ServiceName>,
+}
+
+/// A request that is over.
+#[derive(Clone, Debug)]
+pub struct RequestRecord {
+    pub direction: Direction,
+    pub context: trace::Context,
+    pub start: SystemTime,
+    pub duration: Duration,
+    pub method: http::Method,
+    pub scheme: &'static str,
+    pub authority: Option<String>,
+    /// With its query; spans and metrics cut that off.
+    pub path: String,
+    pub version: http::Version,
+    pub status: u16,
+    pub grpc_status: Option<u16>,
+    pub fault: Option<Fault>,
+    pub source: Party,
+    pub destination: Party,
+    pub route: Option<String>,
+    /// The authenticated identity of the other side.
+    pub peer: Option<SpiffeId>,
+    pub tls: bool,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// Attempts after the first.
+    pub retries: u32,
+    pub upstream: Option<SocketAddr>,
+    pub downstream: Option<SocketAddr>,
+}
+
+/// A connection of opaque bytes that is over.
+#[derive(Clone, Debug)]
+pub struct ConnectionRecord {
+    pub direction: Direction,
+    pub context: trace::Context,
+    pub start: SystemTime,
+    pub duration: Duration,
+    pub protocol: Protocol,
+    pub fault: Option<Fault>,
+    pub source: Party,
+    pub destination: Party,
+    /// The authenticated identity of the other side.
+    pub peer: Option<SpiffeId>,
+    pub tls: bool,
+    /// From the one who connected.
+    pub bytes_up: u64,
+    /// To the one who connected.
+    pub bytes_down: u64,
+    pub upstream: Option<SocketAddr>,
+    pub downstream: Option<SocketAddr>,
+    /// Ended by a reset and not by an orderly close.
+    pub reset: bool,
+}
+
+/// Either of them, shared between the span queue and the access log.
+#[derive(Clone, Debug)]
+pub(super) enum Record {
+    Request(Arc<RequestRecord>),
+    Connection(Arc<ConnectionRecord>),
+}

@@ -1,0 +1,244 @@
+//! The trace that a request belongs to: W3C Trace Context (level 1) and B3 in both its forms.
+
+use std::fmt::Write;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::sampler::Sampler;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const B3: HeaderName = HeaderName::from_static("b3");
+const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+const B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
+const B3_PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+
+/// A longer `tracestate` is not passed on (Trace Context 3.3.1.5 asks for 512 bytes at least).
+const TRACESTATE_BYTES_MAX: usize = 4096;
+
+/// Our own span in its trace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Context {
+    pub trace_id: [u8; 16],
+    /// Of the span that this proxy makes for the request.
+    pub span_id: [u8; 8],
+    /// Of the caller's span; none where the trace starts here.
+    pub parent_span_id: Option<[u8; 8]>,
+    pub sampled: bool,
+    pub tracestate: Option<HeaderValue>,
+}
+
+/// What a request's headers said of its trace.
+#[derive(Debug, PartialEq)]
+enum Parent {
+    /// The caller's span.
+    Span {
+        trace_id: [u8; 16],
+        span_id: [u8; 8],
+        sampled: Option<bool>,
+    },
+    /// B3 alone may send a decision without a trace.
+    Decision(bool),
+}
+
+impl Context {
+    /// Goes on with the trace that the headers name, or starts one.
+    pub(super) fn begin(headers: &HeaderMap, sampler: Sampler) -> Context {
+        let span_id = random_span_id();
+        let w3c = parse_traceparent(headers);
+        let tracestate = w3c.as_ref().and_then(|_| read_tracestate(headers));
+        match w3c.or_else(|| parse_b3(headers)) {
+            Some(Parent::Span {
+                trace_id,
+                span_id: parent,
+                sampled,
+            }) => Context {
+                trace_id,
+                span_id,
+                parent_span_id: Some(parent),
+                sampled: sampler.sample(trace_id, sampled),
+                tracestate,
+            },
+            other => {
+                let trace_id = random_trace_id();
+                let decision = match other {
+                    Some(Parent::Decision(sampled)) => Some(sampled),
+                    _ => None,
+                };
+                Context {
+                    trace_id,
+                    span_id,
+                    parent_span_id: None,
+                    sampled: sampler.sample(trace_id, decision),
+                    tracestate: None,
+                }
+            }
+        }
+    }
+
+    /// Makes our span the parent of the next one. B3 headers are kept in step where the request
+    /// came with them, and never added.
+    pub fn inject(&self, headers: &mut HeaderMap) {
+        let (trace_id, span_id) = (self.trace_id_hex(), hex(&self.span_id));
+        let flags = u8::from(self.sampled);
+        insert(
+            headers,
+            TRACEPARENT,
+            &format!("00-{trace_id}-{span_id}-{flags:02x}"),
+        );
+        match &self.tracestate {
+            Some(state) => drop(headers.insert(TRACESTATE, state.clone())),
+            None => drop(headers.remove(TRACESTATE)),
+        }
+        if headers.contains_key(B3) {
+            insert(headers, B3, &format!("{trace_id}-{span_id}-{flags}"));
+        }
+        if headers.contains_key(B3_TRACE_ID) || headers.contains_key(B3_SAMPLED) {
+            insert(headers, B3_TRACE_ID, &trace_id);
+            insert(headers, B3_SPAN_ID, &span_id);
+            insert(headers, B3_SAMPLED, &flags.to_string());
+            match self.parent_span_id {
+                Some(parent) => insert(headers, B3_PARENT_SPAN_ID, &hex(&parent)),
+                None => drop(headers.remove(B3_PARENT_SPAN_ID)),
+            }
+        }
+    }
+
+    /// The trace's id as logs and headers write it.
+    pub fn trace_id_hex(&self) -> String {
+        hex(&self.trace_id)
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// Trace Context 3.2: `00-TRACE-SPAN-FLAGS`, lower-case hex; a later version may append fields; ids
+/// of zeros only, and the version ff, are invalid. Two headers are as good as none.
+fn parse_traceparent(headers: &HeaderMap) -> Option<Parent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let value = values.next()?.to_str().ok()?.trim();
+    if values.next().is_some() || value.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
+    let mut parts = value.split('-');
+    let [version]: [u8; 1] = unhex(parts.next()?)?;
+    let trace_id = unhex(parts.next()?)?;
+    let span_id = unhex(parts.next()?)?;
+    let [flags]: [u8; 1] = unhex(parts.next()?)?;
+    let valid = version != 0xff
+        && (version != 0 || parts.next().is_none())
+        && trace_id != [0; 16]
+        && span_id != [0; 8];
+    valid.then_some(Parent::Span {
+        trace_id,
+        span_id,
+        sampled: Some(flags & 1 == 1),
+    })
+}
+
+/// Several headers are one list (Trace Context 3.3.1).
+fn read_tracestate(headers: &HeaderMap) -> Option<HeaderValue> {
+    let values: Vec<&[u8]> = headers
+        .get_all(TRACESTATE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .filter(|value| !value.is_empty())
+        .collect();
+    let joined = values.join(&b","[..]);
+    if joined.is_empty() || joined.len() > TRACESTATE_BYTES_MAX {
+        return None;
+    }
+    HeaderValue::from_bytes(&joined).ok()
+}
+
+fn parse_b3(headers: &HeaderMap) -> Option<Parent> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(single) = text(B3) {
+        return parse_b3_single(single);
+    }
+    let sampled = match (text(B3_FLAGS), text(B3_SAMPLED)) {
+        (Some("1"), _) => Some(true),
+        (_, Some(word)) => b3_decision(word),
+        _ => None,
+    };
+    let ids = text(B3_TRACE_ID).zip(text(B3_SPAN_ID));
+    match ids.and_then(|(trace, span)| b3_span(trace, span, sampled)) {
+        Some(parent) => Some(parent),
+        None => sampled.map(Parent::Decision),
+    }
+}
+
+/// `TRACE-SPAN[-SAMPLED[-PARENT]]`, or the decision alone.
+fn parse_b3_single(text: &str) -> Option<Parent> {
+    let mut parts = text.trim().split('-');
+    let first = parts.next()?;
+    match parts.next() {
+        None => b3_decision(first).map(Parent::Decision),
+        Some(span) => b3_span(first, span, parts.next().and_then(b3_decision)),
+    }
+}
+
+fn b3_span(trace: &str, span: &str, sampled: Option<bool>) -> Option<Parent> {
+    let trace_id = match trace.len() {
+        16 => {
+            let mut id = [0; 16];
+            id[8..].copy_from_slice(&unhex::<8>(trace)?);
+            id
+        }
+        _ => unhex(trace)?,
+    };
+    let span_id = unhex(span)?;
+    (trace_id != [0; 16] && span_id != [0; 8]).then_some(Parent::Span {
+        trace_id,
+        span_id,
+        sampled,
+    })
+}
+
+fn b3_decision(word: &str) -> Option<bool> {
+    match word {
+        "1" | "d" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// Zeros only are no id (Trace Context 3.2.2.3).
+fn random_trace_id() -> [u8; 16] {
+    rand::random::<u128>().max(1).to_be_bytes()
+}
+
+fn random_span_id() -> [u8; 8] {
+    rand::random::<u64>().max(1).to_be_bytes()
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let high = char::from(pair[0]).to_digit(16)?;
+        let low = char::from(pair[1]).to_digit(16)?;
+        *byte = u8::try_from(high << 4 | low).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests;

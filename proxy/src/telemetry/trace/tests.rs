@@ -1,0 +1,129 @@
+use super::*;
+use proptest::prelude::*;
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.append(*name, HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+#[test]
+fn parents() {
+    let check = |pairs: &[(&'static str, &str)], expect: &str| {
+        let context = Context::begin(&headers(pairs), Sampler::parent_based(0.0));
+        let text = match context.parent_span_id {
+            Some(parent) => format!(
+                "{} {} {}",
+                context.trace_id_hex(),
+                hex(&parent),
+                context.sampled
+            ),
+            None => format!("new {}", context.sampled),
+        };
+        assert_eq!(text, expect, "{pairs:?}");
+    };
+    let (yes, no) = (
+        format!("{TRACE} {SPAN} true"),
+        format!("{TRACE} {SPAN} false"),
+    );
+    let w3c = |flags: &str| format!("00-{TRACE}-{SPAN}-{flags}");
+    check(&[], "new false");
+    check(&[("traceparent", &w3c("01"))], &yes);
+    check(&[("traceparent", &w3c("00"))], &no);
+    check(&[("traceparent", &w3c("03"))], &yes);
+    check(&[("traceparent", &w3c("01-more"))], "new false");
+    check(
+        &[("traceparent", &format!("cc-{TRACE}-{SPAN}-01-more"))],
+        &yes,
+    );
+    check(
+        &[("traceparent", &format!("ff-{TRACE}-{SPAN}-01"))],
+        "new false",
+    );
+    check(&[("traceparent", &w3c("01").to_uppercase())], "new false");
+    check(
+        &[("traceparent", &format!("00-{}-{SPAN}-01", "0".repeat(32)))],
+        "new false",
+    );
+    check(
+        &[("traceparent", &w3c("01")), ("traceparent", &w3c("01"))],
+        "new false",
+    );
+    check(&[("b3", &format!("{TRACE}-{SPAN}-1"))], &yes);
+    check(&[("b3", &format!("{TRACE}-{SPAN}-d-{SPAN}"))], &yes);
+    check(&[("b3", &format!("{TRACE}-{SPAN}-0"))], &no);
+    check(&[("b3", &format!("{TRACE}-{SPAN}"))], &no);
+    check(&[("b3", "1")], "new true");
+    check(&[("b3", "0")], "new false");
+    check(
+        &[("b3", &format!("{SPAN}-{SPAN}-1"))],
+        &format!("0000000000000000{SPAN} {SPAN} true"),
+    );
+    check(
+        &[
+            ("x-b3-traceid", TRACE),
+            ("x-b3-spanid", SPAN),
+            ("x-b3-sampled", "1"),
+        ],
+        &yes,
+    );
+    check(
+        &[
+            ("x-b3-traceid", TRACE),
+            ("x-b3-spanid", SPAN),
+            ("x-b3-flags", "1"),
+        ],
+        &yes,
+    );
+    check(&[("x-b3-sampled", "1")], "new true");
+}
+
+#[test]
+fn injection_makes_our_span_the_parent() {
+    let mut sent = headers(&[
+        ("traceparent", &format!("00-{TRACE}-{SPAN}-01")),
+        ("tracestate", "a=1"),
+        ("tracestate", "b=2"),
+        ("b3", "0"),
+    ]);
+    let context = Context::begin(&sent, Sampler::parent_based(0.0));
+    context.inject(&mut sent);
+    let own = hex(&context.span_id);
+    assert_ne!(own, SPAN);
+    assert_eq!(sent["traceparent"], format!("00-{TRACE}-{own}-01"));
+    assert_eq!(sent["tracestate"], "a=1,b=2");
+    assert_eq!(sent.get_all("tracestate").iter().count(), 1);
+    assert_eq!(sent["b3"], format!("{TRACE}-{own}-1"));
+    assert!(!sent.contains_key("x-b3-traceid"));
+}
+
+#[test]
+fn multi_header_b3_is_kept_in_step() {
+    let mut sent = headers(&[("x-b3-traceid", TRACE), ("x-b3-spanid", SPAN)]);
+    let context = Context::begin(&sent, Sampler::parent_based(1.0));
+    context.inject(&mut sent);
+    assert_eq!(sent["x-b3-spanid"], hex(&context.span_id));
+    assert_eq!(sent["x-b3-parentspanid"], SPAN);
+    assert_eq!(sent["x-b3-sampled"], "1");
+    assert!(!sent.contains_key("b3"));
+}
+
+proptest! {
+    #[test]
+    fn any_header_gives_a_context(name in "traceparent|tracestate|b3|x-b3-traceid", value in proptest::collection::vec(any::<u8>(), 0..120)) {
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            let mut map = HeaderMap::new();
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
+            let context = Context::begin(&map, Sampler::parent_based(0.5));
+            context.inject(&mut map);
+            let again = Context::begin(&map, Sampler::parent_based(0.5));
+            prop_assert_eq!(again.trace_id, context.trace_id);
+            prop_assert_eq!(again.parent_span_id, Some(context.span_id));
+        }
+    }
+}
