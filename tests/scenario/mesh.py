@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 import wire
-from process import Process, wait_until
+from process import Process, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(os.environ.get("WEFT_PROGRAMS", ROOT / "target/release"))
@@ -125,7 +125,7 @@ class ControlPlane:
 
     def wait_ready(self):
         def ready():
-            assert self.process.alive(), f"weft serve ended:\n{self.process.tail()}"
+            self.process.must_live()
             return self.cli("get", "services", "-A", check=False).code == 0
 
         wait_until(ready, what="the control plane")
@@ -179,7 +179,6 @@ class Workload:
             "WEFT_NAMESPACE": namespace,
             "WEFT_SERVICE_ACCOUNT": self.service_account,
             "WEFT_LABELS": ",".join(f"{k}={v}" for k, v in labels.items()),
-            "WEFT_PORTS": ",".join(f"{k}={v}" for k, v in self.ports.items()),
             "WEFT_ADDRESS": "127.0.0.1",
             "WEFT_INBOUND_PORT": str(self.inbound[1]),
             "WEFT_DATA_DIR": str(self.data_dir),
@@ -190,6 +189,8 @@ class Workload:
             "WEFT_ACCESS_LOG": "text",
             **(env or {}),
         }  # fmt: skip
+        if self.ports:
+            self.env["WEFT_PORTS"] = ",".join(f"{k}={v}" for k, v in self.ports.items())
         self.process = Process(f"proxy-{namespace}-{name}", [PROXY, "run"], mesh.directory, self.env)
         if wait:
             self.wait_ready()
@@ -203,7 +204,7 @@ class Workload:
 
     def wait_ready(self):
         def ready():
-            assert self.process.alive(), f"{self.process.name} ended:\n{self.process.tail()}"
+            self.process.must_live()
             return self.ready()
 
         wait_until(ready, what=f"{self.name}'s /ready")
@@ -310,27 +311,22 @@ class Mesh:
         self.processes = []
         self.control_plane = ControlPlane(self.directory, *flags, env=env)
         self.weft = self.control_plane.cli
-        self._stoppable = [self.control_plane.process]
 
     def workload(self, name, *arguments, **options):
         workload = Workload(self, name, *arguments, **options)
-        self._stoppable.append(workload.process)
         return workload
 
     def application(self, name, port=None, **options):
         application = Application(self, name, port or free_ports(options.get("ports", 1)), **options)
-        self._stoppable.append(application.process)
         return application
 
     def program(self, name, command, env=None):
         """Any other program of the test."""
         process = Process(name, command, self.directory, env)
-        self._stoppable.append(process)
         return process
 
     def load(self, workload, **options):
         load = Load(self, workload.outbound, **options)
-        self._stoppable.append(load.process)
         return load
 
     def apply(self, *documents, wait=True, check=True):
@@ -382,7 +378,7 @@ class Mesh:
         return self.weft("proxies", "-o", "json").json()
 
     def close(self):
-        for process in reversed(self._stoppable):
+        for process in [one for one in running if one.log.parent == self.directory]:
             process.kill()
 
 

@@ -198,7 +198,7 @@ class NetMesh:
         process = host.start("proxy", [program, "run"], settings, PROXY_UID)
 
         def ready():
-            assert process.alive(), process.tail()
+            process.must_live()
             return host.run("curl", "-sf", "-o", "/dev/null", f"http://127.0.0.1:{ADMIN_PORT}/ready", check=False).returncode == 0
 
         wait_until(ready, 20, f"{host.name}'s /ready")

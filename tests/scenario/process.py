@@ -30,6 +30,10 @@ def wait_until(condition, seconds=15, what="the condition"):
         time.sleep(0.02)
 
 
+class Ended(Exception):
+    """A program ended that should have lived; waiting any longer is no use."""
+
+
 class Process:
     """A child with its output in a file."""
 
@@ -60,6 +64,10 @@ class Process:
 
     def alive(self):
         return self.child.poll() is None
+
+    def must_live(self):
+        if not self.alive():
+            raise Ended(f"{self.name} ended with {self.child.returncode}:\n{self.tail()}")
 
     def signal(self, number):
         if self.alive():

@@ -22,6 +22,7 @@ class Scripted:
         self.connections = 0
         self.heads = []
         self.errors = []
+        self.on_reset = lambda: None
         self._open = True
         self._sockets = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -91,12 +92,14 @@ def h2_tunnel(server, peer):
                 case h2.events.RequestReceived():
                     head = dict(event.headers)
                     server.heads.append(head)
-                    known = head.get(":protocol") == "websocket"
+                    known = head.get(":protocol") == "websocket" or head[":path"] == "/stay"
                     headers = [(":status", "200" if known else "400"), ("x-tunnel", "yes")]
                     connection.send_headers(event.stream_id, headers, end_stream=not known)
                 case h2.events.DataReceived():
                     connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                     connection.send_data(event.stream_id, event.data)
+                case h2.events.StreamReset():
+                    server.on_reset()
                 case h2.events.StreamEnded():
                     with contextlib.suppress(Exception):
                         connection.end_stream(event.stream_id)
