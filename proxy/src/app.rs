@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::net::TcpListener as ControlListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,15 +28,17 @@ use crate::inbound::{Inbound, Parts};
 use crate::listener::{Listener, bind};
 use crate::model::Own;
 use crate::outbound::Outbound;
-use crate::telemetry;
-use crate::telemetry::Telemetry;
-use crate::telemetry::{AccessLog, TelemetryOptions};
+use crate::telemetry::{Gauges, Telemetry, TelemetryOptions};
+use crate::{admin, telemetry};
 
 /// How long callers get to learn that this workload takes no more requests, before it tells them
 /// itself by GOAWAY and a closed port.
 const DEREGISTER_GRACE: Duration = Duration::from_millis(500);
 /// How often a worker lets go of what is idle.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// Changes what is logged, by a filter directive (`info`, `weft_proxy::endpoint=debug`, ...).
+pub type SetLog = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Why the proxy could not run.
 #[derive(Debug, thiserror::Error)]
@@ -80,20 +82,21 @@ struct Sockets {
 }
 
 /// Runs the sidecar until it is told to stop and has drained.
-pub fn run(settings: Settings) -> Result<(), Error> {
+pub fn run(settings: Settings, set_log: SetLog) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(LocalSet::new().run_until(start(settings)))
+    runtime.block_on(LocalSet::new().run_until(start(settings, set_log)))
 }
 
-async fn start(settings: Settings) -> Result<(), Error> {
+async fn start(settings: Settings, set_log: SetLog) -> Result<(), Error> {
     let settings = Arc::new(settings);
     let identity = Identity::open(&settings)?;
     let discovery = discovery::Handle::open(&settings, &identity);
     let ports = discovery.ports();
     let (telemetry, exporter) = Telemetry::new(telemetry_options(&settings)?);
     let (drain, draining) = watch::channel(false);
+    telemetry.set_gauges(gauges(&identity, &discovery));
     let shared = Shared {
         own: Own {
             namespace: settings.namespace.as_str().into(),
@@ -114,7 +117,14 @@ async fn start(settings: Settings) -> Result<(), Error> {
         .collect::<Result<_, _>>()?;
     let stop_requested = Arc::new(Notify::new());
     let leaving = Arc::new(AtomicBool::new(false));
-    start_control(&shared, exporter, stop_requested.clone(), leaving.clone()).await?;
+    start_control(
+        &shared,
+        exporter,
+        set_log,
+        stop_requested.clone(),
+        leaving.clone(),
+    )
+    .await?;
     let (ended, mut worker_ended) = watch::channel(false);
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, ended) = (shared.clone(), ended.clone());
@@ -149,6 +159,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
         _ = terminate.recv() => warn!("stopping at once, with connections still open"),
         _ = interrupt.recv() => warn!("stopping at once, with connections still open"),
     }
+    telemetry.flush().await;
     Ok(())
 }
 
@@ -182,6 +193,7 @@ fn idle_accepts(shared: &Shared) -> usize {
 async fn start_control(
     shared: &Shared,
     exporter: telemetry::Exporter,
+    set_log: SetLog,
     stop: Arc<Notify>,
     leaving: Arc<AtomicBool>,
 ) -> Result<(), Error> {
@@ -211,8 +223,42 @@ async fn start_control(
         ControlListener::bind(address)
             .await
             .map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
-    drop((socket, stop, leaving, discovery.connected()));
+    tokio::task::spawn_local(admin::serve(socket, hooks(shared, set_log, stop, leaving)));
     Ok(())
+}
+
+fn hooks(
+    shared: &Shared,
+    set_log: SetLog,
+    stop: Arc<Notify>,
+    leaving: Arc<AtomicBool>,
+) -> admin::Hooks {
+    let (identity, discovery) = (shared.identity.clone(), shared.discovery.clone());
+    let ready = move || {
+        let mut missing = Vec::new();
+        if !identity.ready() {
+            missing.push(format!("no identity yet: {}", identity.status()));
+        }
+        if !discovery.ready() {
+            missing.push("no configuration yet".to_owned());
+        }
+        if leaving.load(Ordering::Relaxed) {
+            missing.push("draining".to_owned());
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(missing)
+        }
+    };
+    let (telemetry, discovery) = (shared.telemetry.clone(), shared.discovery.clone());
+    admin::Hooks {
+        ready: Box::new(ready),
+        metrics: Box::new(move || telemetry.render()),
+        configuration: Box::new(move || discovery.dump()),
+        drain: Box::new(move || stop.notify_one()),
+        log: set_log,
+    }
 }
 
 /// Every port on which this proxy listens.
@@ -335,12 +381,19 @@ async fn serve(shared: Shared, sockets: Sockets) {
     }
 }
 
-fn telemetry_options(settings: &Settings) -> Result<TelemetryOptions, telemetry::InvalidOption> {
-    let access_log = match settings.access_log {
-        crate::bootstrap::AccessLog::Off => AccessLog::Off,
-        crate::bootstrap::AccessLog::Text => AccessLog::Text,
-        crate::bootstrap::AccessLog::Json => AccessLog::Json,
+fn gauges(identity: &Identity, discovery: &discovery::Handle) -> Gauges {
+    let (identity, discovery) = (identity.clone(), discovery.clone());
+    let expiry = move || {
+        let seconds = u64::try_from(identity.not_after()?).ok()?;
+        Some(UNIX_EPOCH + Duration::from_secs(seconds))
     };
+    Gauges {
+        certificate_not_after: Box::new(expiry),
+        discovery_connected: Box::new(move || discovery.connected()),
+    }
+}
+
+fn telemetry_options(settings: &Settings) -> Result<TelemetryOptions, telemetry::InvalidOption> {
     let read = |name: &str| std::env::var(name).ok();
     let Settings {
         workload,
@@ -348,5 +401,11 @@ fn telemetry_options(settings: &Settings) -> Result<TelemetryOptions, telemetry:
         service_account,
         ..
     } = settings;
-    TelemetryOptions::from_environment(workload, namespace, service_account, access_log, read)
+    TelemetryOptions::from_environment(
+        workload,
+        namespace,
+        service_account,
+        settings.access_log,
+        read,
+    )
 }

@@ -13,7 +13,7 @@ fn main() {
         .options
         .validate()
         .unwrap_or_else(|e| panic!("{e}"));
-    if let Err(e) = weft_proxy::app::run(settings) {
+    if let Err(e) = weft_proxy::app::run(settings, Box::new(|_| Err(String::from("not yet")))) {
         eprintln!("{e}");
         std::process::exit(1)
     }

@@ -89,7 +89,7 @@ fn draw(kind: &str, objects: &[Value], now: i64) -> String {
         None => draw_as(
             objects,
             now,
-            &["SERVICE-ACCOUNT", "ADDRESS", "PORTS-UP", "LABELS"],
+            &["IDENTITY", "ADDRESS", "PORTS-UP", "LABELS"],
             workload,
         ),
     }
@@ -200,7 +200,7 @@ fn http_route(object: &Value) -> Vec<String> {
 fn workload(object: &Value) -> Vec<String> {
     let (spec, status) = (&object["spec"], &object["status"]);
     vec![
-        text(&spec["serviceAccount"]),
+        text(&spec["spiffeId"]),
         text(&spec["address"]),
         join(&status["portsUp"], text),
         pairs(&object["metadata"]["labels"]),

@@ -35,6 +35,7 @@ pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
     _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
 }
 
 /// A connection through the socket in the data directory.
@@ -77,9 +78,6 @@ pub async fn accept_tls(
             accepted = listener.accept() => accepted,
             () = connections.closed() => return,
         };
-        metrics
-            .connections
-            .set(CONNECTIONS_MAX - permits.available_permits() - 1);
         let (stream, remote) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -91,7 +89,7 @@ pub async fn accept_tls(
         let (acceptor, connections, metrics) =
             (acceptor.clone(), connections.clone(), metrics.clone());
         tokio::spawn(async move {
-            match handshake(&acceptor, stream, remote, permit).await {
+            match handshake(&acceptor, stream, remote, permit, &metrics).await {
                 // When nobody takes connections any more, the server is stopping.
                 Ok(connection) => drop(connections.send(Ok(connection)).await),
                 Err(error) => {
@@ -108,6 +106,7 @@ async fn handshake(
     stream: TcpStream,
     remote: SocketAddr,
     permit: OwnedSemaphorePermit,
+    metrics: &Arc<Metrics>,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
@@ -126,10 +125,12 @@ async fn handshake(
             }
         }
     };
+    metrics.connections.add(1);
     Ok(Connection {
         stream,
         peer,
         _permit: permit,
+        metrics: metrics.clone(),
     })
 }
 
@@ -159,6 +160,12 @@ pub async fn accept_local(
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.metrics.connections.subtract(1);
     }
 }
 

@@ -43,7 +43,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every fault, for look-ups by word.
+    /// Every fault, in the order of their discriminants.
     pub const ALL: [Fault; 19] = [
         Fault::NoRoute,
         Fault::BackendInvalid,

@@ -8,20 +8,10 @@ use tokio::sync::mpsc;
 
 use super::export::Queued;
 use super::record::{ConnectionRecord, Party, Record, RequestRecord};
+use crate::bootstrap::AccessLog;
 
 /// Bytes that one write may hold; more lines wait for the next.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
-
-/// The form of a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccessLog {
-    #[default]
-    Off,
-    /// `key=value` pairs.
-    Text,
-    /// An object a line.
-    Json,
-}
 
 /// Writes until every sender is gone; several lines make one write where they wait together. Ends
 /// at the first error too, because a closed standard output stays closed.

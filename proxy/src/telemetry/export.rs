@@ -15,11 +15,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
-use super::access_log::{self, AccessLog};
+use super::access_log;
 use super::metrics::Metrics;
 use super::options::{Protocol, SpanOptions, TelemetryOptions};
 use super::record::Record;
 use super::span;
+use crate::bootstrap::AccessLog;
 
 /// Spans of one export; more wait in the queue.
 pub const BATCH_SPANS_MAX: usize = 512;

@@ -33,7 +33,7 @@ use export::Queued;
 use metrics::Metrics;
 use record::Record;
 
-pub use access_log::AccessLog;
+pub use crate::bootstrap::AccessLog;
 pub use export::Exporter;
 pub use metrics::ConnectionGauge;
 pub use options::{InvalidOption, Protocol, SpanOptions, TelemetryOptions};
