@@ -8,7 +8,7 @@ import pytest
 
 from process import wait_until
 from scripted import Scripted, h2_tunnel
-from wire import Closed, Http1, Http2
+from wire import Closed, Http2
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
