@@ -186,6 +186,7 @@ class NetMesh:
             "WEFT_LABELS": ",".join(f"{k}={v}" for k, v in labels.items()),
             "WEFT_ADDRESS": host.address(self.family),
             "WEFT_DATA_DIR": str(data),
+            "WEFT_DNS_LISTEN": "127.0.0.1:4153,[::1]:4153",
             "WEFT_LOG": "info",
             "WEFT_ACCESS_LOG": "text",
             **(env or {}),
