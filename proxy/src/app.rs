@@ -37,9 +37,6 @@ const DEREGISTER_GRACE: Duration = Duration::from_millis(500);
 /// How often a worker lets go of what is idle.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Changes what is logged, by a filter directive (`info`, `weft_proxy::endpoint=debug`, ...).
-pub type SetLog = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
-
 /// Why the proxy could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -82,14 +79,14 @@ struct Sockets {
 }
 
 /// Runs the sidecar until it is told to stop and has drained.
-pub fn run(settings: Settings, set_log: SetLog) -> Result<(), Error> {
+pub fn run(settings: Settings) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(LocalSet::new().run_until(start(settings, set_log)))
+    runtime.block_on(LocalSet::new().run_until(start(settings)))
 }
 
-async fn start(settings: Settings, set_log: SetLog) -> Result<(), Error> {
+async fn start(settings: Settings) -> Result<(), Error> {
     let settings = Arc::new(settings);
     let identity = Identity::open(&settings)?;
     let discovery = discovery::Handle::open(&settings, &identity);
@@ -117,14 +114,7 @@ async fn start(settings: Settings, set_log: SetLog) -> Result<(), Error> {
         .collect::<Result<_, _>>()?;
     let stop_requested = Arc::new(Notify::new());
     let leaving = Arc::new(AtomicBool::new(false));
-    start_control(
-        &shared,
-        exporter,
-        set_log,
-        stop_requested.clone(),
-        leaving.clone(),
-    )
-    .await?;
+    start_control(&shared, exporter, stop_requested.clone(), leaving.clone()).await?;
     let (ended, mut worker_ended) = watch::channel(false);
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, ended) = (shared.clone(), ended.clone());
@@ -193,7 +183,6 @@ fn idle_accepts(shared: &Shared) -> usize {
 async fn start_control(
     shared: &Shared,
     exporter: telemetry::Exporter,
-    set_log: SetLog,
     stop: Arc<Notify>,
     leaving: Arc<AtomicBool>,
 ) -> Result<(), Error> {
@@ -223,16 +212,11 @@ async fn start_control(
         ControlListener::bind(address)
             .await
             .map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
-    tokio::task::spawn_local(admin::serve(socket, hooks(shared, set_log, stop, leaving)));
+    tokio::task::spawn_local(admin::serve(socket, hooks(shared, stop, leaving)));
     Ok(())
 }
 
-fn hooks(
-    shared: &Shared,
-    set_log: SetLog,
-    stop: Arc<Notify>,
-    leaving: Arc<AtomicBool>,
-) -> admin::Hooks {
+fn hooks(shared: &Shared, stop: Arc<Notify>, leaving: Arc<AtomicBool>) -> admin::Hooks {
     let (identity, discovery) = (shared.identity.clone(), shared.discovery.clone());
     let ready = move || {
         let mut missing = Vec::new();
@@ -257,7 +241,7 @@ fn hooks(
         metrics: Box::new(move || telemetry.render()),
         configuration: Box::new(move || discovery.dump()),
         drain: Box::new(move || stop.notify_one()),
-        log: set_log,
+        log: Box::new(telemetry::log::set_filter),
     }
 }
 

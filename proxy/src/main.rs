@@ -1,20 +1,106 @@
-use clap::Parser;
+//! weft's sidecar: parses arguments and hands over to the room that does the work.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use weft_proxy::telemetry::log;
+use weft_proxy::{app, bootstrap, interception};
+
+/// The exit status for what was asked for and failed.
+const FAILED: u8 = 1;
+/// The exit status for wrong usage; clap's own too.
+const WRONG_USAGE: u8 = 2;
+
+/// weft's sidecar proxy
 #[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    options: weft_proxy::bootstrap::Options,
+#[command(name = "weft-proxy", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
 }
-fn main() {
-    tracing_subscriber::fmt()
-        .with_env_filter(std::env::var("WEFT_LOG").unwrap_or("info".into()))
-        .with_writer(std::io::stderr)
-        .init();
-    let settings = Cli::parse()
-        .options
-        .validate()
-        .unwrap_or_else(|e| panic!("{e}"));
-    if let Err(e) = weft_proxy::app::run(settings, Box::new(|_| Err(String::from("not yet")))) {
-        eprintln!("{e}");
-        std::process::exit(1)
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the sidecar (what happens without a command too)
+    Run(Box<Run>),
+    /// Redirect this network namespace's TCP through the proxy with nftables
+    Init(interception::Options),
+    /// Remove what init made
+    Cleanup(interception::CleanupOptions),
+    /// Print the version
+    Version,
+    /// Print completions for a shell
+    Completions {
+        /// Shell to print them for
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    options: bootstrap::Options,
+}
+
+fn main() -> ExitCode {
+    let arguments = with_default_command(std::env::args_os().collect());
+    let matches = Arguments::command().get_matches_from(arguments);
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match arguments.command {
+        Command::Run(run) => self::run(run.options),
+        Command::Init(options) => report(interception::init(&options)),
+        Command::Cleanup(options) => report(interception::cleanup(&options)),
+        Command::Version => {
+            println!("weft-proxy {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "weft-proxy", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
     }
+}
+
+/// `run` may be left out, as in `weft-proxy --control-plane HOST:4180`.
+fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let general = ["-h", "--help", "-V", "--version"];
+    let run = match arguments.get(1).and_then(|first| first.to_str()) {
+        None => arguments.len() < 2,
+        Some(first) => first.starts_with('-') && !general.contains(&first),
+    };
+    if run {
+        let at = arguments.len().min(1);
+        arguments.insert(at, "run".into());
+    }
+    arguments
+}
+
+fn run(options: bootstrap::Options) -> ExitCode {
+    let settings = match options.validate() {
+        Ok(settings) => settings,
+        Err(problem) => return fail(WRONG_USAGE, &problem),
+    };
+    if let Err(reason) = log::start(&settings.log) {
+        let filter = &settings.log;
+        let problem = format!(
+            "--log (WEFT_LOG): `{filter}` is no log filter: {reason}; write for example info,weft_proxy::discovery=debug"
+        );
+        return fail(WRONG_USAGE, &problem);
+    }
+    report(app::run(settings))
+}
+
+fn report<E: Display>(outcome: Result<(), E>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILED, &error),
+    }
+}
+
+fn fail(status: u8, error: &dyn Display) -> ExitCode {
+    eprintln!("weft-proxy: {error}");
+    ExitCode::from(status)
 }

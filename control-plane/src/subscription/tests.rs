@@ -225,9 +225,9 @@ fn the_cost_of_a_change_does_not_grow_with_the_mesh() {
         state.refresh(encode);
     }
     let took = start.elapsed();
-    // 500 changes of a workload and 500 of a service, at 50 a second, are ten seconds' worth; a
-    // debug build on a busy machine stays far below a fifth of them.
-    assert!(took < Duration::from_secs(2), "1000 changes took {took:?}");
+    // 500 changes of each, at 50 a second, are ten seconds' worth. A debug build needs half a second;
+    // the limit leaves room for a busy machine, and none for work on every service or proxy.
+    assert!(took < Duration::from_secs(10), "1000 changes took {took:?}");
     let mut pushed = 0;
     for id in sessions {
         if let Ok(Some(Outgoing::Push { resources, .. })) = state.next(id) {

@@ -53,6 +53,7 @@ spec:
 /// A control plane that stops with the test.
 pub struct Control {
     pub address: SocketAddr,
+    pub admin_address: SocketAddr,
     pub directory: Arc<tempfile::TempDir>,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), app::Error>>,
@@ -91,10 +92,12 @@ impl Control {
         };
         let bound = app::bind(&options).await.unwrap();
         let address = bound.address().unwrap();
+        let admin_address = bound.admin_address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(bound.run(async { drop(stopped.await) }));
         Self {
             address,
+            admin_address,
             directory,
             stop: Some(stop),
             served,

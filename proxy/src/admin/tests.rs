@@ -27,7 +27,7 @@ async fn ask(router: &Router, line: &str, body: &str) -> (u16, String) {
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .body(body.to_owned().into())
+        .body(axum::body::Body::from(body.to_owned()))
         .unwrap();
     let response = router.clone().oneshot(request).await.unwrap();
     let status = response.status().as_u16();

@@ -7,6 +7,7 @@
 
 mod access_log;
 mod export;
+pub mod log;
 mod metrics;
 mod options;
 mod process;
