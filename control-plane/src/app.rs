@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -133,6 +134,7 @@ pub struct Bound {
 
 /// Opens the data directory and binds every socket.
 pub async fn bind(options: &Options) -> Result<Bound, Error> {
+    raise_descriptor_limit();
     ca::create_directory(&options.data_dir)?;
     Ok(Bound {
         app: App::build(options)?,
@@ -244,8 +246,11 @@ impl App {
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), until(stopped.clone()));
         servers.spawn(async move { local.await.map_err(|e| e.to_string()) });
         let router = admin::router(self.metrics, stopped.clone());
-        let http = axum::serve(listeners.admin, router).with_graceful_shutdown(until(stopped));
-        servers.spawn(async move { http.await.map_err(|e| e.to_string()) });
+        let http = admin::serve(listeners.admin, router, stopped);
+        servers.spawn(async move {
+            http.await;
+            Ok(())
+        });
 
         let outcome = tokio::select! {
             () = stop => Ok(()),
@@ -265,6 +270,16 @@ impl App {
         // It is gone already where the directory is.
         let _ = std::fs::remove_file(&listeners.socket);
         outcome
+    }
+}
+
+/// A thousand proxies are more connections than the usual soft limit of descriptors; the hard one is
+/// there for those who ask.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "can't raise the limit of open files");
     }
 }
 

@@ -449,3 +449,93 @@ async fn a_wrong_message_ends_the_stream_with_the_reason() {
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("names push 7"), "{status:?}");
 }
+
+#[tokio::test]
+async fn an_external_name_is_resolved_and_reached_in_plaintext() {
+    let control = Control::start().await;
+    control
+        .apply("{apiVersion: v1, kind: Service, metadata: {name: ext, namespace: shop}, spec: {type: ExternalName, externalName: localhost}}")
+        .await;
+    let mut proxy = control.proxy("web", "i-web").await;
+    proxy.subscribe(&[(Cluster, "shop/ext:5432")]).await;
+    let found = proxy.until(Cluster, "shop/ext:5432", |_| true).await;
+    let cluster = wire::Cluster::decode(found.body).unwrap();
+    let endpoint = cluster.endpoints.first().expect("an address of localhost");
+    assert_eq!(
+        (endpoint.address.as_str(), endpoint.port),
+        ("127.0.0.1", 5432)
+    );
+    assert_eq!(endpoint.sidecar, None);
+}
+
+#[tokio::test]
+async fn a_second_root_is_pushed() {
+    let [control, next] = [Control::start().await, Control::start().await];
+    let mut proxy = control.proxy("web", "i-web").await;
+    proxy.subscribe(&[(TrustBundle, "weft.local")]).await;
+    proxy.until(TrustBundle, "weft.local", |_| true).await;
+    let root = next.directory.path().join("ca.pem");
+    let extra = control.directory.path().join("extra-roots.pem");
+    std::fs::copy(root, extra).unwrap();
+    let roots = |found: &wire::Resource| {
+        wire::TrustBundle::decode(found.body.clone())
+            .unwrap()
+            .roots
+            .len()
+    };
+    proxy
+        .until(TrustBundle, "weft.local", |found| roots(found) == 2)
+        .await;
+    // Who has a certificate of the next root is let in already.
+    let stranger = next.join("shop", "orders").await;
+    control
+        .attach(&stranger, hello("orders", "i-1"))
+        .await
+        .unwrap();
+}
+
+/// Passes bytes on until it is told to swallow them.
+async fn relay(
+    to: std::net::SocketAddr,
+) -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (swallow, swallowing) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(to).await.unwrap();
+            let mut swallowing = swallowing.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                    _ = swallowing.wait_for(|swallowing| *swallowing) => {}
+                }
+                // Both connections stay open, and nothing passes any more.
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    (address, swallow)
+}
+
+#[tokio::test]
+async fn a_proxy_that_the_network_swallows_is_withdrawn() {
+    let control = Control::start().await;
+    control.apply(SHOP).await;
+    let mut caller = control.proxy("web", "i-web").await;
+    caller.subscribe(&[(Cluster, ORDERS)]).await;
+    let svid = control.join("shop", "orders").await;
+    let (address, swallow) = relay(control.address).await;
+    let mut behind = hello("orders", "i-1");
+    behind.ports_up = vec![8080];
+    let _behind = control
+        .attach_through(address, &svid, behind)
+        .await
+        .unwrap();
+    caller.until_endpoints(ORDERS, &["i-1:8080"]).await;
+    let started = Instant::now();
+    swallow.send_replace(true);
+    caller.until_endpoints(ORDERS, &[]).await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(8), "withdrawn after {took:?}");
+}

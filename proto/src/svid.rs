@@ -55,8 +55,8 @@ pub enum InvalidSvid {
     /// The chain is fine, but it is somebody else.
     #[error("the peer is {actual}, expected {expected}")]
     OtherPeer {
-        actual: SpiffeId,
-        expected: SpiffeId,
+        actual: Box<SpiffeId>,
+        expected: Box<SpiffeId>,
     },
 }
 
@@ -201,7 +201,10 @@ impl ServerCertVerifier for ServerVerifier {
         if actual == expected {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(refused(InvalidSvid::OtherPeer { actual, expected }))
+            Err(refused(InvalidSvid::OtherPeer {
+                actual: Box::new(actual),
+                expected: Box::new(expected),
+            }))
         }
     }
 

@@ -10,13 +10,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::net::TcpListener as ControlListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::LocalSet;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep};
 use tracing::{info, warn};
 
 use crate::authorization::Policy;
@@ -28,8 +28,8 @@ use crate::inbound::{Inbound, Parts};
 use crate::listener::{Listener, bind};
 use crate::model::Own;
 use crate::outbound::Outbound;
-use crate::telemetry::Telemetry;
-use crate::{admin, dns, telemetry};
+use crate::telemetry::{Gauges, Telemetry, TelemetryOptions};
+use crate::{admin, telemetry};
 
 /// How long callers get to learn that this workload takes no more requests, before it tells them
 /// itself by GOAWAY and a closed port.
@@ -51,6 +51,8 @@ pub enum Error {
     },
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
+    #[error("{0}")]
+    Telemetry(#[from] telemetry::InvalidOption),
     #[error("{0}")]
     Identity(#[from] crate::identity::Unusable),
     #[error("a worker ended unexpectedly; this is a bug")]
@@ -91,6 +93,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
     let ports = discovery.ports();
     let (telemetry, exporter) = Telemetry::new(telemetry_options(&settings)?);
     let (drain, draining) = watch::channel(false);
+    telemetry.set_gauges(gauges(&identity, &discovery));
     let shared = Shared {
         own: Own {
             namespace: settings.namespace.as_str().into(),
@@ -199,36 +202,72 @@ async fn start_control(
     };
     tokio::task::spawn_local(exporter.run());
     tokio::task::spawn_local(crate::identity::run(identity.clone(), settings.clone()));
-    tokio::task::spawn_local(discovery::run(discovery.clone(), identity.clone(), settings.clone()));
+    tokio::task::spawn_local(discovery::run(
+        discovery.clone(),
+        identity.clone(),
+        settings.clone(),
+    ));
     let address = settings.admin_listen;
     let socket =
         ControlListener::bind(address)
             .await
             .map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
     tokio::task::spawn_local(admin::serve(socket, hooks(shared, stop, leaving)));
-    if !settings.dns_listen.is_empty() {
-        let addresses = settings.dns_listen.clone();
-        let first = addresses[0];
-        let lookup = DnsLookup {
-            discovery: discovery.clone(),
-        };
-        let served = dns::serve(addresses, settings.namespace.clone(), lookup).await;
-        served.map_err(listen(first, "DNS", "DNS_LISTEN"))?;
-    }
     Ok(())
+}
+
+fn hooks(shared: &Shared, stop: Arc<Notify>, leaving: Arc<AtomicBool>) -> admin::Hooks {
+    let (identity, discovery) = (shared.identity.clone(), shared.discovery.clone());
+    let ready = move || {
+        let mut missing = Vec::new();
+        if !identity.ready() {
+            missing.push(format!("no identity yet: {}", identity.status()));
+        }
+        if !discovery.ready() {
+            missing.push("no configuration yet".to_owned());
+        }
+        if leaving.load(Ordering::Relaxed) {
+            missing.push("draining".to_owned());
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(missing)
+        }
+    };
+    let (telemetry, discovery) = (shared.telemetry.clone(), shared.discovery.clone());
+    admin::Hooks {
+        ready: Box::new(ready),
+        metrics: Box::new(move || telemetry.render()),
+        configuration: Box::new(move || discovery.dump()),
+        drain: Box::new(move || stop.notify_one()),
+        log: Box::new(telemetry::log::set_filter),
+    }
 }
 
 /// Every port on which this proxy listens.
 fn own_ports(settings: &Settings) -> Arc<[u16]> {
-    let listens = settings.outbound_listen.iter().chain(&settings.inbound_listen).chain(&settings.dns_listen);
-    listens.map(SocketAddr::port).chain([settings.admin_listen.port()]).collect()
+    let listens = settings
+        .outbound_listen
+        .iter()
+        .chain(&settings.inbound_listen)
+        .chain(&settings.dns_listen);
+    listens
+        .map(SocketAddr::port)
+        .chain([settings.admin_listen.port()])
+        .collect()
 }
 
 fn open_sockets(settings: &Settings) -> Result<Sockets, Error> {
     let share = settings.workers > 1;
     let open = |addresses: &[SocketAddr], what, variable| -> Result<Vec<_>, Error> {
         let one = |address: &SocketAddr| {
-            bind(*address, share).map_err(|source| Error::Listen { address: *address, what, variable, source })
+            bind(*address, share).map_err(|source| Error::Listen {
+                address: *address,
+                what,
+                variable,
+                source,
+            })
         };
         addresses.iter().map(one).collect()
     };
@@ -240,7 +279,10 @@ fn open_sockets(settings: &Settings) -> Result<Sockets, Error> {
 
 /// One worker, on its own thread.
 fn work(shared: Shared, sockets: Sockets) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return warn!(%error, "a worker can't start"),
     };
@@ -248,7 +290,16 @@ fn work(shared: Shared, sockets: Sockets) {
 }
 
 async fn serve(shared: Shared, sockets: Sockets) {
-    let Shared { settings, own, identity, discovery, ports, telemetry, permits, drain } = shared;
+    let Shared {
+        settings,
+        own,
+        identity,
+        discovery,
+        ports,
+        telemetry,
+        permits,
+        drain,
+    } = shared;
     let mut limits = ServerLimits::default();
     limits.http1.head_bytes = settings.header_bytes_max;
     limits.http2.header_list_bytes = u32::try_from(settings.header_bytes_max).unwrap_or(u32::MAX);
@@ -278,7 +329,9 @@ async fn serve(shared: Shared, sockets: Sockets) {
     }));
 
     for socket in sockets.outbound {
-        let Ok(listener) = Listener::new(socket, permits.clone()) else { return };
+        let Ok(listener) = Listener::new(socket, permits.clone()) else {
+            return;
+        };
         let outbound = outbound.clone();
         tokio::task::spawn_local(async move {
             loop {
@@ -288,7 +341,9 @@ async fn serve(shared: Shared, sockets: Sockets) {
         });
     }
     for socket in sockets.inbound {
-        let Ok(listener) = Listener::new(socket, permits.clone()) else { return };
+        let Ok(listener) = Listener::new(socket, permits.clone()) else {
+            return;
+        };
         let (inbound, mut drain) = (inbound.clone(), drain.clone());
         tokio::task::spawn_local(async move {
             loop {
@@ -308,4 +363,33 @@ async fn serve(shared: Shared, sockets: Sockets) {
         outbound.sweep();
         inbound.sweep();
     }
+}
+
+fn gauges(identity: &Identity, discovery: &discovery::Handle) -> Gauges {
+    let (identity, discovery) = (identity.clone(), discovery.clone());
+    let expiry = move || {
+        let seconds = u64::try_from(identity.not_after()?).ok()?;
+        Some(UNIX_EPOCH + Duration::from_secs(seconds))
+    };
+    Gauges {
+        certificate_not_after: Box::new(expiry),
+        discovery_connected: Box::new(move || discovery.connected()),
+    }
+}
+
+fn telemetry_options(settings: &Settings) -> Result<TelemetryOptions, telemetry::InvalidOption> {
+    let read = |name: &str| std::env::var(name).ok();
+    let Settings {
+        workload,
+        namespace,
+        service_account,
+        ..
+    } = settings;
+    TelemetryOptions::from_environment(
+        workload,
+        namespace,
+        service_account,
+        settings.access_log,
+        read,
+    )
 }

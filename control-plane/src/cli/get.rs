@@ -48,7 +48,10 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         namespace: arguments.namespace,
         all_namespaces: arguments.all_namespaces,
     };
-    let objects = client.get(query).await?;
+    let mut objects = client.get(query).await?;
+    let place =
+        |object: &Value| ["namespace", "name"].map(|field| text(&object["metadata"][field]));
+    objects.sort_by_cached_key(place);
     match (arguments.output, arguments.name) {
         (Format::Table, _) if objects.is_empty() => {
             output::complain("nothing found");
@@ -89,7 +92,7 @@ fn draw(kind: &str, objects: &[Value], now: i64) -> String {
         None => draw_as(
             objects,
             now,
-            &["SERVICE-ACCOUNT", "ADDRESS", "PORTS-UP", "LABELS"],
+            &["IDENTITY", "ADDRESS", "PORTS-UP", "LABELS"],
             workload,
         ),
     }
@@ -200,7 +203,7 @@ fn http_route(object: &Value) -> Vec<String> {
 fn workload(object: &Value) -> Vec<String> {
     let (spec, status) = (&object["spec"], &object["status"]);
     vec![
-        text(&spec["serviceAccount"]),
+        text(&spec["spiffeId"]),
         text(&spec["address"]),
         join(&status["portsUp"], text),
         pairs(&object["metadata"]["labels"]),

@@ -8,6 +8,8 @@ mod completions;
 mod config;
 mod connect;
 mod delete;
+mod demo;
+mod demo_service;
 mod describe;
 mod files;
 mod get;
@@ -64,6 +66,11 @@ enum Verb {
     Token(token::Arguments),
     /// Tell whether everything is healthy
     Check(check::Arguments),
+    /// Show the whole mesh on this machine, without root
+    Demo(demo::Arguments),
+    /// Run an application of the demo's shop
+    #[command(hide = true)]
+    DemoService(demo_service::Arguments),
     /// Print a shell's completions
     Completions(completions::Arguments),
     /// Print the version
@@ -129,6 +136,8 @@ impl Verb {
             Self::Config(arguments) => block_on(config::run(arguments)),
             Self::Token(arguments) => block_on(token::run(arguments)),
             Self::Check(arguments) => block_on(check::run(arguments)),
+            Self::Demo(arguments) => block_on(demo::run(arguments)),
+            Self::DemoService(arguments) => block_on(demo_service::run(arguments)),
             Self::Completions(arguments) => completions::run(&arguments),
             Self::Version => output::print(&format!("weft {}\n", env!("CARGO_PKG_VERSION"))),
         }

@@ -13,7 +13,7 @@ mod route;
 mod service;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use catalog::{Affected, Catalog, RouteName};
 pub use cluster::ENDPOINTS_MAX;

@@ -135,7 +135,7 @@ impl Stream {
         loop {
             tokio::select! {
                 outgoing = self.session.next() => {
-                    let message = encode::control_message(outgoing.map_err(ended)?);
+                    let message = encode::control_message(outgoing?);
                     self.send(message).await?;
                 }
                 message = self.incoming.message() => match message? {
@@ -171,7 +171,7 @@ impl Stream {
             Message::Subscribe(subscribe) => {
                 let add = decode::names(&subscribe.add, &self.instance);
                 let remove = decode::names(&subscribe.remove, &self.instance);
-                self.session.subscribe(add, &remove).map_err(ended)
+                Ok(self.session.subscribe(add, &remove)?)
             }
             Message::Acknowledge(acknowledge) => {
                 let rejected = decode::rejections(acknowledge.rejected, &self.instance);
@@ -182,13 +182,12 @@ impl Stream {
                         reason = rejection.reason, "a proxy rejected a resource"
                     );
                 }
-                let acknowledged = self.session.acknowledge(acknowledge.nonce, rejected);
-                acknowledged.map_err(ended)
+                Ok(self.session.acknowledge(acknowledge.nonce, rejected)?)
             }
             Message::Ports(report) => {
                 let up = decode::ports(&report.up)
                     .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
-                self.session.report_ports(up).map_err(ended)
+                Ok(self.session.report_ports(up)?)
             }
             Message::Answer(answer) => {
                 let json = answer.json;
@@ -221,12 +220,14 @@ impl Stream {
     }
 }
 
-fn ended(ended: Ended) -> Status {
-    let message = ended.to_string();
-    match ended {
-        Ended::Replaced => Status::aborted(message),
-        Ended::Silent { .. } => Status::deadline_exceeded(message),
-        Ended::WrongNonce { .. } | Ended::TooManyPorts(_) => Status::invalid_argument(message),
-        Ended::Subscribe(_) => Status::resource_exhausted(message),
+impl From<Ended> for Status {
+    fn from(ended: Ended) -> Self {
+        let message = ended.to_string();
+        match ended {
+            Ended::Replaced => Status::aborted(message),
+            Ended::Silent { .. } => Status::deadline_exceeded(message),
+            Ended::WrongNonce { .. } | Ended::TooManyPorts(_) => Status::invalid_argument(message),
+            Ended::Subscribe(_) => Status::resource_exhausted(message),
+        }
     }
 }

@@ -14,6 +14,7 @@ use rustls::server::NoServerSessionStorage;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -27,6 +28,9 @@ use crate::telemetry::Metrics;
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// How long a client may take for its TLS handshake. One that takes longer is disconnected.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client without a certificate may stay: long enough to get one, and too short for many
+/// such clients to take every connection.
+const ANONYMOUS_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long to wait where the kernel has no descriptor or memory for a further connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -34,7 +38,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    /// When it is cut off, if its peer is anonymous.
+    end: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
 }
 
 /// A connection through the socket in the data directory.
@@ -77,9 +84,6 @@ pub async fn accept_tls(
             accepted = listener.accept() => accepted,
             () = connections.closed() => return,
         };
-        metrics
-            .connections
-            .set(CONNECTIONS_MAX - permits.available_permits() - 1);
         let (stream, remote) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -91,7 +95,7 @@ pub async fn accept_tls(
         let (acceptor, connections, metrics) =
             (acceptor.clone(), connections.clone(), metrics.clone());
         tokio::spawn(async move {
-            match handshake(&acceptor, stream, remote, permit).await {
+            match handshake(&acceptor, stream, remote, permit, &metrics).await {
                 // When nobody takes connections any more, the server is stopping.
                 Ok(connection) => drop(connections.send(Ok(connection)).await),
                 Err(error) => {
@@ -108,6 +112,7 @@ async fn handshake(
     stream: TcpStream,
     remote: SocketAddr,
     permit: OwnedSemaphorePermit,
+    metrics: &Arc<Metrics>,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
@@ -126,10 +131,14 @@ async fn handshake(
             }
         }
     };
+    let is_anonymous = matches!(peer, Peer::Anonymous { .. });
+    metrics.connections.add(1);
     Ok(Connection {
         stream,
+        end: is_anonymous.then(|| Box::pin(tokio::time::sleep(ANONYMOUS_TIME_MAX))),
         peer,
         _permit: permit,
+        metrics: metrics.clone(),
     })
 }
 
@@ -162,6 +171,12 @@ pub async fn accept_local(
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.metrics.connections.subtract(1);
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = Peer;
 
@@ -178,18 +193,35 @@ impl Connected for LocalConnection {
     }
 }
 
-macro_rules! forward_io {
-    ($connection:ty) => {
-        impl AsyncRead for $connection {
-            fn poll_read(
-                mut self: Pin<&mut Self>,
-                context: &mut Context<'_>,
-                buffer: &mut ReadBuf<'_>,
-            ) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.stream).poll_read(context, buffer)
-            }
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(context).is_ready()
+        {
+            let reason = "a client without a certificate stayed too long";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason)));
         }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
 
+impl AsyncRead for LocalConnection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+/// Writing is the stream's own.
+macro_rules! write_through {
+    ($connection:ty) => {
         impl AsyncWrite for $connection {
             fn poll_write(
                 mut self: Pin<&mut Self>,
@@ -216,5 +248,5 @@ macro_rules! forward_io {
     };
 }
 
-forward_io!(Connection);
-forward_io!(LocalConnection);
+write_through!(Connection);
+write_through!(LocalConnection);

@@ -2,6 +2,7 @@
 //! `listen` says who is at the other end of a connection, and each service who may do what.
 
 mod admin;
+mod apply;
 mod check;
 mod decode;
 mod discovery;

@@ -41,3 +41,36 @@ impl Renewals {
         renewed.map_or(not_after, |end| end.max(not_after))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn trust_reaches_to_the_latest_renewal() {
+        let renewals = Renewals::default();
+        let now = SystemTime::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let id: SpiffeId = "spiffe://weft.local/ns/shop/sa/orders".parse().unwrap();
+        let other: SpiffeId = "spiffe://weft.local/ns/shop/sa/stock".parse().unwrap();
+        assert_eq!(renewals.trusted_until(&id, at(30)), at(30));
+        renewals.record(&id, at(60));
+        renewals.record(&id, at(50));
+        assert_eq!(renewals.trusted_until(&id, at(30)), at(60));
+        assert_eq!(renewals.trusted_until(&id, at(90)), at(90));
+        assert_eq!(renewals.trusted_until(&other, at(30)), at(30));
+    }
+
+    #[test]
+    fn what_is_over_is_swept() {
+        let renewals = Renewals::default();
+        let past = SystemTime::now() - Duration::from_secs(1);
+        for index in 0..1000 {
+            let id = format!("spiffe://weft.local/ns/shop/sa/s{index}");
+            renewals.record(&id.parse().unwrap(), past);
+        }
+        assert!(renewals.ends.lock().unwrap().by_identity.len() < 100);
+    }
+}

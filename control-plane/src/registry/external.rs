@@ -30,6 +30,8 @@ pub enum Resolution<'a> {
 struct Host {
     addresses: BTreeSet<IpAddr>,
     answered: bool,
+    /// DNS is asked and has not answered.
+    asked: bool,
     refresh_at: Instant,
     usable_until: Instant,
 }
@@ -50,8 +52,8 @@ impl ExternalNames {
     }
 
     /// Makes the wanted names the ones that are resolved: new ones are due at once, others are
-    /// forgotten. Returns those that are due; each is then not due again until it is recorded, or
-    /// `REFRESH_MIN` has passed.
+    /// forgotten. Returns those that are due; each is then not due again until its answer is
+    /// recorded.
     pub fn due(&mut self, wanted: &BTreeSet<String>, now: Instant) -> Vec<String> {
         self.hosts.retain(|host, _| wanted.contains(host));
         for host in wanted {
@@ -59,6 +61,7 @@ impl ExternalNames {
                 let fresh = Host {
                     addresses: BTreeSet::new(),
                     answered: false,
+                    asked: false,
                     refresh_at: now,
                     usable_until: now,
                 };
@@ -67,8 +70,8 @@ impl ExternalNames {
         }
         let mut due = Vec::new();
         for (name, host) in &mut self.hosts {
-            if host.refresh_at <= now {
-                host.refresh_at = now + REFRESH_MIN;
+            if host.refresh_at <= now && !host.asked {
+                host.asked = true;
                 due.push(name.clone());
             }
         }
@@ -80,6 +83,7 @@ impl ExternalNames {
         let Some(host) = self.hosts.get_mut(name) else {
             return false;
         };
+        host.asked = false;
         let before = host.answered.then(|| host.addresses.clone());
         match answer {
             Answer::Addresses { addresses, ttl } => {
@@ -132,12 +136,15 @@ mod tests {
         let both = wanted(&["a.example", "b.example"]);
         assert_eq!(names.due(&both, start), ["a.example", "b.example"]);
         assert_eq!(known(&names, "a.example"), None);
+        assert!(names.due(&both, at(60)).is_empty(), "asked already");
         assert!(names.record("a.example", addresses(&["192.0.2.1"], 10), start));
         assert!(names.record("b.example", addresses(&["192.0.2.2"], 100_000), start));
         assert!(!names.record("a.example", addresses(&["192.0.2.1"], 10), start));
         assert_eq!(names.due(&both, at(9)), Vec::<String>::new());
         assert_eq!(names.due(&both, at(10)), ["a.example"]);
-        assert_eq!(names.due(&both, at(300)), ["a.example", "b.example"]);
+        assert_eq!(names.due(&both, at(300)), ["b.example"]);
+        assert!(!names.record("a.example", Answer::Failed, at(300)));
+        assert_eq!(names.due(&both, at(302)), ["a.example"]);
         assert!(names.due(&wanted(&[]), at(301)).is_empty());
         assert_eq!(known(&names, "a.example"), None);
     }

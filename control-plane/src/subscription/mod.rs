@@ -5,10 +5,14 @@
 //! DNS, and both only mark what a change touches. Everything is under one lock that is never held
 //! over I/O, so a slow proxy delays itself alone.
 
+mod attached;
 mod dispatch;
 mod external;
+mod losses;
 mod session;
 mod state;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod view;
 mod wait;

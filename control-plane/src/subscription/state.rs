@@ -8,10 +8,12 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 use weft_proto::spiffe::SpiffeId;
 
-use super::Encode;
-use super::session::{Attached, Hello};
+use super::attached::Attached;
+use super::losses::Losses;
+use super::session::{Ended, Hello, Outgoing, Rejection};
 use super::topics::{SessionId, Topics};
 use super::view::TimedParent;
+use super::{Encode, SETTLE_TIME};
 use crate::compile::{Affected, Mesh, Name, RouteName, route_status};
 use crate::registry::{InvalidWorkload, Workload};
 use crate::resource::{Key, Resource};
@@ -47,6 +49,7 @@ pub struct State {
     pub statuses: HashMap<RouteName, Vec<TimedParent>>,
     /// Until then what would take endpoints away is held back.
     pub settling_until: Option<Instant>,
+    losses: Losses,
     sessions_opened: u64,
 }
 
@@ -59,6 +62,7 @@ impl State {
             by_instance: HashMap::new(),
             statuses: HashMap::new(),
             settling_until: Some(settling_until),
+            losses: Losses::default(),
             sessions_opened: 0,
         }
     }
@@ -119,6 +123,13 @@ impl State {
         }
         self.by_instance.remove(&attached.instance);
         if let Some(before) = self.mesh.workloads.remove(&attached.instance) {
+            let now = Instant::now();
+            if !before.draining && self.losses.record(self.sessions.len() + 1, now) {
+                tracing::warn!(
+                    "most proxies lost their connection at once; their endpoints are held"
+                );
+                self.settling_until = Some(now + SETTLE_TIME);
+            }
             let affected = self.mesh.catalog.touched_by(&before);
             self.topics.touch(&affected, 0);
         }
@@ -204,6 +215,24 @@ impl State {
                 self.topics.unsubscribe(name, id);
             }
         }
+    }
+
+    /// What is to be sent to a proxy now, if anything is.
+    pub fn next(&mut self, id: SessionId) -> Result<Option<Outgoing>, Ended> {
+        let settling = self.settling_until.is_some();
+        let attached = self.sessions.get_mut(&id).ok_or(Ended::Replaced)?;
+        attached.next(&self.topics, settling)
+    }
+
+    /// Takes a proxy's answer to a push in.
+    pub fn acknowledge(
+        &mut self,
+        id: SessionId,
+        nonce: u64,
+        rejections: Vec<Rejection>,
+    ) -> Result<Vec<Instant>, Ended> {
+        let attached = self.sessions.get_mut(&id).ok_or(Ended::Replaced)?;
+        attached.acknowledge(nonce, rejections)
     }
 
     /// Takes a change of the store in.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Subscriptions;
-use super::session::Held;
+use super::attached::{Held, Rejected};
 use super::topics::Topic;
 use crate::compile::{Condition, ParentStatus, RouteName};
 use crate::registry::Workload;
@@ -85,7 +85,7 @@ impl TimedParent {
 pub(super) enum Sync<'a> {
     Synced,
     Pending,
-    Rejected(&'a super::session::Rejected),
+    Rejected(&'a Rejected),
 }
 
 pub(super) fn sync_of<'a>(held: &'a Held, topic: Option<&Topic>) -> Sync<'a> {

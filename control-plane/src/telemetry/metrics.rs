@@ -50,6 +50,14 @@ impl Gauge {
         self.set_u64(value as u64);
     }
 
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn subtract(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
     pub fn set_u64(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }

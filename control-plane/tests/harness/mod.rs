@@ -53,6 +53,7 @@ spec:
 /// A control plane that stops with the test.
 pub struct Control {
     pub address: SocketAddr,
+    pub admin_address: SocketAddr,
     pub directory: Arc<tempfile::TempDir>,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), app::Error>>,
@@ -91,10 +92,12 @@ impl Control {
         };
         let bound = app::bind(&options).await.unwrap();
         let address = bound.address().unwrap();
+        let admin_address = bound.admin_address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(bound.run(async { drop(stopped.await) }));
         Self {
             address,
+            admin_address,
             directory,
             stop: Some(stop),
             served,
@@ -153,9 +156,17 @@ impl Control {
 
     /// A channel over TLS, with a certificate or without.
     pub async fn channel(&self, svid: Option<&Svid>) -> Result<Channel, tonic::transport::Error> {
+        self.channel_through(self.address, svid).await
+    }
+
+    /// A channel to the control plane behind another address.
+    pub async fn channel_through(
+        &self,
+        address: SocketAddr,
+        svid: Option<&Svid>,
+    ) -> Result<Channel, tonic::transport::Error> {
         let config = tls(&self.directory.path().join("trust-bundle.pem"), svid);
         let connector = TlsConnector::from(Arc::new(config));
-        let address = self.address;
         let connect = tower::service_fn(move |_| {
             let connector = connector.clone();
             async move {
@@ -202,8 +213,17 @@ impl Control {
     }
 
     pub async fn attach(&self, svid: &Svid, hello: wire::Hello) -> Result<Proxy, Status> {
+        self.attach_through(self.address, svid, hello).await
+    }
+
+    pub async fn attach_through(
+        &self,
+        address: SocketAddr,
+        svid: &Svid,
+        hello: wire::Hello,
+    ) -> Result<Proxy, Status> {
         let channel = self
-            .channel(Some(svid))
+            .channel_through(address, Some(svid))
             .await
             .map_err(|e| Status::unknown(e.to_string()))?;
         let (sender, receiver) = mpsc::channel(16);

@@ -62,7 +62,7 @@ pub(super) fn decode_body(name: &Name, body: &[u8]) -> Result<Decoded> {
         Name::Route(_) => Decoded::Route(route(name, parse(body)?)?),
         Name::Cluster(_) => Decoded::Cluster(cluster(name, parse(body)?)?),
         Name::Inbound => Decoded::Inbound(inbound(parse(body)?)?),
-        Name::TrustBundle(_) => Decoded::TrustBundle(trust_bundle(name, parse(body)?)?),
+        Name::TrustBundle(_) => Decoded::TrustBundle(trust_bundle(name, &parse(body)?)?),
     })
 }
 
@@ -357,7 +357,7 @@ fn inbound(message: wire::Inbound) -> Result<Inbound> {
     Ok(Inbound { ports })
 }
 
-fn trust_bundle(expected: &Name, message: wire::TrustBundle) -> Result<TrustBundle> {
+fn trust_bundle(expected: &Name, message: &wire::TrustBundle) -> Result<TrustBundle> {
     same_name(
         "trust_domain",
         expected,
@@ -371,3 +371,6 @@ fn trust_bundle(expected: &Name, message: wire::TrustBundle) -> Result<TrustBund
     TrustBundle::new(&message.trust_domain, roots)
         .map_err(|error| reject("roots", error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,10 +124,10 @@ impl Seen {
         self.listeners.clear();
         for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
             // A host without IPv6 has no second table.
-            if let Ok(file) = File::open(table) {
-                if let Err(error) = read_table(BufReader::new(file), &mut self.listeners) {
-                    tracing::warn!(table, %error, "cannot read which ports the application listens on");
-                }
+            if let Ok(file) = File::open(table)
+                && let Err(error) = read_table(BufReader::new(file), &mut self.listeners)
+            {
+                tracing::warn!(table, %error, "cannot read which ports the application listens on");
             }
         }
         let listeners = &self.listeners;

@@ -55,6 +55,9 @@ pub(super) struct Rejected {
     pub rejection: Rejection,
 }
 
+/// The last good answer, and the later one that was not taken.
+type Answers<'a> = (Option<&'a Held>, Option<&'a Rejected>);
+
 /// A change of the subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -124,7 +127,7 @@ impl Resources {
                         version: version.clone(),
                         body: resource.body,
                     };
-                    self.apply_one(name, held, configuration)
+                    self.apply_one(&name, held, configuration)
                 });
             match result {
                 Ok(Some(bundle)) => applied.trust_bundle = Some(bundle),
@@ -143,19 +146,19 @@ impl Resources {
 
     fn apply_one(
         &mut self,
-        name: Name,
+        name: &Name,
         held: Held,
         configuration: &mut Configuration,
     ) -> Result<Option<TrustBundle>, Rejection> {
         // An answer that crossed with the removal of its subscription is of no use to anybody.
-        let Some(tracked) = self.tracked.get_mut(&name) else {
+        let Some(tracked) = self.tracked.get_mut(name) else {
             return Ok(None);
         };
-        match decode_held(&name, &held) {
+        match decode_held(name, &held) {
             Ok(decoded) => {
                 tracked.held = Some(held);
                 tracked.rejected = None;
-                Ok(put(configuration, &name, decoded))
+                Ok(put(configuration, name, decoded))
             }
             Err(rejection) => {
                 let rejected = Rejected {
@@ -260,9 +263,7 @@ impl Resources {
     }
 
     /// Every resource in the order of type and name.
-    pub(super) fn list(
-        &self,
-    ) -> BTreeMap<(&'static str, String), (Option<&Held>, Option<&Rejected>)> {
+    pub(super) fn list(&self) -> BTreeMap<(&'static str, String), Answers<'_>> {
         let entries = self.tracked.iter().map(|(name, tracked)| {
             let key = (names::kind(name), names::to_wire(name).name);
             (key, (tracked.held.as_ref(), tracked.rejected.as_ref()))
@@ -374,5 +375,100 @@ pub(super) async fn sweep(handle: &Handle) {
     loop {
         interval.tick().await;
         handle.sweep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(index: usize) -> Name {
+        Name::Service(format!("shop/s{index}").parse().unwrap())
+    }
+
+    /// The control plane's answer that there is no such service.
+    fn absent(index: usize) -> wire::Resource {
+        let wire::ResourceName { r#type, name } = names::to_wire(&name(index));
+        wire::Resource {
+            r#type,
+            name,
+            ..wire::Resource::default()
+        }
+    }
+
+    fn answered(count: usize) -> (Resources, Configuration) {
+        let mut resources = Resources::default();
+        let mut configuration = Configuration::default();
+        resources.want(&Name::Inbound, &mut configuration);
+        for index in 0..count {
+            assert!(!resources.want(&name(index), &mut configuration));
+        }
+        let push = wire::Push {
+            nonce: 1,
+            resources: (0..count).map(absent).collect(),
+        };
+        assert!(
+            resources
+                .apply(push, &mut configuration)
+                .rejected
+                .is_empty()
+        );
+        resources.take_outbox();
+        (resources, configuration)
+    }
+
+    #[test]
+    fn what_is_not_used_is_forgotten() {
+        let (mut resources, mut configuration) = answered(2);
+        // The first sweep clears the marks of fresh entries.
+        for round in 0..=IDLE_SWEEPS_MAX {
+            assert!(is_known(&configuration, &name(0)));
+            let forgotten = resources.sweep(&mut configuration);
+            assert_eq!(forgotten, round == IDLE_SWEEPS_MAX, "round {round}");
+        }
+        assert_eq!(resources.take_outbox(), [Change::Remove(name(1))]);
+        assert!(is_known(&configuration, &name(0)) && !is_known(&configuration, &name(1)));
+        // Its answer may still come, and changes nothing.
+        let push = wire::Push {
+            nonce: 2,
+            resources: vec![absent(1)],
+        };
+        resources.apply(push, &mut configuration);
+        assert!(!is_known(&configuration, &name(1)));
+        resources.want(&name(1), &mut configuration);
+        assert_eq!(resources.take_outbox(), [Change::Add(name(1))]);
+    }
+
+    #[test]
+    fn beyond_the_limit_the_unused_make_room() {
+        let (mut resources, mut configuration) = answered(SUBSCRIPTIONS_MAX - 1);
+        for _ in 0..2 {
+            for index in 0..SUBSCRIPTIONS_MAX - 1 - EVICTED {
+                assert!(is_known(&configuration, &name(index)));
+            }
+            resources.sweep(&mut configuration);
+        }
+        assert!(resources.want(&name(SUBSCRIPTIONS_MAX), &mut configuration));
+        assert_eq!(resources.tracked.len(), SUBSCRIPTIONS_MAX - EVICTED + 1);
+        assert!(resources.tracked.contains_key(&Name::Inbound));
+        for index in 0..SUBSCRIPTIONS_MAX - 1 {
+            let kept = index < SUBSCRIPTIONS_MAX - 1 - EVICTED;
+            assert_eq!(is_known(&configuration, &name(index)), kept, "{index}");
+        }
+    }
+
+    #[test]
+    fn a_new_stream_says_what_is_held_and_asks_for_the_rest() {
+        let (mut resources, mut configuration) = answered(1);
+        resources.want(&name(7), &mut configuration);
+        let (known, mut asked) = resources.begin();
+        assert_eq!(known.len(), 1);
+        assert_eq!(known[0].name, "shop/s0");
+        asked.sort_by_key(|change| format!("{change:?}"));
+        assert_eq!(asked, [Change::Add(Name::Inbound), Change::Add(name(7))]);
+        assert!(
+            resources.take_outbox().is_empty(),
+            "it is not asked for twice"
+        );
     }
 }

@@ -22,6 +22,7 @@ use weft_proto::svid;
 
 use super::{Credentials, Limits, connect};
 use crate::http::Unanswered;
+use crate::identity::explain;
 use crate::model::Fault;
 
 /// A connection without streams is closed after this long.
@@ -270,10 +271,12 @@ fn refused(address: SocketAddr, expected: &SpiffeId, error: &std::io::Error) -> 
     let tls = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if let Some(rustls::Error::InvalidCertificate(reason)) = tls {
-        warn!(%address, %expected, ?reason, "the sidecar there is not whom discovery said; the endpoint is left out for a while");
-        return Unanswered::unprocessed(Fault::PeerIdentity);
-    }
-    warn!(%address, %expected, %error, "the TLS handshake with the sidecar failed");
-    Unanswered::unprocessed(Fault::ConnectFailed)
+    let stranger = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
+    let reason = explain(error);
+    warn!(%address, %expected, reason, "the TLS handshake with a sidecar failed; the endpoint is left out for a while");
+    Unanswered::unprocessed(if stranger {
+        Fault::PeerIdentity
+    } else {
+        Fault::ConnectFailed
+    })
 }

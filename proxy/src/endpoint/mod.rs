@@ -17,8 +17,8 @@ use weft_proto::spiffe::SpiffeId;
 pub use http2::Share;
 pub use tcp::TcpUpstream;
 
-use crate::identity::Identity;
 use crate::http::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
+use crate::identity::Identity;
 use crate::model::{Endpoint, Hop, Protocol};
 
 /// Limits of the pools; each is for one worker.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use rustls::CertificateError;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -60,16 +61,30 @@ pub(crate) async fn connect(identity: &Identity, control_plane: &str) -> Result<
         })
 }
 
-/// The last two causes of an error: the outer ones of a transport say nothing.
-fn explain(error: &dyn Error) -> String {
-    let mut words = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let word = cause.to_string();
+/// An error with its innermost causes, in words: the outer ones of a transport say nothing, and what
+/// is wrong with a peer's certificate is buried in the error of the handshake.
+pub fn explain(error: &(dyn Error + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let word = peer_fault(cause).unwrap_or_else(|| cause.to_string());
         if words.last() != Some(&word) {
             words.push(word);
         }
-        source = cause.source();
+        next = cause.source();
     }
     words.split_off(words.len().saturating_sub(2)).join(": ")
+}
+
+/// Why the peer's certificate was refused, where that is the reason of a failed handshake.
+fn peer_fault(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<std::io::Error>() {
+        return peer_fault(error.get_ref()?);
+    }
+    match error.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+            Some(format!("the peer's certificate was refused: {}", other.0))
+        }
+        _ => None,
+    }
 }

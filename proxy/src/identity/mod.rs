@@ -7,6 +7,10 @@ mod renew;
 mod status;
 mod storage;
 mod svid;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +28,7 @@ use weft_proto::svid::{ClientVerifier, Expect, ServerVerifier, SharedTrustBundle
 
 use crate::bootstrap::Settings;
 
+pub use connect::explain;
 pub(crate) use connect::{GRPC_BYTES_MAX, connect};
 pub(crate) use file::{move_aside, read, write};
 pub use renew::run;

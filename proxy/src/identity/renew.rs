@@ -9,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 use tonic::Code;
 use weft_proto::svid::TrustBundle;
 use weft_proto::v1alpha1::identity_client::IdentityClient;
-use weft_proto::v1alpha1::{IssueRequest, IssueResponse};
+use weft_proto::v1alpha1::{self as wire, IssueRequest, IssueResponse};
 
 use super::connect::{GRPC_BYTES_MAX, connect};
 use super::svid::Request;
@@ -134,6 +134,7 @@ async fn issue(identity: &Identity, settings: &Settings) -> Result<(), Failure> 
         trust_bundle,
     } = answer.into_inner();
     let bundle = trust_bundle
+        .as_ref()
         .map(decode_bundle)
         .transpose()
         .map_err(failed)?;
@@ -147,7 +148,7 @@ async fn issue(identity: &Identity, settings: &Settings) -> Result<(), Failure> 
         .map_err(|error| failed(format!("the certificate issued can't be used: {error}")))
 }
 
-fn decode_bundle(bundle: weft_proto::v1alpha1::TrustBundle) -> Result<TrustBundle, String> {
+fn decode_bundle(bundle: &wire::TrustBundle) -> Result<TrustBundle, String> {
     let roots = bundle
         .roots
         .iter()

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use weft_proto::spiffe::{InvalidSpiffeId, SpiffeId};
+use weft_proto::spiffe::InvalidSpiffeId;
 use weft_proto::svid::{InvalidSvid, TrustBundle};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -51,9 +51,9 @@ pub enum Unusable {
     #[error("the certificate is of {actual}, and not of {wanted}")]
     OtherIdentity {
         /// Whose.
-        actual: SpiffeId,
+        actual: String,
         /// Whose it should be.
-        wanted: SpiffeId,
+        wanted: String,
     },
     /// The bundle is another trust domain's.
     #[error("the trust bundle is of the trust domain {actual}, and not of {expected}")]
@@ -65,7 +65,7 @@ pub enum Unusable {
     },
     /// No SVID, or no bundle.
     #[error(transparent)]
-    Svid(#[from] InvalidSvid),
+    Svid(Box<InvalidSvid>),
     /// No SPIFFE ID.
     #[error(transparent)]
     SpiffeId(#[from] InvalidSpiffeId),
@@ -75,6 +75,12 @@ pub enum Unusable {
     /// The key can't be read or made.
     #[error("{0}")]
     Key(#[from] rcgen::Error),
+}
+
+impl From<InvalidSvid> for Unusable {
+    fn from(error: InvalidSvid) -> Self {
+        Unusable::Svid(Box::new(error))
+    }
 }
 
 /// The data directory.

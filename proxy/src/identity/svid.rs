@@ -92,8 +92,8 @@ impl Svid {
         let actual = spiffe_id(leaf)?;
         if actual != *wanted {
             return Err(Unusable::OtherIdentity {
-                actual,
-                wanted: wanted.clone(),
+                actual: actual.to_string(),
+                wanted: wanted.to_string(),
             });
         }
         let verifier = ClientVerifier::new(bundle.clone(), true, provider.clone());

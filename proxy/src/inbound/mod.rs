@@ -30,7 +30,7 @@ use crate::detect::{Rewound, client_hello};
 use crate::discovery::{self, ApplicationPorts};
 use crate::endpoint::{self, Endpoints};
 use crate::http::{Drain, ServerLimits, serve_http2};
-use crate::identity::Identity;
+use crate::identity::{Identity, explain};
 use crate::listener::Accepted;
 use crate::model::{Fault, Own, Protocol};
 use crate::tcp::{Reader, Writer, split};
@@ -150,7 +150,8 @@ impl Inbound {
         let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                warn!(%address, %error, "the TLS handshake of another sidecar failed");
+                let error = explain(&error);
+                warn!(%address, error, "the TLS handshake of another sidecar failed");
                 return self
                     .telemetry
                     .refused(Direction::Inbound, Fault::PeerIdentity);

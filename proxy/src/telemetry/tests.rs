@@ -164,7 +164,9 @@ fn series_are_bounded() {
         }
     }
     let page = telemetry.render();
-    let series = page.lines().filter(|l| l.starts_with("weft_requests_total{"));
+    let series = page
+        .lines()
+        .filter(|l| l.starts_with("weft_requests_total{"));
     assert_eq!(series.count(), metrics::SERIES_MAX + 1);
     let other = page
         .lines()
@@ -219,7 +221,10 @@ fn check_export(exports: &[ExportTraceServiceRequest], context: &trace::Context)
     assert_eq!(span.parent_span_id, context.parent_span_id.unwrap());
     assert_eq!(span.name, "GET");
     assert_eq!(span.kind, 3, "CLIENT");
-    assert_eq!(span.end_time_unix_nano - span.start_time_unix_nano, 1_500_000);
+    assert_eq!(
+        span.end_time_unix_nano - span.start_time_unix_nano,
+        1_500_000
+    );
     for (key, expect) in [
         ("http.request.method", "GET"),
         ("url.path", "/list"),
@@ -297,7 +302,11 @@ async fn a_collector_that_never_answers_slows_nothing() {
     for _ in 0..count {
         telemetry.finish_request(request(&telemetry, "to-orders"));
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     let queue = telemetry.0.spans.as_ref().unwrap();
     assert!(queue.max_capacity() == SPANS_QUEUED_MAX && queue.capacity() == 0);
     drop(listener.accept().await.unwrap().0);

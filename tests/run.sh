@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Runs every test: unit and property tests, the house rules, and the scenarios against the real
+# programs. As root on Debian it installs what it needs; as another user it uses what is there.
+#
+#   ./tests/run.sh [--quick] [--soak] [-k EXPRESSION] [FILE...]
+#
+#   --quick    leaves out the scenarios marked slow
+#   --soak     the long forms: 5 minutes of certificate rotation, 50 kills, 1 GiB bodies, ...
+#   -k, FILE   only these scenarios (and no cargo test)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+ROOT=$PWD
+SCENARIOS=$ROOT/tests/scenario
+
+PACKAGES=(
+    build-essential curl iproute2 libcap2-bin mariadb-server nats-server nftables nginx-light openssl procps
+    python3 python3-venv rabbitmq-server redis-server tcpdump util-linux
+)
+PROGRAMS=(
+    cc curl epmd ip mariadbd mariadb-install-db nats-server nft nginx openssl redis-server setpriv ss tcpdump
+)
+
+say() { printf '\n== %s\n' "$*" >&2; }
+
+arguments=()
+only=
+for argument in "$@"; do
+    case $argument in
+        -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -k) only=1 ;;
+        test_*) only=1; argument=$SCENARIOS/$argument ;;
+    esac
+    arguments+=("$argument")
+done
+
+missing() {
+    local program
+    for program in "${PROGRAMS[@]}"; do
+        PATH=$PATH:/usr/sbin:/sbin type -P "$program" >/dev/null || echo "$program"
+    done
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || echo rabbitmq-server
+    python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
+}
+
+install() {
+    local lacking
+    lacking=$(missing | tr '\n' ' ')
+    [ -n "$lacking" ] || return 0
+    if [ "$(id -u)" != 0 ] || ! type -P apt-get >/dev/null; then
+        say "MISSING, AND NOT ROOT ON DEBIAN TO INSTALL: $lacking(scenarios that need them will fail or be skipped)"
+        return 0
+    fi
+    say "installing ${PACKAGES[*]}"
+    # Debian starts a service when it is installed. The scenarios run their own instances on ports of
+    # their own, so nothing may be started here. A policy that is there already is left as it is.
+    local policy=
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        policy=/usr/sbin/policy-rc.d
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    local outcome=0
+    DEBIAN_FRONTEND=noninteractive apt-get -qq update &&
+        DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${PACKAGES[@]}" >/dev/null ||
+        outcome=$?
+    [ -z "$policy" ] || rm -f "$policy"
+    return "$outcome"
+}
+
+environment() {
+    local venv=$ROOT/target/venv stamp
+    stamp=$(sha256sum tests/requirements.txt | cut -d' ' -f1)-$(python3 -c 'import sys; print(sys.version_info[:2], sys.prefix)')
+    if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
+        say "installing the scenarios' Python packages into target/venv"
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
+        echo "$stamp" >"$venv/stamp"
+    fi
+}
+
+# Namespaces made by a run that was killed are taken away by the next; their names tell whose they are.
+sweep() {
+    local namespace owner
+    for namespace in $(ip netns list 2>/dev/null | cut -d' ' -f1 | grep -E '^wt[0-9]+-' || true); do
+        owner=$(cat "/run/weft-tests/$namespace" 2>/dev/null || true)
+        if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
+            ip netns pids "$namespace" | xargs -r kill -9 || true
+            ip netns del "$namespace"
+            rm -rf "/etc/netns/$namespace" "/run/weft-tests/$namespace"
+        fi
+    done
+}
+
+export PATH=$PATH:/usr/sbin:/sbin
+install
+environment
+
+say "building the programs (release, locked)"
+cargo build --release --locked --bins
+
+if [ -z "$only" ]; then
+    say "unit tests, property tests, house rules"
+    cargo test --workspace --locked --quiet
+fi
+
+say "scenarios"
+pytest=("$ROOT/target/venv/bin/python" -m pytest "${arguments[@]}")
+[[ " ${arguments[*]} " == *"$SCENARIOS/"* ]] || pytest+=("$SCENARIOS")
+pytest+=(-c "$SCENARIOS/pytest.ini" --rootdir "$SCENARIOS")
+
+if [ "$(id -u)" = 0 ]; then
+    sweep
+    exec "${pytest[@]}"
+fi
+# Namespaces of one's own need user namespaces and a range of user ids (newuidmap, /etc/subuid).
+inside=(unshare --user --map-root-user --map-auto --net --mount --pid --fork --kill-child)
+if "${inside[@]}" sh -c 'mount -t tmpfs none /run && ip netns add try && ip netns del try' 2>/dev/null; then
+    say "as $(id -un): in user, network, mount and process namespaces of the run's own"
+    exec "${inside[@]}" sh -c 'mount -t tmpfs none /run && mkdir -p /run/lock && ip link set lo up && mount -t proc none /proc && exec "$@"' run "${pytest[@]}"
+fi
+say "AS $(id -un), AND NO USER NAMESPACES WITH A RANGE OF IDS HERE: the scenarios with interception are SKIPPED"
+exec "${pytest[@]}"

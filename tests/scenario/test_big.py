@@ -1,0 +1,157 @@
+"""Large bodies: they arrive identical, and the sidecars stay small."""
+
+import hashlib
+import json
+import subprocess
+import threading
+import time
+
+import pytest
+
+from mesh import TESTKIT, free_ports, service
+from process import wait_until
+
+PEAK_MIB = 48
+PIECE = bytes((i * 131 + 7) % 251 for i in range(65_521))
+MIB = 1 << 20
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def pattern(total):
+    """The testkit's pattern, piece by piece."""
+    sent = 0
+    while sent < total:
+        piece = PIECE[: total - sent]
+        yield piece
+        sent += len(piece)
+
+
+def pattern_hash(total):
+    digest = hashlib.sha256()
+    for piece in pattern(total):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def big(shared_mesh, soak):
+    """`files` (HTTP), `sink` and `source` (TCP), and how much to move."""
+    mesh = shared_mesh
+    mesh.total = (1024 if soak else 256) * MIB
+    mesh.expected = pattern_hash(mesh.total)
+    mesh.apply(service("files"), service("sink", app_protocol="tcp"), service("source"), service("trickle"))
+    mesh.files = mesh.instance("files")
+    for name, behaviour, total in (("sink", "sink", 0), ("source", "source", mesh.total), ("trickle", "source", 64 * MIB)):
+        port = free_ports()
+        mesh.program(name, [TESTKIT, "tcp", "--listen", f"127.0.0.1:{port}", "--behaviour", behaviour, "--bytes", total])
+        wait_until(lambda: _connects(port), what=name)
+        setattr(mesh, name, mesh.workload(name, ports={"http": port}))
+        mesh.wait_port_up(getattr(mesh, name), port)
+    mesh.web = mesh.workload("web")
+    mesh.wait_endpoints(mesh.web, 1, "files.shop")
+    yield mesh
+
+
+def _connects(port):
+    import socket
+
+    with socket.create_connection(("127.0.0.1", port), 1):
+        return True
+
+
+def assert_small(*workloads):
+    for workload in workloads:
+        peak = workload.process.peak_rss_mib()
+        assert peak < PEAK_MIB, f"{workload.name}'s sidecar had {peak:.0f} MiB"
+
+
+def curl(mesh, protocol, *arguments, stdin=None, stdout=subprocess.PIPE):
+    """curl through the sidecar by either HTTP version."""
+    address = f"{mesh.web.outbound[0]}:{mesh.web.outbound[1]}"
+    version = {"http1": ["--http1.1"], "http2": ["--http2-prior-knowledge"]}[protocol]
+    command = ["curl", "-sSf", "--noproxy", "*", *version, "--connect-to", f"files.shop:80:{address}", *arguments]
+    return subprocess.Popen(command, stdin=stdin, stdout=stdout)
+
+
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+def test_a_large_download_arrives_identical(big, protocol):
+    running = curl(big, protocol, f"http://files.shop/bytes/{big.total}")
+    digest = hashlib.file_digest(running.stdout, "sha256").hexdigest()
+    assert running.wait(60) == 0
+    assert digest == big.expected
+    assert_small(big.web, big.files)
+
+
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+def test_a_large_upload_arrives_identical(big, protocol):
+    running = curl(big, protocol, "-T", "-", "-H", "Expect:", "http://files.shop/up", stdin=subprocess.PIPE)
+
+    def feed():
+        for piece in pattern(big.total):
+            running.stdin.write(piece)
+        running.stdin.close()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    answer = json.loads(running.stdout.read())
+    feeder.join()
+    assert running.wait(60) == 0
+    assert answer["body_length"] == big.total and answer["body_sha256"] == big.expected
+    assert_small(big.web, big.files)
+
+
+def tunnel(big, name):
+    client = big.web.http1(timeout=120)
+    client.send(f"CONNECT {name}.shop:80 HTTP/1.1\r\nHost: {name}.shop:80\r\n\r\n")
+    assert client.read("CONNECT").status == 200
+    return client
+
+
+def test_tcp_up(big):
+    with tunnel(big, "sink") as client:
+        for piece in pattern(big.total):
+            client.send(piece)
+        client.socket.shutdown(1)
+        count, digest = client.rest().decode().split()
+    assert int(count) == big.total and digest == big.expected
+    assert_small(big.web, big.sink)
+
+
+def test_tcp_down(big):
+    with tunnel(big, "source") as client:
+        client.socket.shutdown(1)
+        digest = hashlib.sha256()
+        buffer = bytearray(1 << 18)
+        while count := client.socket.recv_into(buffer):
+            digest.update(memoryview(buffer)[:count])
+    assert digest.hexdigest() == big.expected
+    assert_small(big.web, big.source)
+
+
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+def test_a_slow_reader_slows_the_writer(big, protocol, soak):
+    """The reader takes 1 MiB/s; the rest must wait in the application, not in the sidecars."""
+    seconds = 60 if soak else 6
+    running = curl(big, protocol, "--limit-rate", "1M", "--max-time", str(seconds), f"http://files.shop/bytes/{big.total}", stdout=subprocess.DEVNULL)  # fmt: skip
+    assert running.wait(seconds + 20) == 28, "curl should have been cut by --max-time"
+    assert_small(big.web, big.files)
+
+
+def test_a_slow_tcp_reader_slows_the_writer(big, soak):
+    with tunnel(big, "trickle") as client:
+        end = time.monotonic() + (60 if soak else 5)
+        while time.monotonic() < end:
+            assert client.socket.recv(1 << 17)
+            time.sleep(1 / 8)
+    assert_small(big.web, big.trickle)
+
+
+def test_many_large_answers_at_once_stay_within_the_limit(big):
+    each = big.total // 16
+    expected = pattern_hash(each)
+    downloads = [curl(big, p, f"http://files.shop/bytes/{each}") for p in ("http1", "http2") * 8]
+    digests = {hashlib.file_digest(one.stdout, "sha256").hexdigest() for one in downloads}
+    assert [one.wait(60) for one in downloads] == [0] * 16
+    assert digests == {expected}
+    assert_small(big.web, big.files)

@@ -1,0 +1,162 @@
+"""Traces: a span for each side of each hop, in an OpenTelemetry collector; and a bad collector is not felt."""
+
+import http.server
+import socket
+import threading
+from concurrent import futures
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from mesh import assert_no_failure, service
+from process import wait_until
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CALLER = "00f067aa0ba902b7"
+CLIENT, SERVER = 3, 2
+
+
+class Collector:
+    """Takes OTLP over gRPC or HTTP and keeps the spans."""
+
+    def __init__(self, protocol):
+        self.spans = []
+        if protocol == "grpc":
+            self._server = grpc.server(futures.ThreadPoolExecutor(4))
+            trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+            self.port = self._server.add_insecure_port("127.0.0.1:0")
+            self._server.start()
+            self.close = lambda: self._server.stop(0)
+        else:
+            self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._request())
+            self.port = self._server.server_port
+            threading.Thread(target=self._server.serve_forever, daemon=True).start()
+            self.close = self._server.shutdown
+
+    def Export(self, request, context):
+        for resource in request.resource_spans:
+            name = attributes(resource.resource).get("service.name")
+            for scope in resource.scope_spans:
+                self.spans += [(name, span) for span in scope.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def _request(collector):
+        class Request(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                assert self.path == "/v1/traces", self.path
+                collector.Export(trace_service_pb2.ExportTraceServiceRequest.FromString(body), None)
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        return Request
+
+    def of(self, trace):
+        return [(name, span) for name, span in self.spans if span.trace_id.hex() == trace]
+
+
+def attributes(entity):
+    values = {}
+    for pair in entity.attributes:
+        which = pair.value.WhichOneof("value")
+        values[pair.key] = getattr(pair.value, which) if which else None
+    return values
+
+
+def telemetry(port, protocol):
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_TRACES_SAMPLER": "parentbased_always_on",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+
+
+def shop_with(mesh, env):
+    mesh.apply(service("orders"))
+    orders = mesh.instance("orders", env=env)
+    web = mesh.workload("web", env=env)
+    mesh.wait_endpoints(web, 1)
+    return web, orders
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_both_sides_of_a_hop_are_spans_with_the_right_parents(mesh, protocol):
+    collector = Collector(protocol)
+    try:
+        web, _ = shop_with(mesh, telemetry(collector.port, protocol))
+        response = web.get("/traced?x=1", traceparent=f"00-{TRACE}-{CALLER}-01", tracestate="vendor=value")
+        seen = response.echoed("traceparent").split("-")
+        assert seen[1] == TRACE
+        assert response.echoed("tracestate") == "vendor=value"
+        spans = wait_until(lambda: len(collector.of(TRACE)) >= 2 and collector.of(TRACE), 10, "two spans")
+        by_parent = {span.parent_span_id.hex(): span for _, span in spans}
+        outbound = by_parent[CALLER]
+        inbound = by_parent[outbound.span_id.hex()]
+        assert outbound.kind == CLIENT and inbound.kind == SERVER
+        assert seen[2] == inbound.span_id.hex(), "the application continues from the inbound span"
+        for span in (outbound, inbound):
+            known = attributes(span)
+            assert known["http.request.method"] == "GET" and known["http.response.status_code"] == 200, known
+            assert known["url.path"] == "/traced", known
+            assert span.end_time_unix_nano > span.start_time_unix_nano
+        assert outbound.start_time_unix_nano <= inbound.start_time_unix_nano
+        assert inbound.end_time_unix_nano <= outbound.end_time_unix_nano
+        assert {name for name, _ in spans} != {None}
+    finally:
+        collector.close()
+
+
+def test_a_trace_begins_here_when_the_caller_has_none(mesh):
+    collector = Collector("grpc")
+    try:
+        web, _ = shop_with(mesh, telemetry(collector.port, "grpc"))
+        trace = web.get("/fresh").echoed("traceparent").split("-")[1]
+        spans = wait_until(lambda: len(collector.of(trace)) >= 2 and collector.of(trace), 10, "two spans")
+        assert [span for _, span in spans if not span.parent_span_id]
+        wait_until(lambda: trace in web.process.text(), 5, "the trace id in the access log")
+    finally:
+        collector.close()
+
+
+def test_b3_is_understood(mesh):
+    collector = Collector("grpc")
+    try:
+        web, _ = shop_with(mesh, telemetry(collector.port, "grpc"))
+        web.get("/b3", b3=f"{TRACE}-{CALLER}-1")
+        wait_until(lambda: len(collector.of(TRACE)) >= 2, 10, "two spans")
+    finally:
+        collector.close()
+
+
+def test_a_fault_is_in_the_span(mesh):
+    collector = Collector("grpc")
+    try:
+        mesh.apply(service("empty"))
+        web = mesh.workload("web", env=telemetry(collector.port, "grpc"))
+        web.get("/", "empty.shop", traceparent=f"00-{TRACE}-{CALLER}-01")
+        spans = wait_until(lambda: collector.of(TRACE), 10, "the span")
+        known = attributes(spans[0][1])
+        assert "no_endpoint" in known.values(), known
+        assert spans[0][1].status.code == 2
+    finally:
+        collector.close()
+
+
+def test_a_collector_that_never_answers_slows_nothing(mesh):
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
+        web, _ = shop_with(mesh, telemetry(silent.getsockname()[1], "grpc"))
+        before = web.process.rss_mib()
+        report = mesh.load(web, duration="6s", rate=300, connections=4).report()
+        assert_no_failure(report, 1500)
+        assert report["latency_microseconds"]["p99"] < 100_000, report["latency_microseconds"]
+        assert web.process.rss_mib() - before < 20
+        web.process.signal(15)
+        assert web.process.wait(20) == 0, "a dead collector must not hold up the end"

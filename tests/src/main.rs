@@ -1,0 +1,47 @@
+//! The applications and the load of weft's scenario tests: one program, so that a test needs
+//! nothing but itself and the two programs under test.
+
+mod load;
+mod pattern;
+mod report;
+mod serve;
+mod serve_admin;
+mod tcp;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Applications and load for weft's scenario tests.
+#[derive(Parser)]
+#[command(name = "weft-testkit", version)]
+struct Arguments {
+    #[command(subcommand)]
+    mode: Mode,
+}
+
+#[derive(Subcommand)]
+enum Mode {
+    /// An HTTP/1 and h2c application that answers with what it saw.
+    Serve(serve::Options),
+    /// HTTP load at a rate or as fast as answers come, with a JSON report.
+    Load(load::Options),
+    /// A TCP application: echo, sink or source.
+    Tcp(tcp::Options),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().mode {
+        Mode::Serve(options) => serve::run(options).await,
+        Mode::Load(options) => load::run(options).await,
+        Mode::Tcp(options) => tcp::run(options).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-testkit: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

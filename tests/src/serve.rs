@@ -1,0 +1,233 @@
+//! An HTTP application that answers with what it saw of a request, over HTTP/1 and h2c on the same
+//! port.
+//!
+//! - `/bytes/N` answers with N bytes of the pattern, any other path with JSON: who answered, the
+//!   head as it arrived, the body's length and SHA-256.
+//! - `?delay=MS` waits before the head, `?status=N` sets the status, `?trailers=1` ends with
+//!   trailers, `?pieces=N&every=MS` sends the JSON and then N lines, one each MS.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::{pattern, serve_admin};
+
+/// Options of `serve`.
+#[derive(Args)]
+pub struct Options {
+    /// What this application calls itself in `x-served-by`.
+    #[arg(long, default_value = "app")]
+    name: String,
+    /// Where to listen; may be given many times.
+    #[arg(long, required = true)]
+    listen: Vec<SocketAddr>,
+    /// How many ports in a row to open from each --listen on; each calls itself NAME-PORT.
+    #[arg(long, default_value_t = 1)]
+    ports: u16,
+    /// Where to tell the count of requests, and to open and close ports.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
+}
+
+/// What all connections of this process share.
+pub struct Shared {
+    /// Prefix of the name in `x-served-by`.
+    name: String,
+    /// Requests seen on every port, the refused ones too.
+    pub requests: AtomicU64,
+    /// Connections accepted on every port.
+    pub connections: AtomicU64,
+    numbered: bool,
+}
+
+type Frames = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
+type Answer = Response<StreamBody<Frames>>;
+
+/// Serves until killed.
+pub async fn run(options: Options) -> io::Result<()> {
+    let shared = Arc::new(Shared {
+        name: options.name,
+        requests: AtomicU64::new(0),
+        connections: AtomicU64::new(0),
+        numbered: options.ports > 1,
+    });
+    let mut open = serve_admin::OpenPorts::new(shared.clone());
+    for first in options.listen {
+        for offset in 0..options.ports {
+            let mut address = first;
+            address.set_port(first.port() + offset);
+            open.open(address).await?;
+        }
+    }
+    println!("listening");
+    match options.admin {
+        Some(address) => serve_admin::run(address, open).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Accepts on `listener` until `stop` says so, then lets each connection end its request in hand.
+pub async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let name: Arc<str> = match listener.local_addr() {
+        Ok(address) if shared.numbered => format!("{}-{}", shared.name, address.port()).into(),
+        _ => shared.name.as_str().into(),
+    };
+    loop {
+        let socket = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        if let Ok((socket, _)) = socket {
+            shared.connections.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(serve(socket, name.clone(), shared.clone(), stop.clone()));
+        }
+    }
+}
+
+async fn serve(
+    socket: TcpStream,
+    name: Arc<str>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
+    // Without it a head and its body written apart wait for an acknowledgement of 40 ms.
+    let _ = socket.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let (name, shared) = (name.clone(), shared.clone());
+        async move {
+            shared.requests.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(answer(&name, request).await)
+        }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        _ = stop.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        eprintln!("connection: {error}");
+    }
+}
+
+async fn answer(name: &str, request: Request<Incoming>) -> Answer {
+    let query = query(request.uri().query().unwrap_or(""));
+    let number = |key: &str| query.get(key).copied().unwrap_or(0);
+    if number("delay") > 0 {
+        tokio::time::sleep(Duration::from_millis(number("delay"))).await;
+    }
+    let path = request.uri().path().to_owned();
+    let frames: Frames = match path.strip_prefix("/bytes/").map(str::parse) {
+        Some(Ok(total)) => pattern_frames(total),
+        _ => echo_frames(name, request, &query).await,
+    };
+    let mut response = Response::new(StreamBody::new(frames));
+    *response.status_mut() = match query.get("status") {
+        Some(status) => StatusCode::from_u16(*status as u16).unwrap_or(StatusCode::OK),
+        None => StatusCode::OK,
+    };
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(name) {
+        headers.insert("x-served-by", value);
+    }
+    if number("trailers") > 0 {
+        headers.insert("trailer", HeaderValue::from_static("x-trailer"));
+    }
+    response
+}
+
+async fn echo_frames(
+    name: &str,
+    request: Request<Incoming>,
+    query: &HashMap<String, u64>,
+) -> Frames {
+    let (head, mut body) = request.into_parts();
+    let mut hash = Sha256::new();
+    let mut length = 0_u64;
+    let mut trailers = HeaderMap::new();
+    let mut broken = None;
+    while let Some(frame) = body.frame().await {
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => {
+                hash.update(&data);
+                length += data.len() as u64;
+            }
+            Ok(Err(frame)) => trailers = frame.into_trailers().unwrap_or_default(),
+            Err(error) => {
+                broken = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    let document = json!({
+        "name": name,
+        "method": head.method.as_str(),
+        "target": head.uri.to_string(),
+        "path": head.uri.path(),
+        "query": head.uri.query(),
+        "version": format!("{:?}", head.version),
+        "headers": pairs(&head.headers),
+        "trailers": pairs(&trailers),
+        "body_length": length,
+        "body_sha256": format!("{:x}", hash.finalize()),
+        "body_error": broken,
+    });
+    let first = stream::iter([Ok(Frame::data(Bytes::from(format!("{document}\n"))))]);
+    let every = Duration::from_millis(query.get("every").copied().unwrap_or(100));
+    let pieces = query.get("pieces").copied().unwrap_or(0);
+    let rest = stream::iter(0..pieces).then(move |piece| async move {
+        tokio::time::sleep(every).await;
+        Ok(Frame::data(Bytes::from(format!("piece {piece}\n"))))
+    });
+    let end = query.get("trailers").is_some_and(|n| *n > 0).then(|| {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-trailer", HeaderValue::from_static("end"));
+        Ok(Frame::trailers(trailers))
+    });
+    Box::pin(first.chain(rest).chain(stream::iter(end)))
+}
+
+fn pattern_frames(total: u64) -> Frames {
+    Box::pin(stream::unfold(0, move |offset| async move {
+        let piece = pattern::piece(offset, total);
+        let next = offset + piece.len() as u64;
+        (!piece.is_empty()).then_some((Ok(Frame::data(piece)), next))
+    }))
+}
+
+fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let pairs = headers.iter();
+    pairs
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
+}
+
+fn query(text: &str) -> HashMap<String, u64> {
+    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+    pairs
+        .filter_map(|(key, value)| Some((key.to_owned(), value.parse().ok()?)))
+        .collect()
+}
