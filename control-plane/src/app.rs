@@ -193,65 +193,12 @@ impl App {
         listeners: Listeners,
         stop: impl Future<Output = ()> + Send,
     ) -> Result<(), Error> {
+        let socket = listeners.socket.clone();
         let (stopping, stopped) = watch::channel(false);
-        let mut background = JoinSet::new();
-        let watch = self.store.watch();
-        self.subscriptions.load(&self.store.snapshot());
-        let (subscriptions, store) = (self.subscriptions.clone(), self.store.clone());
-        background.spawn(async move { subscriptions.dispatch(store, watch).await });
-        let subscriptions = self.subscriptions.clone();
-        let resolver = self.resolver;
-        background.spawn(async move { subscriptions.follow_dns(resolver).await });
-        let (authority, identity) = (self.authority.clone(), self.identity);
-        background.spawn(renew_own(authority.clone(), identity));
-        background.spawn(follow_roots(authority.clone(), self.subscriptions.clone()));
-        background.spawn(sweep(self.store.clone()));
-
-        let mut servers = JoinSet::new();
-        let admin_service = AdminService {
-            store: self.store.clone(),
-            authority: self.authority.clone(),
-            subscriptions: self.subscriptions.clone(),
-            renewals: self.renewals.clone(),
-        };
-        let discovery = DiscoveryService {
-            subscriptions: self.subscriptions,
-            renewals: self.renewals.clone(),
-            stopping: stopped.clone(),
-        };
-        let issuer = IdentityService {
-            authority: self.authority,
-            store: self.store,
-            renewals: self.renewals,
-            metrics: self.metrics.clone(),
-        };
-        let (connections, accepted) = mpsc::channel(ACCEPTED_MAX);
-        let metrics = self.metrics.clone();
-        background.spawn(grpc::accept_tls(
-            listeners.proxies,
-            self.tls,
-            connections,
-            metrics,
-        ));
-        let proxies = server()
-            .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(PROXY_BYTES_MAX))
-            .add_service(IdentityServer::new(issuer))
-            .add_service(admin_server(admin_service.clone()))
-            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), until(stopped.clone()));
-        servers.spawn(async move { proxies.await.map_err(|e| e.to_string()) });
-        let (connections, accepted) = mpsc::channel(ACCEPTED_MAX);
-        background.spawn(grpc::accept_local(listeners.local, connections));
-        let local = server()
-            .add_service(admin_server(admin_service))
-            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), until(stopped.clone()));
-        servers.spawn(async move { local.await.map_err(|e| e.to_string()) });
-        let router = admin::router(self.metrics, stopped.clone());
-        let http = admin::serve(listeners.admin, router, stopped);
-        servers.spawn(async move {
-            http.await;
-            Ok(())
-        });
-
+        let (mut background, mut servers) = (JoinSet::new(), JoinSet::new());
+        let app = Arc::new(self);
+        app.start_background(&mut background);
+        app.start_servers(listeners, stopped, &mut background, &mut servers);
         let outcome = tokio::select! {
             () = stop => Ok(()),
             _ = background.join_next() => Err(Error::Stopped("a background task")),
@@ -268,8 +215,78 @@ impl App {
             servers.shutdown().await;
         }
         // It is gone already where the directory is.
-        let _ = std::fs::remove_file(&listeners.socket);
+        let _ = std::fs::remove_file(&socket);
         outcome
+    }
+
+    /// Starts what follows the store, DNS and the clock.
+    fn start_background(self: &Arc<Self>, background: &mut JoinSet<()>) {
+        // Watched first and read second, so that nothing is missed in between.
+        let watch = self.store.watch();
+        self.subscriptions.load(&self.store.snapshot());
+        let app = self.clone();
+        background.spawn(async move { app.subscriptions.dispatch(app.store.clone(), watch).await });
+        let app = self.clone();
+        background.spawn(async move { app.subscriptions.follow_dns(&app.resolver).await });
+        background.spawn(renew_own(self.authority.clone(), self.identity.clone()));
+        let subscriptions = self.subscriptions.clone();
+        background.spawn(follow_roots(self.authority.clone(), subscriptions));
+        background.spawn(sweep(self.store.clone()));
+    }
+
+    /// Starts to let connections in, and to answer them.
+    fn start_servers(
+        &self,
+        listeners: Listeners,
+        stopped: watch::Receiver<bool>,
+        background: &mut JoinSet<()>,
+        servers: &mut JoinSet<()>,
+    ) {
+        let admin_service = AdminService {
+            store: self.store.clone(),
+            authority: self.authority.clone(),
+            subscriptions: self.subscriptions.clone(),
+            renewals: self.renewals.clone(),
+        };
+        let discovery = DiscoveryService {
+            subscriptions: self.subscriptions.clone(),
+            renewals: self.renewals.clone(),
+            stopping: stopped.clone(),
+        };
+        let issuer = IdentityService {
+            authority: self.authority.clone(),
+            store: self.store.clone(),
+            renewals: self.renewals.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let (connections, accepted) = mpsc::channel(ACCEPTED_MAX);
+        let (tls, metrics) = (self.tls.clone(), self.metrics.clone());
+        background.spawn(grpc::accept_tls(
+            listeners.proxies,
+            tls,
+            connections,
+            metrics,
+        ));
+        let proxies = server()
+            .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(PROXY_BYTES_MAX))
+            .add_service(IdentityServer::new(issuer))
+            .add_service(admin_server(admin_service.clone()))
+            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), until(stopped.clone()));
+        servers.spawn(report("proxies", proxies));
+        let (connections, accepted) = mpsc::channel(ACCEPTED_MAX);
+        background.spawn(grpc::accept_local(listeners.local, connections));
+        let local = server()
+            .add_service(admin_server(admin_service))
+            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), until(stopped.clone()));
+        servers.spawn(report("the CLI", local));
+        let router = admin::router(self.metrics.clone(), stopped.clone());
+        servers.spawn(admin::serve(listeners.admin, router, stopped));
+    }
+}
+
+async fn report(what: &str, server: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the server for {what} failed");
     }
 }
 

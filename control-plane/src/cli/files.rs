@@ -28,11 +28,16 @@ pub(super) fn read(names: &[PathBuf]) -> Outcome<Vec<Source>> {
             "{found} files, at most {FILES_MAX} are taken at once; apply them in parts"
         )));
     }
-    let mut left = SOURCES_BYTES_MAX;
+    let mut bytes = 0;
     let mut sources = Vec::new();
     for path in &paths {
-        let source = read_one(path, left)?;
-        left = left.saturating_sub(source.content.len());
+        let source = read_one(path)?;
+        bytes += source.content.len();
+        if bytes > SOURCES_BYTES_MAX {
+            return Err(Failure::failed(format!(
+                "more than {SOURCES_BYTES_MAX} bytes together; apply the files in parts"
+            )));
+        }
         sources.push(source);
     }
     Ok(sources)
@@ -56,10 +61,10 @@ fn documents_in(dir: &Path) -> Outcome<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Reads a little more than is taken, so that a file of any size is refused by its size and not
-/// held in memory.
-fn read_one(path: &Path, left: usize) -> Outcome<Source> {
-    let limit = SOURCE_BYTES_MAX.max(left) as u64 + 1;
+/// Reads one byte more than is taken, so that a file of any size is refused by its size and not held
+/// in memory.
+fn read_one(path: &Path) -> Outcome<Source> {
+    let limit = SOURCE_BYTES_MAX as u64 + 1;
     let name = path.display().to_string();
     let mut content = Vec::new();
     let read = if name == "-" {

@@ -11,6 +11,7 @@ mod delete;
 mod demo;
 mod demo_service;
 mod describe;
+mod diff;
 mod files;
 mod get;
 mod output;
@@ -58,6 +59,8 @@ enum Verb {
     Delete(delete::Arguments),
     /// Check files without a control plane
     Validate(validate::Arguments),
+    /// Show what an apply of files would change
+    Diff(diff::Arguments),
     /// List the connected proxies and how far each is in sync
     Proxies(proxies::Arguments),
     /// Show what a proxy has in force
@@ -132,6 +135,7 @@ impl Verb {
             Self::Describe(arguments) => block_on(describe::run(arguments)),
             Self::Delete(arguments) => block_on(delete::run(arguments)),
             Self::Validate(arguments) => validate::run(&arguments),
+            Self::Diff(arguments) => block_on(diff::run(arguments)),
             Self::Proxies(arguments) => block_on(proxies::run(arguments)),
             Self::Config(arguments) => block_on(config::run(arguments)),
             Self::Token(arguments) => block_on(token::run(arguments)),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Failure, Outcome, files, output};
-use crate::resource::{check_references, parse};
+use crate::resource::{Resource, Source, check_references, parse};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -31,10 +31,19 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let sources = files::read(&arguments.file)?;
-    let mut parsed = parse(&sources, &arguments.namespace);
-    parsed
-        .problems
-        .extend(check_references(&parsed.resources, |_| None));
+    let valid = |resource: &Resource| {
+        let key = resource.key();
+        format!("{} {}/{} valid\n", key.kind, key.namespace, key.name)
+    };
+    let resources = parsed(&sources, &arguments.namespace)?;
+    output::print(&resources.iter().map(valid).collect::<String>())
+}
+
+/// The resources of these sources; a failure, told on stderr, when anything is wrong with them.
+pub(super) fn parsed(sources: &[Source], namespace: &str) -> Outcome<Vec<Resource>> {
+    let mut parsed = parse(sources, namespace);
+    let references = check_references(&parsed.resources, |_| None);
+    parsed.problems.extend(references);
     for notice in &parsed.skipped {
         output::complain(&format!("notice: {notice}"));
     }
@@ -44,9 +53,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if !parsed.problems.is_empty() {
         return Err(Failure::Told);
     }
-    let valid = |(_, resource): &(_, crate::resource::Resource)| {
-        let key = resource.key();
-        format!("{} {}/{} valid\n", key.kind, key.namespace, key.name)
-    };
-    output::print(&parsed.resources.iter().map(valid).collect::<String>())
+    let resources = parsed.resources.into_iter();
+    Ok(resources.map(|(_, resource)| resource).collect())
 }

@@ -1,6 +1,5 @@
 //! Follows DNS for the external names that somebody subscribes to.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -16,8 +15,7 @@ const LOOKUPS_MAX: usize = 32;
 
 impl Subscriptions {
     /// Runs for ever.
-    pub async fn follow_dns(&self, resolver: Resolver) {
-        let resolver = Arc::new(resolver);
+    pub async fn follow_dns(&self, resolver: &Resolver) {
         let mut lookups = FuturesUnordered::new();
         let mut waiting: Vec<String> = Vec::new();
         loop {
@@ -25,7 +23,6 @@ impl Subscriptions {
             while lookups.len() < LOOKUPS_MAX
                 && let Some(host) = waiting.pop()
             {
-                let resolver = resolver.clone();
                 lookups.push(async move {
                     let answer = resolver.resolve(&host).await;
                     (host, answer)

@@ -21,6 +21,9 @@ pub const REQUESTS_MAX: usize = 64;
 /// How long a request may take, its body included; then it is answered with 408.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Takes a filter for the log, or says what is wrong with it.
+pub type SetFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// What the routes ask of the rest of the proxy.
 pub struct Hooks {
     /// Every reason why the proxy isn't ready.
@@ -31,8 +34,8 @@ pub struct Hooks {
     pub configuration: Box<dyn Fn() -> String + Send + Sync>,
     /// Starts the drain.
     pub drain: Box<dyn Fn() + Send + Sync>,
-    /// Takes a new filter for the log, or says what is wrong with it.
-    pub log: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    /// Changes the log's filter.
+    pub log: SetFilter,
 }
 
 /// Serves until the task is dropped.

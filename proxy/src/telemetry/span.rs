@@ -128,7 +128,7 @@ fn build(
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
         links: SpanLinks::default(),
-        status: error.map_or(Status::Unset, |word| Status::error(word)),
+        status: error.map_or(Status::Unset, Status::error),
         instrumentation_scope: InstrumentationScope::builder("weft-proxy")
             .with_version(env!("CARGO_PKG_VERSION"))
             .build(),

@@ -189,7 +189,7 @@ async fn canary(screen: Screen, mesh: &Mesh, customers: &Customers) -> Outcome<S
     none_failed(&tally)?;
     let (first, second) = (tally.share("orders-v1"), tally.share("orders-v2"));
     let split = format!(
-        "{:.1}/{:.1} of {} requests, asked for 90/10",
+        "{:.2}/{:.2} of {} requests, asked for 90/10",
         first * 100.0,
         second * 100.0,
         tally.requests
