@@ -26,10 +26,10 @@ use crate::http::{ServerLimits, draining};
 use crate::identity::Identity;
 use crate::inbound::{Inbound, Parts};
 use crate::listener::{Listener, bind};
-use crate::model::Own;
+use crate::model::{Known, Name, Own, Service, ServiceName};
 use crate::outbound::Outbound;
 use crate::telemetry::{Gauges, Telemetry, TelemetryOptions};
-use crate::{admin, telemetry};
+use crate::{admin, dns, telemetry};
 
 /// How long callers get to learn that this workload takes no more requests, before it tells them
 /// itself by GOAWAY and a closed port.
@@ -213,7 +213,42 @@ async fn start_control(
             .await
             .map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
     tokio::task::spawn_local(admin::serve(socket, hooks(shared, stop, leaving)));
+    if let Some(first) = settings.dns_listen.first().copied() {
+        let lookup = MeshNames {
+            discovery: discovery.clone(),
+        };
+        let served = dns::serve(
+            settings.dns_listen.clone(),
+            settings.namespace.clone(),
+            lookup,
+        )
+        .await;
+        served.map_err(listen(first, "DNS", "DNS_LISTEN"))?;
+    }
     Ok(())
+}
+
+/// The names that DNS asks discovery for.
+struct MeshNames {
+    discovery: discovery::Handle,
+}
+
+impl dns::Lookup for MeshNames {
+    async fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
+        let known = match self.discovery.current().service(name) {
+            Known::Unknown => self
+                .discovery
+                .resolve(&[Name::Service(name.clone())])
+                .await
+                .ok()?
+                .service(name),
+            known => known,
+        };
+        match known {
+            Known::Present(service) => Some(service),
+            Known::Absent | Known::Unknown => None,
+        }
+    }
 }
 
 fn hooks(shared: &Shared, stop: Arc<Notify>, leaving: Arc<AtomicBool>) -> admin::Hooks {

@@ -20,6 +20,8 @@ pub enum Sink<'a> {
     },
     Http2 {
         stream: SendStream<Bytes>,
+        /// The head said already that nothing follows.
+        ended: bool,
     },
 }
 
@@ -35,7 +37,7 @@ impl Sink<'_> {
                 }
                 Ok(())
             }
-            Sink::Http2 { stream } => send_data(stream, data).await,
+            Sink::Http2 { stream, .. } => send_data(stream, data).await,
         }
     }
 
@@ -55,10 +57,11 @@ impl Sink<'_> {
                 writer.within_message = false;
                 Ok(writer.flush().await?)
             }
-            Sink::Http2 { stream } if trailers.is_empty() => {
+            Sink::Http2 { ended: true, .. } => Ok(()),
+            Sink::Http2 { stream, .. } if trailers.is_empty() => {
                 Ok(stream.send_data(Bytes::new(), true)?)
             }
-            Sink::Http2 { stream } => Ok(stream.send_trailers(trailers)?),
+            Sink::Http2 { stream, .. } => Ok(stream.send_trailers(trailers)?),
         }
     }
 
@@ -66,7 +69,7 @@ impl Sink<'_> {
     pub fn reset(&mut self, reason: Reason) {
         match self {
             Sink::Http1 { writer, .. } => writer.reset(),
-            Sink::Http2 { stream } => stream.send_reset(reason),
+            Sink::Http2 { stream, .. } => stream.send_reset(reason),
         }
     }
 
@@ -74,7 +77,7 @@ impl Sink<'_> {
     pub async fn gone(&mut self) {
         match self {
             Sink::Http1 { .. } => std::future::pending().await,
-            Sink::Http2 { stream } => drop(poll_fn(|cx| stream.poll_reset(cx)).await),
+            Sink::Http2 { stream, .. } => drop(poll_fn(|cx| stream.poll_reset(cx)).await),
         }
     }
 
@@ -82,7 +85,7 @@ impl Sink<'_> {
     pub fn tunnel(&mut self) -> Sender<'_> {
         match self {
             Sink::Http1 { writer, .. } => Sender::Tcp(writer),
-            Sink::Http2 { stream } => Sender::Http2(stream),
+            Sink::Http2 { stream, .. } => Sender::Http2(stream),
         }
     }
 }
@@ -132,8 +135,8 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// Begins the final answer. `empty` says that no body follows; then the answer is whole, but
-    /// for [`Sink::finish`].
+    /// Begins the final answer. `empty` says that no body follows; HTTP/2 tells that with the head,
+    /// as gRPC's answers without a message need it.
     pub fn respond(self, mut head: ResponseHead, empty: bool) -> Result<Sink<'a>, StreamError> {
         match self {
             Responder::Http1 {
@@ -168,8 +171,11 @@ impl<'a> Responder<'a> {
                 Ok(Sink::Http1 { writer, encoder })
             }
             Responder::Http2 { mut respond, .. } => {
-                let stream = respond.send_response(http2::send_response(head), false)?;
-                Ok(Sink::Http2 { stream })
+                let stream = respond.send_response(http2::send_response(head), empty)?;
+                Ok(Sink::Http2 {
+                    stream,
+                    ended: empty,
+                })
             }
         }
     }

@@ -113,7 +113,13 @@ impl Upstream {
                     upgrade,
                     hop: stream.hop.is_some(),
                 };
-                Ok((Sink::Http2 { stream: send }, answer))
+                Ok((
+                    Sink::Http2 {
+                        stream: send,
+                        ended: ends,
+                    },
+                    answer,
+                ))
             }
         }
     }

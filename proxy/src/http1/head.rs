@@ -155,14 +155,24 @@ fn split_target(method: &Method, target: String, host: Option<String>) -> Result
     })
 }
 
-/// RFC 9110 4.2.3 and 4.2.4: a host, and no user information.
-fn check_authority(text: &str) -> Result<(), Refusal> {
+/// RFC 9110 4.2.3 and 4.2.4: a host, perhaps a port, and no user information.
+pub(crate) fn check_authority(text: &str) -> Result<(), Refusal> {
+    let refusal = Refusal::Malformed("the authority is not HOST or HOST:PORT");
     if text.contains('@') {
         return Err(Refusal::Malformed("the authority holds user information"));
     }
-    text.parse::<Authority>()
-        .map(drop)
-        .map_err(|_| Refusal::Malformed("the authority is not HOST or HOST:PORT"))
+    let authority = text.parse::<Authority>().map_err(|_| refusal)?;
+    let port = text.get(authority.host().len()..).unwrap_or_default();
+    match port.strip_prefix(':') {
+        None if port.is_empty() => Ok(()),
+        Some("") => Ok(()),
+        Some(digits)
+            if digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok() =>
+        {
+            Ok(())
+        }
+        _ => Err(refusal),
+    }
 }
 
 /// RFC 9112 3.2: exactly one Host in HTTP/1.1, one at most in HTTP/1.0.
@@ -446,6 +456,10 @@ mod tests {
         );
         malformed(
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "the authority is not HOST or HOST:PORT",
+        );
+        malformed(
+            "GET / HTTP/1.1\r\nHost: a:99999\r\n\r\n",
             "the authority is not HOST or HOST:PORT",
         );
         malformed(

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
-use crate::http1::Refusal;
+use crate::http1::{Refusal, check_authority};
 use crate::model::{RequestHead, ResponseHead};
 
 /// Reads a request head. The fields that RFC 9113 8.2.2 forbids were refused by the engine.
@@ -31,11 +31,8 @@ pub fn receive_request(mut parts: Parts) -> Result<RequestHead, Refusal> {
         return Err(Refusal::Malformed("Host and :authority differ"));
     }
     let authority = authority.or(host).filter(|authority| !authority.is_empty());
-    if authority
-        .as_deref()
-        .is_some_and(|authority| authority.contains('@'))
-    {
-        return Err(Refusal::Malformed("the authority holds user information"));
+    if let Some(authority) = &authority {
+        check_authority(authority)?;
     }
     join_cookies(&mut headers);
     let upgrade = parts

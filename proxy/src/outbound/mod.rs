@@ -97,7 +97,8 @@ impl Outbound {
         let protocol = client_first(&mut client.reader).await;
         let requests = Rc::new(OutboundRequests::explicit(self.clone(), client.address));
         match protocol {
-            Some(Protocol::Http1) => {
+            // Opaque bytes can't say where they want to go, so whatever this is, it was meant as HTTP.
+            Some(Protocol::Http1 | Protocol::Tcp) => {
                 let Client {
                     reader,
                     writer,
@@ -129,7 +130,7 @@ impl Outbound {
                 }
             }
             Some(Protocol::Http2) => self.serve_http2(client, requests).await,
-            Some(_) => self.refuse(client, Fault::MalformedRequest),
+            Some(Protocol::Tls) => self.refuse(client, Fault::MalformedRequest),
             None => {}
         }
     }

@@ -177,7 +177,7 @@ impl Outbound {
         }
         self.record_connection(
             &destination,
-            ended,
+            &ended,
             protocol,
             client.address,
             (start, began),
@@ -187,7 +187,7 @@ impl Outbound {
     fn record_connection(
         &self,
         destination: &Destination,
-        ended: Ended,
+        ended: &Ended,
         protocol: Protocol,
         client: SocketAddr,
         (start, began): (SystemTime, Instant),

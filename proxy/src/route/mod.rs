@@ -138,7 +138,10 @@ mod tests {
         }
     }
 
-    fn route(rules: Vec<(RouteMatch, Vec<(&str, u32, bool)>)>) -> Route {
+    /// Name, weight, and whether the reference resolves.
+    type Backend = (&'static str, u32, bool);
+
+    fn route(rules: Vec<(RouteMatch, Vec<Backend>)>) -> Route {
         let port = |name: &str| format!("shop/{name}:80").parse::<ServicePort>().unwrap();
         let rules = rules
             .into_iter()
