@@ -284,6 +284,19 @@ def test_tcp_through_connect_keeps_half_close(shop):
     assert count == b"100000"
 
 
+def test_a_client_that_half_closes_at_once_still_hears_the_application(shop):
+    from mesh import TESTKIT, free_ports
+
+    port = free_ports()
+    shop.program("speaker", [TESTKIT, "tcp", "--listen", f"127.0.0.1:{port}", "--behaviour", "source", "--bytes", "100000"])
+    shop.offer("speaker", port)
+    with shop.web.http1() as client:
+        client.send("CONNECT speaker.shop:80 HTTP/1.1\r\nHost: speaker.shop:80\r\n\r\n")
+        assert client.read("CONNECT").status == 200
+        client.socket.shutdown(1)
+        assert len(client.rest()) == 100_000
+
+
 def test_an_application_that_speaks_first_is_heard_at_once(shop):
     import time
 

@@ -184,7 +184,7 @@ def test_mariadb(net):
     )
     script = root / "init.sql"
     script.write_text(
-        "CREATE DATABASE IF NOT EXISTS test; CREATE USER shop@'%' IDENTIFIED BY 'shop'; GRANT ALL ON test.* TO shop@'%';\n"
+        "CREATE DATABASE IF NOT EXISTS test;\nCREATE USER shop@'%' IDENTIFIED BY 'shop';\nGRANT ALL ON test.* TO shop@'%';\n"
     )
     command = ["mariadbd", "--no-defaults", "--user=root", f"--datadir={root}", f"--socket={root}/sock", "--port=3306", "--bind-address=*", f"--init-file={script}", f"--pid-file={root}/pid", "--skip-name-resolve"]  # fmt: skip
     net.server.start("mariadb", command)
@@ -232,7 +232,7 @@ def test_the_first_byte_of_a_server_that_speaks_first_comes_at_once(net):
     offered(net, "mail")
     arguments = (2525, net.family, MARKER)
     through = net.client.python("clients.py", "first_byte", "mail.shop", *arguments).stdout.split()
-    direct = net.control.python("clients.py", "first_byte", net.server.address(net.family), *arguments).stdout.split()
+    direct = net.control.python("clients.py", "first_byte", net.plain.address(net.family), *arguments).stdout.split()
     extra = [float(value) - statistics.median(map(float, direct)) for value in through]
     assert statistics.median(extra) < 20, extra
     assert extra[0] < 20, f"the first connection took {extra[0]:.1f} ms more"
@@ -261,6 +261,8 @@ def test_init_twice_changes_nothing(net):
 
 
 def without_counters(rules):
+    # A host's link-local address appears when its interface has settled; it is nobody's rule.
+    rules = re.sub(r".* fe80::.*\n|.*multicast.*\n", "", rules)
     return re.sub(r"packets \d+ bytes \d+|# handle \d+", "", rules)
 
 
@@ -297,7 +299,7 @@ def test_zz_the_wire_carried_tls_1_3_and_no_application_byte(net):
 
 def test_zz_cleanup_leaves_nothing(net):
     net.client.run(PROXY, "cleanup")
-    assert net.client.rules() == net.before
+    assert without_counters(net.client.rules()) == without_counters(net.before)
     net.client.run(PROXY, "cleanup")
 
 

@@ -28,7 +28,9 @@ def ask(url, via):
 
 match sys.argv[1:]:
     case ["serve", host, port]:
-        with serve(echo, host, int(port), max_size=2**22) as server:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, int(port)), family=family, dualstack_ipv6=":" in host)
+        with serve(echo, sock=listener, max_size=2**22) as server:
             print("listening", flush=True)
             server.serve_forever()
     case ["ask", url]:
