@@ -159,6 +159,7 @@ async fn leave(shared: &Shared, drain: &watch::Sender<bool>) {
     let limit = shared.settings.drain_timeout;
     info!(?limit, "draining");
     shared.discovery.goodbye().await;
+    shared.discovery.flush().await;
     sleep(DEREGISTER_GRACE).await;
     drain.send_replace(true);
     let all = shared.settings.connections_max;
