@@ -92,7 +92,10 @@ impl Admin for AdminService {
         Peer::of(&request)?.authorize_operator()?;
         let proxies = self.subscriptions.proxies();
         Ok(Response::new(wire::ProxiesResponse {
-            proxies: proxies.into_iter().map(proxy).collect(),
+            proxies: proxies
+                .into_iter()
+                .map(|view| proxy(view, &self.renewals))
+                .collect(),
         }))
     }
 
@@ -238,7 +241,10 @@ fn unix_seconds(time: SystemTime) -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn proxy(view: ProxyView) -> wire::Proxy {
+fn proxy(view: ProxyView, renewals: &Renewals) -> wire::Proxy {
+    // A proxy renews without reconnecting, so its stream's own certificate says too little.
+    let trusted_until =
+        renewals.trusted_until(&view.workload.spiffe_id, view.certificate_not_after);
     let workload = &view.workload;
     let rejected = view
         .rejected
@@ -259,7 +265,7 @@ fn proxy(view: ProxyView) -> wire::Proxy {
         synced: count(view.synced),
         pending: count(view.pending),
         rejected: rejected.collect(),
-        certificate_not_after_unix_seconds: unix_seconds(view.certificate_not_after),
+        certificate_not_after_unix_seconds: unix_seconds(trusted_until),
         ports_up: workload
             .ports_up
             .iter()

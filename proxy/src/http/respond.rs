@@ -104,10 +104,14 @@ pub async fn respond(
     if fault == Fault::Overload {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    let mut status = answer.status;
     if unprocessed {
         hop::mark_unprocessed(&mut headers, fault.reason());
+        if fault == Fault::WrongInstance {
+            // RFC 9110 15.5.20; what the client gets is the calling sidecar's to say.
+            status = StatusCode::MISDIRECTED_REQUEST;
+        }
     }
-    let mut status = answer.status;
     let mut body = Bytes::new();
     if grpc {
         status = StatusCode::OK;

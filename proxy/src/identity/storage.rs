@@ -1,8 +1,9 @@
 //! What the identity keeps in the data directory: `instance`, `svid.pem` (the key and its chain in
 //! one file, so that they are replaced together) and `trust-bundle.pem`.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -90,9 +91,13 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Makes the directory if there is none.
+    /// Makes the directory, for its owner alone, if there is none.
     pub(super) fn open(directory: &Path) -> Result<Self, Unusable> {
-        fs::create_dir_all(directory).map_err(|error| file_error(directory, error))?;
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory);
+        made.map_err(|error| file_error(directory, error))?;
         Ok(Self {
             directory: directory.to_owned(),
         })
