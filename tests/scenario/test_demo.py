@@ -47,11 +47,10 @@ def test_the_demo_runs_as_an_unprivileged_user_and_shows_what_it_says(own):
     text = done.stdout + done.stderr
     assert done.returncode == 0, text[-3000:]
     end = "\n".join(text.splitlines()[-25:])
-    counts = [int(n) for n in re.findall(r"\b(\d{2,5})\b", end)]
-    assert [n for n in counts if n >= 900], end
-    shares = [float(n) for n in re.findall(r"(\d+(?:\.\d+)?)\s?%", end)]
-    assert [n for n in shares if 87 <= n <= 93] and [n for n in shares if 7 <= n <= 13], end
-    assert re.search(r"\b0 failed|failed[^\n]*\b0\b|no failed", end), end
+    split = re.search(r"split seen: ([\d.]+)/([\d.]+) of (\d+) requests", end)
+    assert split, end
+    assert 87 <= float(split[1]) <= 93 and 7 <= float(split[2]) <= 13 and int(split[3]) >= 900, end
+    assert re.search(r"under load: 0 of \d+ requests failed", end), end
     assert len(set(re.findall(r"spiffe://\S+/ns/\S+/sa/\S+", end))) >= 2, end
     assert re.search(r"\b[0-9a-f]{32}\b", text), "no trace id"
     left = subprocess.run(["pgrep", "-f", str(own)], capture_output=True, text=True).stdout.split()
