@@ -11,11 +11,19 @@ use super::forward::parse_resolvers;
 use super::*;
 
 #[derive(Clone, Default)]
-struct Mesh(HashMap<ServiceName, Arc<Service>>);
+struct Mesh {
+    services: HashMap<ServiceName, Arc<Service>>,
+    /// Nobody can be asked for others.
+    alone: bool,
+}
 
 impl Lookup for Mesh {
-    async fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
-        self.0.get(name).cloned()
+    async fn service(&self, name: &ServiceName) -> Known<Service> {
+        match self.services.get(name) {
+            Some(service) => Known::Present(service.clone()),
+            None if self.alone => Known::Unknown,
+            None => Known::Absent,
+        }
     }
 }
 
@@ -31,6 +39,7 @@ impl Mesh {
         mesh.add("site", &[], &[], Some("www.example.com"));
         mesh.add("alias", &[], &[], Some("orders.shop.svc.cluster.local"));
         mesh.add("loop", &[], &[], Some("loop.shop"));
+        mesh.add("lost", &[], &[], Some("nothing.shop"));
         mesh
     }
 
@@ -52,7 +61,7 @@ impl Mesh {
             external_name: external.map(str::to_owned),
             endpoint_addresses: ips(endpoints),
         };
-        self.0.insert(name, Arc::new(service));
+        self.services.insert(name, Arc::new(service));
     }
 }
 
@@ -124,7 +133,7 @@ fn resolve(bytes: &[u8], udp: bool) -> Message {
     let name = asked.queries[0].name().clone();
     match name.to_ascii().to_ascii_lowercase().as_str() {
         "long.example.com." if udp => answer.metadata.truncation = true,
-        "www.example.com." | "long.example.com." => {
+        "example.com." | "www.example.com." | "long.example.com." => {
             let data = RData::A(A([192, 0, 2, 80].into()));
             answer.add_answer(Record::from_rdata(name, 60, data));
         }
@@ -134,9 +143,13 @@ fn resolve(bytes: &[u8], udp: bool) -> Message {
 }
 
 async fn start(resolvers: Vec<SocketAddr>) -> SocketAddr {
+    start_with(Mesh::shop(), resolvers).await
+}
+
+async fn start_with(mesh: Mesh, resolvers: Vec<SocketAddr>) -> SocketAddr {
     let forwarder = Forwarder::new(resolvers, Duration::from_millis(300));
     let address = vec!["127.0.0.1:0".parse().unwrap()];
-    let bound = bind(address, "shop".to_owned(), Mesh::shop(), forwarder).await;
+    let bound = bind(address, "shop".to_owned(), mesh, forwarder).await;
     bound.unwrap()[0]
 }
 
@@ -173,6 +186,38 @@ async fn names() {
         check("loop.", A, "ServFail").await;
         check("www.example.com.", A, "NoError www.example.com.=192.0.2.80").await;
         check("nothing.shop.", A, "NXDomain").await;
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn what_may_be_a_service_is_not_denied_while_nobody_can_be_asked() {
+    let test = async {
+        let resolver = start_resolver().await;
+        let known = start(vec![resolver]).await;
+        let alone = Mesh {
+            alone: true,
+            ..Mesh::shop()
+        };
+        let alone = start_with(alone, vec![resolver]).await;
+        let check = async |server, name: &str, expect: &str| {
+            let asked = question(name, RecordType::A);
+            for answer in [
+                ask_udp_at(server, &asked).await,
+                ask_tcp_at(server, &asked).await,
+            ] {
+                assert_eq!(describe(&answer), expect, "{name}");
+                assert_eq!(answer.metadata.id, asked.metadata.id);
+            }
+        };
+        check(known, "nothing.", "NXDomain").await;
+        check(known, "lost.", "NXDomain lost.=nothing.shop.").await;
+        check(alone, "nothing.", "ServFail").await;
+        check(alone, "nothing.shop.svc.cluster.local.", "ServFail").await;
+        check(alone, "lost.", "ServFail lost.=nothing.shop.").await;
+        check(alone, "orders.", "NoError orders.=240.0.0.7").await;
+        check(alone, "example.com.", "NoError example.com.=192.0.2.80").await;
+        check(alone, "no.example.com.", "NXDomain").await;
     };
     LocalSet::new().run_until(test).await;
 }
