@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use hickory_proto::op::{Edns, MessageType, Query};
 use hickory_proto::rr::rdata::A;
@@ -7,7 +8,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use proptest::prelude::*;
 use tokio::task::LocalSet;
 
-use super::forward::parse_resolvers;
+use super::forward::{READING_AGE_MAX, ResolvConf, parse_resolvers};
 use super::*;
 
 #[derive(Clone, Default)]
@@ -315,6 +316,33 @@ fn resolvers() {
     check(text, &["127.0.0.1:53"], &["[fd00::1]:53"]);
     check(text, &["0.0.0.0:53"], &["[fd00::1]:53"]);
     check(text, &["127.0.0.1:4153"], &["127.0.0.1:53", "[fd00::1]:53"]);
+}
+
+#[test]
+fn resolvers_are_read_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("resolv.conf");
+    let file = ResolvConf::new(path.clone(), vec!["127.0.0.1:53".parse().unwrap()]);
+    let start = Instant::now();
+    let check = |text: Option<&str>, age: Duration, expect: &[&str]| {
+        match text {
+            Some(text) => std::fs::write(&path, text).unwrap(),
+            None => std::fs::remove_file(&path).unwrap_or_default(),
+        }
+        let expect: Vec<SocketAddr> = expect.iter().map(|a| a.parse().unwrap()).collect();
+        assert_eq!(file.resolvers(start + age), expect, "{text:?} {age:?}");
+    };
+    let (first, second) = ("nameserver 192.0.2.1", "nameserver 192.0.2.2");
+    let tick = Duration::from_millis(1);
+    check(None, Duration::ZERO, &[]);
+    check(Some(first), READING_AGE_MAX - tick, &[]);
+    check(Some(first), READING_AGE_MAX, &["192.0.2.1:53"]);
+    check(Some(second), 2 * READING_AGE_MAX - tick, &["192.0.2.1:53"]);
+    check(Some(second), 2 * READING_AGE_MAX, &["192.0.2.2:53"]);
+    check(Some(""), 3 * READING_AGE_MAX, &["192.0.2.2:53"]);
+    check(None, 4 * READING_AGE_MAX, &["192.0.2.2:53"]);
+    let own = "nameserver 127.0.0.1\nnameserver 192.0.2.1";
+    check(Some(own), 5 * READING_AGE_MAX, &["192.0.2.1:53"]);
 }
 
 proptest! {
