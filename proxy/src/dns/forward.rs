@@ -15,6 +15,9 @@ use super::{MESSAGE_BYTES_MAX, Transport, read_message, write_message};
 
 /// How long one resolver may take before the next is asked.
 const RESOLVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often all resolvers are asked before the application is told that none answers: a datagram
+/// may get lost. More would outlast the application's own patience (resolv.conf(5): 5 s, twice).
+const ROUNDS_MAX: usize = 2;
 /// How long a reading of the file counts before the next question reads it again.
 pub(super) const READING_AGE_MAX: Duration = Duration::from_secs(5);
 /// Resolvers asked for a question, as the C library does (resolv.conf(5), MAXNS).
@@ -62,8 +65,9 @@ impl Forwarder {
             #[cfg(test)]
             Source::Fixed(resolvers) => resolvers.clone(),
         };
-        for resolver in resolvers {
-            match timeout(self.timeout, ask(resolver, question, &query, transport)).await {
+        let rounds = std::iter::repeat_n(&resolvers, ROUNDS_MAX);
+        for resolver in rounds.flatten() {
+            match timeout(self.timeout, ask(*resolver, question, &query, transport)).await {
                 Ok(Ok(mut answer)) => {
                     answer[..2].copy_from_slice(&question[..2]);
                     return Some(answer);

@@ -257,6 +257,34 @@ async fn without_a_resolver_only_the_mesh_resolves() {
 }
 
 #[tokio::test]
+async fn a_lost_datagram_is_sent_again() {
+    let test = async {
+        let resolver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = start(vec![resolver.local_addr().unwrap()]).await;
+        let asked = question("www.example.com.", RecordType::A);
+        let mut buffer = vec![0; 2048];
+        let answer_second = async {
+            resolver.recv(&mut buffer).await.unwrap();
+            let (length, from) = resolver.recv_from(&mut buffer).await.unwrap();
+            let answer = resolve(&buffer[..length], true).to_vec().unwrap();
+            resolver.send_to(&answer, from).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask_udp_at(server, &asked), answer_second);
+        let expect = "NoError www.example.com.=192.0.2.80";
+        assert_eq!(describe(&answer), expect);
+        // Nobody answers in either round, and the resolver saw both.
+        let answer = ask_udp_at(server, &asked).await;
+        assert_eq!(describe(&answer), "ServFail");
+        let mut seen = 0;
+        while resolver.try_recv(&mut buffer).is_ok() {
+            seen += 1;
+        }
+        assert_eq!(seen, 2);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
 async fn too_many_questions_are_refused() {
     let test = async {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
