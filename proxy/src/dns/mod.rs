@@ -35,7 +35,7 @@ const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(10);
 const ALIASES_MAX: usize = 4;
 /// The largest message there is (RFC 1035 section 4.2.2).
 const MESSAGE_BYTES_MAX: usize = 65_535;
-/// After a failed accept or receive, such as for want of file descriptors.
+/// After a failed accept, such as for want of file descriptors.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// What the mesh knows of names.
@@ -105,9 +105,10 @@ impl<L: Lookup + 'static> Server<L> {
             let (length, from) = match socket.recv_from(&mut buffer).await {
                 Ok(received) => received,
                 Err(error) => {
-                    // An ICMP error for an earlier answer shows up here too.
+                    // Such as an ICMP error for an earlier answer: it is one client's, and the next
+                    // question must not wait for it. The other tasks get their turn all the same.
                     debug!(%error, "a question can't be received");
-                    tokio::time::sleep(RETRY_DELAY).await;
+                    tokio::task::yield_now().await;
                     continue;
                 }
             };

@@ -102,9 +102,14 @@ fn describe(answer: &Message) -> String {
 
 /// A resolver that knows one name, sends a wrong answer first, and truncates `long.example.com`.
 async fn start_resolver() -> SocketAddr {
-    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (udp, tcp) = loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        match TcpListener::bind(udp.local_addr().unwrap()).await {
+            Ok(tcp) => break (udp, tcp),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
+        }
+    };
     let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).await.unwrap();
     tokio::task::spawn_local(async move {
         let mut buffer = vec![0; 2048];
         loop {
@@ -148,10 +153,19 @@ async fn start(resolvers: Vec<SocketAddr>) -> SocketAddr {
 }
 
 async fn start_with(mesh: Mesh, resolvers: Vec<SocketAddr>) -> SocketAddr {
-    let forwarder = Forwarder::new(resolvers, Duration::from_millis(300));
-    let address = vec!["127.0.0.1:0".parse().unwrap()];
-    let bound = bind(address, "shop".to_owned(), mesh, forwarder).await;
-    bound.unwrap()[0]
+    start_patient(mesh, resolvers, Duration::from_millis(300)).await
+}
+
+/// The kernel chooses the port for UDP; where it is taken for TCP, another one is tried.
+async fn start_patient(mesh: Mesh, resolvers: Vec<SocketAddr>, patience: Duration) -> SocketAddr {
+    loop {
+        let forwarder = Forwarder::new(resolvers.clone(), patience);
+        let address = vec!["127.0.0.1:0".parse().unwrap()];
+        match bind(address, "shop".to_owned(), mesh.clone(), forwarder).await {
+            Ok(bound) => return bound[0],
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
+        }
+    }
 }
 
 #[tokio::test]
@@ -284,14 +298,52 @@ async fn a_lost_datagram_is_sent_again() {
     LocalSet::new().run_until(test).await;
 }
 
+/// A connected socket is told of each client that is gone, as others are where the kernel says so.
+#[tokio::test]
+async fn a_failed_receive_holds_up_nobody() {
+    const ROUNDS: u32 = 20;
+    let test = async {
+        let mut client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = client.local_addr().unwrap();
+        let socket = Rc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        socket.connect(address).await.unwrap();
+        let fail = async |client: UdpSocket| {
+            drop(client);
+            socket.send(b"late").await.unwrap();
+        };
+        fail(client).await;
+        let error = socket.take_error().unwrap().expect("an error to receive");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        client = UdpSocket::bind(address).await.unwrap();
+        let server = Rc::new(Server {
+            namespace: "shop".to_owned(),
+            lookup: Mesh::shop(),
+            forwarder: Forwarder::new(Vec::new(), Duration::from_millis(300)),
+            questions: Semaphore::new(QUESTIONS_MAX),
+        });
+        tokio::task::spawn_local(server.serve_udp(socket.clone()));
+        let asked = question("orders.", RecordType::A).to_vec().unwrap();
+        let mut buffer = vec![0; 2048];
+        let start = Instant::now();
+        for _ in 0..ROUNDS {
+            fail(client).await;
+            client = UdpSocket::bind(address).await.unwrap();
+            let to = socket.local_addr().unwrap();
+            client.send_to(&asked, to).await.unwrap();
+            let received = timeout(Duration::from_secs(10), client.recv(&mut buffer)).await;
+            received.expect("an answer in time").unwrap();
+        }
+        assert!(start.elapsed() < ROUNDS * RETRY_DELAY, "it waited");
+    };
+    LocalSet::new().run_until(test).await;
+}
+
 #[tokio::test]
 async fn too_many_questions_are_refused() {
     let test = async {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let forwarder = Forwarder::new(vec![silent.local_addr().unwrap()], Duration::from_secs(30));
-        let address = vec!["127.0.0.1:0".parse().unwrap()];
-        let bound = bind(address, "shop".to_owned(), Mesh::shop(), forwarder).await;
-        let server = bound.unwrap()[0];
+        let resolvers = vec![silent.local_addr().unwrap()];
+        let server = start_patient(Mesh::shop(), resolvers, Duration::from_secs(30)).await;
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let bytes = question("www.example.com.", RecordType::A)
             .to_vec()
