@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, interval, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::authorization::Policy;
 use crate::bootstrap::{InboundPlaintext, Settings};
@@ -159,6 +159,7 @@ async fn leave(shared: &Shared, drain: &watch::Sender<bool>) {
     let limit = shared.settings.drain_timeout;
     info!(?limit, "draining");
     shared.discovery.goodbye().await;
+    shared.discovery.flush().await;
     sleep(DEREGISTER_GRACE).await;
     drain.send_replace(true);
     let all = shared.settings.connections_max;
@@ -234,19 +235,18 @@ struct MeshNames {
 }
 
 impl dns::Lookup for MeshNames {
-    async fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
-        let known = match self.discovery.current().service(name) {
-            Known::Unknown => self
-                .discovery
-                .resolve(&[Name::Service(name.clone())])
-                .await
-                .ok()?
-                .service(name),
-            known => known,
-        };
-        match known {
-            Known::Present(service) => Some(service),
-            Known::Absent | Known::Unknown => None,
+    async fn service(&self, name: &ServiceName) -> Known<Service> {
+        let known = self.discovery.current().service(name);
+        if known != Known::Unknown {
+            return known;
+        }
+        let asked = [Name::Service(name.clone())];
+        match self.discovery.resolve(&asked).await {
+            Ok(configuration) => configuration.service(name),
+            Err(error) => {
+                debug!(%error, "whether a DNS name is a service's is unknown");
+                Known::Unknown
+            }
         }
     }
 }

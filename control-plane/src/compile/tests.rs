@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
-use crate::registry::{Answer, Workload};
+use crate::registry::{ExternalNames, Workload};
 use crate::resource::{PathMatch, Resource, Source, parse};
 
 /// Parses documents; the first one is the oldest.
@@ -166,13 +166,7 @@ fn clusters_of_external_names_wait_for_dns() {
     let mut mesh = mesh(documents, &[]);
     let name = Name::Cluster(ServicePort::parse("shop/ext:443").unwrap());
     assert_eq!(compile(&mesh, &name), Compiled::Pending);
-    let now = Instant::now();
-    mesh.external.due(&["ext.example".to_owned()].into(), now);
-    let answer = Answer::Addresses {
-        addresses: ["192.0.2.9".parse().unwrap(), "2001:db8::9".parse().unwrap()].into(),
-        ttl: Duration::from_secs(60),
-    };
-    mesh.external.record("ext.example", answer, now);
+    mesh.external = ExternalNames::resolved("ext.example", &["192.0.2.9", "2001:db8::9"]);
     assert_eq!(
         endpoints(&mesh, "shop/ext:443"),
         "192.0.2.9:443! [2001:db8::9]:443!"

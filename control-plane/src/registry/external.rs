@@ -105,6 +105,23 @@ impl ExternalNames {
 }
 
 #[cfg(test)]
+impl ExternalNames {
+    /// `host` as DNS answered it, for tests of what is made of the addresses; when they were asked
+    /// for doesn't matter there.
+    pub(crate) fn resolved(host: &str, addresses: &[&str]) -> Self {
+        let now = Instant::now();
+        let mut names = Self::default();
+        names.due(&[host.to_owned()].into(), now);
+        let answer = Answer::Addresses {
+            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ttl: REFRESH_MIN,
+        };
+        names.record(host, answer, now);
+        names
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

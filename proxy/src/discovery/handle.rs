@@ -218,6 +218,11 @@ impl Handle {
         })
     }
 
+    /// Writes what is in force to the data directory now, so that a restart finds it.
+    pub async fn flush(&self) {
+        persist::store(self).await;
+    }
+
     /// Says that the workload drains, so that no more traffic is sent to it. The stream stays, and
     /// says so again when it was broken. Returns once it is said, or cannot be.
     pub async fn goodbye(&self) {

@@ -17,7 +17,7 @@ use crate::model::Configuration;
 const MAGIC: &[u8] = b"weft resources 1\n";
 /// A file that is larger is not read.
 const BYTES_MAX: u64 = 1024 * 1024 * 1024;
-/// Pushes that come within this time are written together.
+/// The least time between two writes; pushes that come within it are written together.
 const DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// Puts what is in the file in force. A file that can't be read is put aside.
@@ -99,23 +99,27 @@ fn decode(content: &[u8]) -> Result<Push, String> {
     Push::decode(body).map_err(|error| error.to_string())
 }
 
-/// Writes what is in force after each change, for as long as it runs.
+/// Writes what is in force after each change, at once, and then no more often than [`DEBOUNCE`].
 pub(super) async fn run(handle: &Handle) {
-    let Some(path) = handle.path() else { return };
     let mut changed = handle.changed();
     // The handle outlives this, so the wait cannot fail.
     while changed.changed().await.is_ok() {
+        store(handle).await;
         tokio::time::sleep(DEBOUNCE).await;
-        changed.mark_unchanged();
-        let resources = handle.to_keep();
-        let target = path.clone();
-        let written = tokio::task::spawn_blocking(move || write(&target, &encode(resources))).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(
-                path = %path.display(), %error,
-                "cannot store the configuration; a restart without the control plane would lack it"
-            );
-        }
+    }
+}
+
+/// Writes what is in force now.
+pub(super) async fn store(handle: &Handle) {
+    let Some(path) = handle.path() else { return };
+    let resources = handle.to_keep();
+    let target = path.clone();
+    let written = tokio::task::spawn_blocking(move || write(&target, &encode(resources))).await;
+    if let Ok(Err(error)) = written {
+        tracing::warn!(
+            path = %path.display(), %error,
+            "cannot store the configuration; a restart without the control plane would lack it"
+        );
     }
 }
 

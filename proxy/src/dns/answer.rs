@@ -93,6 +93,14 @@ pub(super) fn refuse(question: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
     Some(answer)
 }
 
+/// Whether an answer says that there is no such name.
+pub(super) fn denies(answer: &[u8]) -> bool {
+    const RCODE: u8 = 0x0f;
+    answer
+        .get(3)
+        .is_some_and(|flags| flags & RCODE == ResponseCode::NXDomain.low())
+}
+
 /// An answer without records yet; the name comes back in the case in which it was asked.
 pub(super) fn begin(question: &Question) -> Message {
     let asked = &question.message.metadata;

@@ -1,8 +1,10 @@
 //! Questions that are not the mesh's go to the host's resolvers, byte for byte but for their id.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, Query};
 use tokio::net::{TcpStream, UdpSocket};
@@ -13,38 +15,58 @@ use super::{MESSAGE_BYTES_MAX, Transport, read_message, write_message};
 
 /// How long one resolver may take before the next is asked.
 const RESOLVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often all resolvers are asked before the application is told that none answers: a datagram
+/// may get lost. More would outlast the application's own patience (resolv.conf(5): 5 s, twice).
+const ROUNDS_MAX: usize = 2;
+/// How long a reading of the file counts before the next question reads it again.
+pub(super) const READING_AGE_MAX: Duration = Duration::from_secs(5);
 /// Resolvers asked for a question, as the C library does (resolv.conf(5), MAXNS).
 const RESOLVERS_MAX: usize = 3;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The host's resolvers, in their order.
+/// Asks the host's resolvers, in their order.
 pub(super) struct Forwarder {
-    resolvers: Vec<SocketAddr>,
+    source: Source,
     timeout: Duration,
 }
 
+enum Source {
+    File(ResolvConf),
+    #[cfg(test)]
+    Fixed(Vec<SocketAddr>),
+}
+
 impl Forwarder {
-    /// Those of `/etc/resolv.conf` as it is now, without ourselves.
+    /// Those of `/etc/resolv.conf`, without ourselves.
     pub(super) fn of_host(own: &[SocketAddr]) -> Self {
-        let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_else(|error| {
-            warn!(%error, "{RESOLV_CONF} can't be read; only names of the mesh resolve");
-            String::new()
-        });
-        let resolvers = parse_resolvers(&text, own);
-        if resolvers.is_empty() {
-            warn!("{RESOLV_CONF} names no resolver but this proxy; only names of the mesh resolve");
+        let file = ResolvConf::new(RESOLV_CONF.into(), own.to_vec());
+        // What is wrong with the file is then said at the start, and not at the first question.
+        file.resolvers(Instant::now());
+        Self {
+            source: Source::File(file),
+            timeout: RESOLVER_TIMEOUT,
         }
-        Self::new(resolvers, RESOLVER_TIMEOUT)
     }
 
+    /// These, whatever the host's are.
+    #[cfg(test)]
     pub(super) fn new(resolvers: Vec<SocketAddr>, timeout: Duration) -> Self {
-        Self { resolvers, timeout }
+        Self {
+            source: Source::Fixed(resolvers),
+            timeout,
+        }
     }
 
     /// The first resolver's answer that fits the question, with the question's id.
     pub(super) async fn forward(&self, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let query = Message::from_vec(question).ok()?.queries.pop()?;
-        for resolver in &self.resolvers {
+        let resolvers = match &self.source {
+            Source::File(file) => file.resolvers(Instant::now()),
+            #[cfg(test)]
+            Source::Fixed(resolvers) => resolvers.clone(),
+        };
+        let rounds = std::iter::repeat_n(&resolvers, ROUNDS_MAX);
+        for resolver in rounds.flatten() {
             match timeout(self.timeout, ask(*resolver, question, &query, transport)).await {
                 Ok(Ok(mut answer)) => {
                     answer[..2].copy_from_slice(&question[..2]);
@@ -55,6 +77,69 @@ impl Forwarder {
             }
         }
         None
+    }
+}
+
+/// The resolvers that a file in the form of resolv.conf(5) names. It is read anew while the proxy
+/// runs, because the host's network may change.
+pub(super) struct ResolvConf {
+    path: PathBuf,
+    /// Where this proxy answers; never asked, or it would ask itself without end.
+    own: Vec<SocketAddr>,
+    reading: RefCell<Option<Reading>>,
+}
+
+struct Reading {
+    at: Instant,
+    resolvers: Vec<SocketAddr>,
+}
+
+impl ResolvConf {
+    pub(super) fn new(path: PathBuf, own: Vec<SocketAddr>) -> Self {
+        Self {
+            path,
+            own,
+            reading: RefCell::new(None),
+        }
+    }
+
+    /// As they are `now`, or were at most [`READING_AGE_MAX`] ago. Where the file names none, which
+    /// may be because it is just being written, those of the reading before are kept.
+    pub(super) fn resolvers(&self, now: Instant) -> Vec<SocketAddr> {
+        let mut reading = self.reading.borrow_mut();
+        if let Some(Reading { at, resolvers }) = &*reading
+            && now.saturating_duration_since(*at) < READING_AGE_MAX
+        {
+            return resolvers.clone();
+        }
+        let mut resolvers = self.read();
+        if resolvers.is_empty()
+            && let Some(before) = reading.take()
+        {
+            resolvers = before.resolvers;
+        }
+        *reading = Some(Reading {
+            at: now,
+            resolvers: resolvers.clone(),
+        });
+        resolvers
+    }
+
+    fn read(&self) -> Vec<SocketAddr> {
+        let path = self.path.display();
+        let resolvers = match std::fs::read_to_string(&self.path) {
+            Ok(text) => parse_resolvers(&text, &self.own),
+            Err(error) => {
+                warn!(%error, "{path} can't be read; other names than the mesh's may not resolve");
+                return Vec::new();
+            }
+        };
+        if resolvers.is_empty() {
+            warn!(
+                "{path} names no resolver but this proxy; other names than the mesh's may not resolve"
+            );
+        }
+        resolvers
     }
 }
 

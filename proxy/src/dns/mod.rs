@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::model::{Service, ServiceName};
+use crate::model::{Known, Service, ServiceName};
 use answer::{Asked, Question};
 use forward::Forwarder;
 
@@ -40,8 +40,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// What the mesh knows of names.
 pub trait Lookup {
-    /// The service, or nothing where there is none of that name or it isn't known.
-    fn service(&self, name: &ServiceName) -> impl Future<Output = Option<Arc<Service>>>;
+    /// The service of that name, asked for where it must be; unknown where nobody can be asked.
+    fn service(&self, name: &ServiceName) -> impl Future<Output = Known<Service>>;
 }
 
 /// How a question came, and so how long its answer may be.
@@ -187,15 +187,27 @@ impl<L: Lookup + 'static> Server<L> {
             Asked::Wrong(refusal) => return Some(refusal),
             Asked::Nothing => return None,
         };
-        if let Some(name) = &question.service
-            && let Some(service) = self.lookup.service(name).await
-        {
+        let found = self.find(question.service.as_ref()).await;
+        if let Known::Present(service) = found {
             let message = self.answer_service(&question, service).await;
             return answer::encode(&question, message, transport);
         }
         match self.forwarder.forward(bytes, transport).await {
+            Some(answer) if found == Known::Unknown && answer::denies(&answer) => {
+                answer::refuse(bytes, ResponseCode::ServFail)
+            }
             Some(answer) => Some(answer),
             None => answer::refuse(bytes, ResponseCode::ServFail),
+        }
+    }
+
+    /// Where it is unknown whether there is such a service, the host's resolvers may know the name
+    /// as another's, but that they don't says nothing: an application would keep an NXDOMAIN for
+    /// minutes, and comes again after a SERVFAIL.
+    async fn find(&self, name: Option<&ServiceName>) -> Known<Service> {
+        match name {
+            Some(name) => self.lookup.service(name).await,
+            None => Known::Absent,
         }
     }
 
@@ -210,14 +222,15 @@ impl<L: Lookup + 'static> Server<L> {
                 return message;
             };
             answer::push_alias(&mut message, &owner, &target);
-            let next = match answer::service_name(&target, &self.namespace) {
-                Some(name) => self.lookup.service(&name).await,
-                None => None,
-            };
-            match next {
-                Some(next) => (owner, service) = (target, next),
-                None => {
+            let name = answer::service_name(&target, &self.namespace);
+            match self.find(name.as_ref()).await {
+                Known::Present(next) => (owner, service) = (target, next),
+                found => {
                     self.push_forwarded(&mut message, question, target).await;
+                    let denied = message.metadata.response_code == ResponseCode::NXDomain;
+                    if denied && found == Known::Unknown {
+                        message.metadata.response_code = ResponseCode::ServFail;
+                    }
                     return message;
                 }
             }

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use hickory_proto::op::{Edns, MessageType, Query};
 use hickory_proto::rr::rdata::A;
@@ -7,15 +8,23 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use proptest::prelude::*;
 use tokio::task::LocalSet;
 
-use super::forward::parse_resolvers;
+use super::forward::{READING_AGE_MAX, ResolvConf, parse_resolvers};
 use super::*;
 
 #[derive(Clone, Default)]
-struct Mesh(HashMap<ServiceName, Arc<Service>>);
+struct Mesh {
+    services: HashMap<ServiceName, Arc<Service>>,
+    /// Nobody can be asked for others.
+    alone: bool,
+}
 
 impl Lookup for Mesh {
-    async fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
-        self.0.get(name).cloned()
+    async fn service(&self, name: &ServiceName) -> Known<Service> {
+        match self.services.get(name) {
+            Some(service) => Known::Present(service.clone()),
+            None if self.alone => Known::Unknown,
+            None => Known::Absent,
+        }
     }
 }
 
@@ -31,6 +40,7 @@ impl Mesh {
         mesh.add("site", &[], &[], Some("www.example.com"));
         mesh.add("alias", &[], &[], Some("orders.shop.svc.cluster.local"));
         mesh.add("loop", &[], &[], Some("loop.shop"));
+        mesh.add("lost", &[], &[], Some("nothing.shop"));
         mesh
     }
 
@@ -52,7 +62,7 @@ impl Mesh {
             external_name: external.map(str::to_owned),
             endpoint_addresses: ips(endpoints),
         };
-        self.0.insert(name, Arc::new(service));
+        self.services.insert(name, Arc::new(service));
     }
 }
 
@@ -124,7 +134,7 @@ fn resolve(bytes: &[u8], udp: bool) -> Message {
     let name = asked.queries[0].name().clone();
     match name.to_ascii().to_ascii_lowercase().as_str() {
         "long.example.com." if udp => answer.metadata.truncation = true,
-        "www.example.com." | "long.example.com." => {
+        "example.com." | "www.example.com." | "long.example.com." => {
             let data = RData::A(A([192, 0, 2, 80].into()));
             answer.add_answer(Record::from_rdata(name, 60, data));
         }
@@ -134,9 +144,13 @@ fn resolve(bytes: &[u8], udp: bool) -> Message {
 }
 
 async fn start(resolvers: Vec<SocketAddr>) -> SocketAddr {
+    start_with(Mesh::shop(), resolvers).await
+}
+
+async fn start_with(mesh: Mesh, resolvers: Vec<SocketAddr>) -> SocketAddr {
     let forwarder = Forwarder::new(resolvers, Duration::from_millis(300));
     let address = vec!["127.0.0.1:0".parse().unwrap()];
-    let bound = bind(address, "shop".to_owned(), Mesh::shop(), forwarder).await;
+    let bound = bind(address, "shop".to_owned(), mesh, forwarder).await;
     bound.unwrap()[0]
 }
 
@@ -178,6 +192,38 @@ async fn names() {
 }
 
 #[tokio::test]
+async fn what_may_be_a_service_is_not_denied_while_nobody_can_be_asked() {
+    let test = async {
+        let resolver = start_resolver().await;
+        let known = start(vec![resolver]).await;
+        let alone = Mesh {
+            alone: true,
+            ..Mesh::shop()
+        };
+        let alone = start_with(alone, vec![resolver]).await;
+        let check = async |server, name: &str, expect: &str| {
+            let asked = question(name, RecordType::A);
+            for answer in [
+                ask_udp_at(server, &asked).await,
+                ask_tcp_at(server, &asked).await,
+            ] {
+                assert_eq!(describe(&answer), expect, "{name}");
+                assert_eq!(answer.metadata.id, asked.metadata.id);
+            }
+        };
+        check(known, "nothing.", "NXDomain").await;
+        check(known, "lost.", "NXDomain lost.=nothing.shop.").await;
+        check(alone, "nothing.", "ServFail").await;
+        check(alone, "nothing.shop.svc.cluster.local.", "ServFail").await;
+        check(alone, "lost.", "ServFail lost.=nothing.shop.").await;
+        check(alone, "orders.", "NoError orders.=240.0.0.7").await;
+        check(alone, "example.com.", "NoError example.com.=192.0.2.80").await;
+        check(alone, "no.example.com.", "NXDomain").await;
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
 async fn long_answers_come_by_tcp() {
     let test = async {
         let server = start(vec![start_resolver().await]).await;
@@ -206,6 +252,34 @@ async fn without_a_resolver_only_the_mesh_resolves() {
         assert_eq!(describe(&answer), "NoError orders.=240.0.0.7");
         assert!(answer.edns.is_some());
         assert_eq!(answer.answers[0].ttl, answer::TTL_SECONDS);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn a_lost_datagram_is_sent_again() {
+    let test = async {
+        let resolver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = start(vec![resolver.local_addr().unwrap()]).await;
+        let asked = question("www.example.com.", RecordType::A);
+        let mut buffer = vec![0; 2048];
+        let answer_second = async {
+            resolver.recv(&mut buffer).await.unwrap();
+            let (length, from) = resolver.recv_from(&mut buffer).await.unwrap();
+            let answer = resolve(&buffer[..length], true).to_vec().unwrap();
+            resolver.send_to(&answer, from).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask_udp_at(server, &asked), answer_second);
+        let expect = "NoError www.example.com.=192.0.2.80";
+        assert_eq!(describe(&answer), expect);
+        // Nobody answers in either round, and the resolver saw both.
+        let answer = ask_udp_at(server, &asked).await;
+        assert_eq!(describe(&answer), "ServFail");
+        let mut seen = 0;
+        while resolver.try_recv(&mut buffer).is_ok() {
+            seen += 1;
+        }
+        assert_eq!(seen, 2);
     };
     LocalSet::new().run_until(test).await;
 }
@@ -270,6 +344,33 @@ fn resolvers() {
     check(text, &["127.0.0.1:53"], &["[fd00::1]:53"]);
     check(text, &["0.0.0.0:53"], &["[fd00::1]:53"]);
     check(text, &["127.0.0.1:4153"], &["127.0.0.1:53", "[fd00::1]:53"]);
+}
+
+#[test]
+fn resolvers_are_read_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("resolv.conf");
+    let file = ResolvConf::new(path.clone(), vec!["127.0.0.1:53".parse().unwrap()]);
+    let start = Instant::now();
+    let check = |text: Option<&str>, age: Duration, expect: &[&str]| {
+        match text {
+            Some(text) => std::fs::write(&path, text).unwrap(),
+            None => std::fs::remove_file(&path).unwrap_or_default(),
+        }
+        let expect: Vec<SocketAddr> = expect.iter().map(|a| a.parse().unwrap()).collect();
+        assert_eq!(file.resolvers(start + age), expect, "{text:?} {age:?}");
+    };
+    let (first, second) = ("nameserver 192.0.2.1", "nameserver 192.0.2.2");
+    let tick = Duration::from_millis(1);
+    check(None, Duration::ZERO, &[]);
+    check(Some(first), READING_AGE_MAX - tick, &[]);
+    check(Some(first), READING_AGE_MAX, &["192.0.2.1:53"]);
+    check(Some(second), 2 * READING_AGE_MAX - tick, &["192.0.2.1:53"]);
+    check(Some(second), 2 * READING_AGE_MAX, &["192.0.2.2:53"]);
+    check(Some(""), 3 * READING_AGE_MAX, &["192.0.2.2:53"]);
+    check(None, 4 * READING_AGE_MAX, &["192.0.2.2:53"]);
+    let own = "nameserver 127.0.0.1\nnameserver 192.0.2.1";
+    check(Some(own), 5 * READING_AGE_MAX, &["192.0.2.1:53"]);
 }
 
 proptest! {

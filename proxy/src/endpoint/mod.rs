@@ -30,7 +30,9 @@ pub struct Limits {
     /// How long an idle HTTP/1 connection is kept: shorter than the time after which common servers
     /// close (5 s), so that few requests meet a connection that is just closing.
     pub idle_timeout: Duration,
-    /// Streams on one connection to another sidecar before a second connection is made.
+    /// Streams on one connection to another sidecar before a second connection is made. As many
+    /// stream windows fit into the connection's window, so that readers that stand still hold up
+    /// nobody who shares the connection.
     pub streams_per_connection: u32,
     pub http1: crate::http1::Limits,
     pub http2: crate::http2::Limits,
@@ -42,7 +44,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(3),
             idle_per_address: 64,
             idle_timeout: Duration::from_secs(4),
-            streams_per_connection: 512,
+            streams_per_connection: 128,
             http1: crate::http1::Limits::default(),
             http2: crate::http2::Limits::default(),
         }

@@ -66,7 +66,7 @@ pub async fn serve_http1<S: Serve>(
             refuse(&mut writer, Fault::MalformedRequest).await;
             return Ended::Closed;
         }
-        let mut keep_alive = received.keep_alive && !*drain.borrow();
+        let mut keep_alive = received.keep_alive;
         let whole = serve_one(
             received,
             &mut reader,
@@ -74,6 +74,7 @@ pub async fn serve_http1<S: Serve>(
             &mut keep_alive,
             service,
             limits,
+            &drain,
         )
         .await;
         if writer.within_message || writer.flush().await.is_err() {
@@ -95,6 +96,7 @@ async fn serve_one<S: Serve>(
     keep_alive: &mut bool,
     service: &S,
     limits: &ServerLimits,
+    drain: &Drain,
 ) -> bool {
     let ReceivedRequest { head, body, .. } = received;
     let upgrade = head.upgrade.is_some();
@@ -104,6 +106,7 @@ async fn serve_one<S: Serve>(
         method: head.method.clone(),
         version: head.version,
         keep_alive,
+        drain: Some(drain),
     };
     let body = RequestBody::new(Body::Http1 {
         reader,
@@ -156,6 +159,7 @@ async fn refuse(writer: &mut Writer, fault: Fault) {
         method: Method::GET,
         version: Version::HTTP_11,
         keep_alive: &mut keep_alive,
+        drain: None,
     };
     // A client that is gone can't be told.
     let _ = respond(responder, fault, false, false).await;

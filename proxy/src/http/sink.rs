@@ -7,6 +7,7 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Method, StatusCode, Version};
 
+use super::Drain;
 use crate::http1::{BodyEncoder, BodyLength, write_response};
 use crate::http2;
 use crate::model::ResponseHead;
@@ -98,6 +99,8 @@ pub enum Responder<'a> {
         version: Version,
         /// In: whether the connection may go on. Out: whether it does.
         keep_alive: &'a mut bool,
+        /// A proxy that is shutting down ends the connection with this answer.
+        drain: Option<&'a Drain>,
     },
     Http2 {
         respond: SendResponse<Bytes>,
@@ -144,7 +147,11 @@ impl<'a> Responder<'a> {
                 method,
                 version,
                 keep_alive,
+                drain,
             } => {
+                if drain.is_some_and(|drain| *drain.borrow()) {
+                    *keep_alive = false;
+                }
                 if head.upgrade.is_some() {
                     head.status = StatusCode::SWITCHING_PROTOCOLS;
                 }

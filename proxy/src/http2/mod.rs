@@ -28,8 +28,8 @@ impl Default for Limits {
         Self {
             streams: 1024,
             header_list_bytes: 64 * 1024,
-            stream_window: 512 * 1024,
-            connection_window: 4 * 1024 * 1024,
+            stream_window: 256 * 1024,
+            connection_window: 32 * 1024 * 1024,
             send_buffer_bytes: 64 * 1024,
             pending_resets: 100,
         }

@@ -374,6 +374,7 @@ pub(super) async fn refuse_connect(writer: &mut Writer, fault: Fault) {
         method: Method::GET,
         version: Version::HTTP_11,
         keep_alive: &mut keep_alive,
+        drain: None,
     };
     // A client that is gone can't be told.
     let _ = respond(responder, fault, false, false).await;

@@ -189,7 +189,7 @@ async fn canary(screen: Screen, mesh: &Mesh, customers: &Customers) -> Outcome<S
     none_failed(&tally)?;
     let (first, second) = (tally.share("orders-v1"), tally.share("orders-v2"));
     let split = format!(
-        "{:.2}/{:.2} of {} requests, asked for 90/10",
+        "{:.1} % / {:.1} % of {} requests, asked for 90/10",
         first * 100.0,
         second * 100.0,
         tally.requests
@@ -222,7 +222,7 @@ async fn stop_one(screen: Screen, mesh: &mut Mesh, customers: &Customers) -> Out
     if after.by_instance.contains_key(STOPPED) {
         return Err(Failure::failed("the instance that is gone still answers"));
     }
-    let said = format!("0 of {} requests failed", tally.requests);
+    let said = format!("0 failed of {} requests", tally.requests);
     screen.good(&said)?;
     Ok(said)
 }
@@ -412,6 +412,6 @@ fn none_failed(tally: &Tally) -> Outcome {
     let (failed, requests) = (tally.failed, tally.requests);
     let reasons = tally.failures.join("\n  ");
     Err(Failure::Failed(format!(
-        "{failed} of {requests} requests failed:\n  {reasons}"
+        "{failed} failed of {requests} requests:\n  {reasons}"
     )))
 }
