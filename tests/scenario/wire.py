@@ -41,6 +41,9 @@ class Response:
         assert len(values) < 2, f"{name} reached the application {len(values)} times: {values}"
         return values[0] if values else None
 
+# RFC 9113 6.8.
+GOAWAY = 7
+
 
 class Closed(AssertionError):
     """The other side ended the connection."""
@@ -179,6 +182,7 @@ class Http2:
         self.responses = {}
         self.ended = set()
         self.goaway = None
+        self._received = b""
         self.flush()
 
     def __enter__(self):
@@ -212,13 +216,29 @@ class Http2:
         self.h2.send_data(stream, data, end_stream=end)
         self.flush()
 
+    def _frames(self):
+        """Takes the whole frames off what was received."""
+        while len(self._received) >= 9:
+            length = 9 + int.from_bytes(self._received[:3], "big")
+            if len(self._received) < length:
+                return
+            frame, self._received = self._received[:length], self._received[length:]
+            yield frame
+
     def step(self):
         """Takes what the other side sent next."""
         data = self.socket.recv(65536)
         if not data:
             raise Closed("connection closed")
-        for event in self.h2.receive_data(data):
-            self._take(event)
+        self._received += data
+        for frame in self._frames():
+            # GOAWAY is kept from the library, which takes it for the end of the connection. A server
+            # that drains says it and goes on with the streams that are open (RFC 9113 6.8).
+            if frame[3] == GOAWAY:
+                self.goaway = int.from_bytes(frame[13:17], "big")
+                continue
+            for event in self.h2.receive_data(frame):
+                self._take(event)
         # The other side may be gone already; what it said before is still to be read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.flush()
@@ -244,8 +264,6 @@ class Http2:
                 if response:
                     response.reset = int(event.error_code)
                 self.ended.add(event.stream_id)
-            case h2.events.ConnectionTerminated():
-                self.goaway = int(event.error_code)
 
     def read(self, stream):
         """The stream's whole response, or what came before its reset."""
