@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""What a pair of sidecars costs: CPU per request and peak memory of both, for builds or settings side by side.
+
+    ./benches/pair.py [--rounds N] [--seconds S] NAME=DIRECTORY[,VARIABLE=VALUE...] ...
+
+DIRECTORY holds weft, weft-proxy and weft-testkit (target/release). Each VARIABLE is set for the sidecars alone.
+Variants take turns within one run; only their ratios count, because these machines are noisy.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+SCENARIOS = {
+    "HTTP/1, 32 connections": ["--protocol", "http1", "--connections", "32"],
+    "HTTP/2, 8 × 32 streams": ["--protocol", "h2c", "--connections", "8", "--streams", "32"],
+    "HTTP/1, 16 KiB bodies": ["--protocol", "http1", "--connections", "32", "--method", "POST", "--body-bytes", "16384"],
+}
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: bench, namespace: bench}
+spec:
+  selector: {app: bench}
+  ports: [{name: http, port: 80, targetPort: http}]
+"""
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def wait_until(condition, what, seconds=20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise SystemExit(f"waited {seconds} s for {what}")
+
+
+class Pair:
+    """A control plane, an application, and the sidecars of the application and of its caller."""
+
+    def __init__(self, programs, variables):
+        self.programs, self.children = Path(programs), []
+        self.directory = tempfile.TemporaryDirectory(prefix="weft-bench-")
+        self.variables = {**os.environ, **variables}
+        control, admin, application, *ports = free_ports(9)
+        self.data = f"{self.directory.name}/control-plane"
+        self.cli = {**os.environ, "WEFT_DATA_DIR": self.data}
+        listen = ["--listen", f"127.0.0.1:{control}", "--admin", f"127.0.0.1:{admin}"]
+        self.start("weft", "serve", *listen, env=self.cli)
+        self.start("weft-testkit", "serve", "--listen", f"127.0.0.1:{application}")
+        wait_until(lambda: self.weft("get", "services", "-A", check=False).returncode == 0, "the control plane")
+        self.weft("apply", "-f", "-", input=SERVICE)
+        called, caller = ports[:3], ports[3:]
+        self.sidecars = [
+            self.sidecar(name, control, listens, application)
+            for name, listens in (("bench", called), ("caller", caller))
+        ]
+        self.outbound = caller[0]
+        wait_until(self.serves, "an answer through both sidecars")
+
+    def start(self, program, *arguments, env=None):
+        log = open(f"{self.directory.name}/{program}-{len(self.children)}.log", "wb")
+        child = subprocess.Popen([self.programs / program, *arguments], env=env, stdout=log, stderr=log)
+        self.children.append(child)
+        return child
+
+    def sidecar(self, name, control, listens, application):
+        outbound, inbound, admin = listens
+        token = self.weft("token", "create", "--namespace", "bench", "--service-account", name).stdout.strip()
+        return self.start(
+            "weft-proxy",
+            env={
+                **self.variables,
+                "WEFT_CONTROL_PLANE": f"127.0.0.1:{control}", "WEFT_TRUST_BUNDLE": f"{self.data}/trust-bundle.pem",
+                "WEFT_TOKEN": token, "WEFT_WORKLOAD": name, "WEFT_NAMESPACE": "bench", "WEFT_SERVICE_ACCOUNT": name,
+                "WEFT_LABELS": f"app={name}", "WEFT_PORTS": f"http={application}", "WEFT_ADDRESS": "127.0.0.1",
+                "WEFT_OUTBOUND_LISTEN": f"127.0.0.1:{outbound}", "WEFT_INBOUND_LISTEN": f"127.0.0.1:{inbound}",
+                "WEFT_ADMIN_LISTEN": f"127.0.0.1:{admin}",
+            },
+        )  # fmt: skip
+
+    def weft(self, *arguments, check=True, input=None):
+        done = [self.programs / "weft", *arguments]
+        return subprocess.run(done, env=self.cli, check=check, input=input, text=True, capture_output=True)
+
+    def serves(self):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.outbound}/", headers={"Host": "bench.bench"})
+        try:
+            return urllib.request.urlopen(request, timeout=2).status == 200
+        except urllib.error.HTTPError:
+            return False
+
+    def cpu(self):
+        """Seconds of user and system time of both sidecars."""
+        ticks = 0
+        for child in self.sidecars:
+            ticks += sum(map(int, Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def peak(self):
+        """MiB at the most, of both sidecars."""
+        lines = [line for child in self.sidecars for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+    def measure(self, options, seconds):
+        """CPU microseconds a request."""
+        before = self.cpu()
+        load = [self.programs / "weft-testkit", "load", "--url", "http://bench.bench/"]
+        load += ["--connect", f"127.0.0.1:{self.outbound}", "--duration", f"{seconds}s", *options]
+        report = json.loads(subprocess.run(load, check=True, capture_output=True, text=True).stdout)
+        if report["ok"] != report["total"]:
+            raise SystemExit(f"requests failed: {report}")
+        return (self.cpu() - before) / report["total"] * 1e6
+
+    def stop(self):
+        for child in reversed(self.children):
+            child.send_signal(signal.SIGTERM)
+        for child in self.children:
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        self.directory.cleanup()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("variants", nargs="+", metavar="NAME=DIRECTORY[,VARIABLE=VALUE...]")
+    options = parser.parse_args()
+    variants = {}
+    for text in options.variants:
+        name, rest = text.split("=", 1)
+        programs, *variables = rest.split(",")
+        variants[name] = (programs, dict(variable.split("=", 1) for variable in variables))
+
+    costs, peaks = {}, {name: [] for name in variants}
+    for _ in range(options.rounds):
+        for name, (programs, variables) in variants.items():
+            pair = Pair(programs, variables)
+            try:
+                for scenario, arguments in SCENARIOS.items():
+                    cost = pair.measure(arguments, options.seconds)
+                    costs.setdefault(scenario, {}).setdefault(name, []).append(cost)
+                peaks[name].append(pair.peak())
+            finally:
+                pair.stop()
+
+    first = next(iter(variants))
+    print(f"CPU µs a request, both sidecars; median of {options.rounds}, and ratio to {first}")
+    for scenario, by_name in costs.items():
+        base = statistics.median(by_name[first])
+        cells = [f"{name} {statistics.median(c):.1f} ({statistics.median(c) / base:.2f})" for name, c in by_name.items()]
+        print(f"{scenario:26} " + "   ".join(cells))
+    print("peak MiB of both           " + "   ".join(f"{name} {statistics.median(p):.1f}" for name, p in peaks.items()))
+
+
+main()
