@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use weft_proxy::telemetry::log;
 use weft_proxy::{app, bootstrap, interception};
 
@@ -46,7 +47,8 @@ struct Run {
 
 fn main() -> ExitCode {
     let arguments = with_default_command(std::env::args_os().collect());
-    let matches = Arguments::command().get_matches_from(arguments);
+    let command = Arguments::command().mut_subcommand("run", |run| run.mut_args(forget_empty));
+    let matches = command.get_matches_from(arguments);
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match arguments.command {
         Command::Run(run) => self::run(run.options),
@@ -76,6 +78,16 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
         arguments.insert(at, "run".into());
     }
     arguments
+}
+
+/// A variable that is set to nothing, as environment files have them, is as good as not set.
+fn forget_empty(argument: Arg) -> Arg {
+    let value = argument.get_env().and_then(std::env::var_os);
+    if value.is_some_and(|value| value.is_empty()) {
+        argument.env(Resettable::Reset)
+    } else {
+        argument
+    }
 }
 
 fn run(options: bootstrap::Options) -> ExitCode {

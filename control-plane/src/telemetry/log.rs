@@ -1,5 +1,7 @@
 //! The log, on stderr.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Starts the log. `WEFT_LOG` filters it in `tracing`'s syntax; without it, what operators need to
@@ -10,6 +12,7 @@ pub fn start_log() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
 }

@@ -167,7 +167,9 @@ impl<C: Credentials + 'static> Pool<C> {
         match peer {
             Peer::Plain(address) => {
                 let stream = connect::connect(*address, self.limits.connect_timeout).await?;
-                self.start(stream, 0, LIFE_MAX).await
+                let started = self.start(stream, 0, LIFE_MAX).await;
+                // The connection was taken, so what failed is the protocol.
+                started.map_err(|_| Unanswered::unprocessed(Fault::UpstreamProtocol))
             }
             Peer::Sidecar { address, spiffe_id } => {
                 let generation = self.credentials.generation();

@@ -176,7 +176,7 @@ impl Inbound {
     ) -> Result<Outcome, Failure> {
         loop {
             let opened = self.endpoints.open_plain(address, call.protocol).await;
-            let mut opened = opened.map_err(|_| self.unreachable(address))?;
+            let mut opened = opened.map_err(|failed| self.unreachable(address, failed))?;
             let ended = if head.upgrade.is_some() {
                 let upgraded =
                     exchange_upgrade(head, body, responder, &mut opened.upstream, call.on_hop)
@@ -204,8 +204,11 @@ impl Inbound {
         }
     }
 
-    /// The application took no connection, so it saw nothing.
-    pub(super) fn unreachable(&self, address: SocketAddr) -> Failure {
+    /// The application saw nothing: it took no connection, or it doesn't speak HTTP/2.
+    fn unreachable(&self, address: SocketAddr, failed: Unanswered) -> Failure {
+        if failed.fault != Fault::ConnectFailed {
+            return Failure::Unanswered(failed);
+        }
         self.ports.refused(address.port());
         Failure::Unanswered(Unanswered::unprocessed(Fault::ApplicationUnreachable))
     }

@@ -144,7 +144,10 @@ impl OutboundRequests {
             };
             let repeatable = failed.unprocessed || (failed.stale && is_idempotent(&head.method));
             if let Some(picked) = picked.filter(|_| failed.unprocessed) {
-                picked.failed(Instant::now());
+                // An application that doesn't speak this client's protocol still serves the others.
+                if failed.fault != Fault::UpstreamProtocol {
+                    picked.failed(Instant::now());
+                }
                 tried.push(picked.endpoint.id.clone());
             }
             last = failed;

@@ -32,7 +32,7 @@ pub enum Detected<U> {
     Client(Protocol, Option<U>),
     /// The server.
     Server(U),
-    /// The client left without a word.
+    /// The client's connection was reset.
     End,
 }
 
@@ -48,7 +48,7 @@ pub async fn client_first(reader: &mut Reader) -> Option<Protocol> {
             return Some(Protocol::Tcp);
         }
         match reader.fill().await {
-            Ok(0) if reader.buffer.is_empty() => return None,
+            // A client that says nothing and ends its direction may still wait for the server.
             Ok(0) => return Some(Protocol::Tcp),
             Ok(_) => {}
             Err(_) => return None,

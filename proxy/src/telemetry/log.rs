@@ -1,7 +1,7 @@
 //! The proxy's own log, on standard error. There is one a process, as `tracing` has it, so its
 //! filter is reached from anywhere.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -14,7 +14,9 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// filter can't be read.
 pub fn start(filter: &str) -> Result<(), String> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
-    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     registry()
         .with(filter)
         .with(lines)
