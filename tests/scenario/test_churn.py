@@ -74,7 +74,8 @@ def test_200_endpoints_come_and_go_under_load(mesh, soak):
     rate = changes / (time.monotonic() - began)
     for load in loads:
         assert_no_failure(load.stop(), seconds * 250)
-    assert rate > 30, f"only {rate:.0f} changes a second were made"
+    print(f"{rate:.1f} changes a second")
+    assert rate > 40, f"only {rate:.0f} changes a second were made"
 
 
 _closed = {}

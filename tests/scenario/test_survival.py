@@ -1,6 +1,7 @@
 """The control plane dies and comes back; sidecars go on."""
 
 import itertools
+import json
 import random
 import subprocess
 import threading
@@ -22,6 +23,12 @@ def test_kill_9_of_the_control_plane_under_load(mesh):
     load = mesh.load(web, protocol="http1", rate=200, duration="60s")
     other = mesh.load(web, protocol="h2c", rate=200, duration="60s", streams=4)
     time.sleep(1)
+
+    def holds(instance):
+        """Whether the caller's sidecar has the instance among its endpoints."""
+        return f":{instance.inbound[1]}\"" in json.dumps(web.config())
+
+    assert all(map(holds, instances)), web.config()
     mesh.control_plane.kill()
     time.sleep(3)
     # An endpoint goes away while nobody can tell.
@@ -32,27 +39,19 @@ def test_kill_9_of_the_control_plane_under_load(mesh):
     restarted = time.monotonic()
 
     def gone():
-        entry = web.config()
-        return instances[2].inbound[1] not in ports_in(entry)
+        return not holds(instances[2])
 
     wait_until(gone, 15, "the dead endpoint's withdrawal")
     took = time.monotonic() - restarted
-    assert took < 2 + 5, f"gone {took:.1f} s after the restart"
+    print(f"the dead endpoint was gone {took:.2f} s after the restart")
+    # 2 s is what is promised; the rest is for a machine that is busy with something else.
+    assert took < 2 + 2, f"gone {took:.1f} s after the restart"
     wait_until(lambda: len(mesh.proxies()) == 3, what="everyone's return")
     time.sleep(1)
     for report in (load.stop(), other.stop()):
         assert_no_failure(report, 500)
     assert mesh.weft("get", "service", "orders", "-n", "shop", check=False).code == 0
     mesh.apply(service("orders", port=80), service("more"))
-
-
-def ports_in(value):
-    """Every number in a JSON document."""
-    if isinstance(value, dict):
-        return set().union(*map(ports_in, value.values()), set())
-    if isinstance(value, list):
-        return set().union(*map(ports_in, value), set())
-    return {value} if isinstance(value, int) else set()
 
 
 @pytest.mark.slow
