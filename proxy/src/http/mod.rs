@@ -14,7 +14,7 @@ mod websocket;
 
 pub use body::{Body, BodyError, Piece, RequestBody};
 pub use exchange::{Failure, Outcome, exchange};
-pub use respond::{respond, status_of};
+pub use respond::{Ending, respond};
 pub use server1::{Ended, serve_http1};
 pub use server2::serve_http2;
 pub use sink::{Responder, Sink};

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
-use super::{Failure, Responder};
+use super::{Failure, Outcome, Responder};
 use crate::model::{Fault, ResponseHead, hop};
 
 /// Carries the fault's reason on every answer that a proxy makes itself.
@@ -80,13 +80,39 @@ fn answer(fault: Fault) -> Answer {
     }
 }
 
-/// The status that [`respond`] answers with, for telemetry.
-pub fn status_of(fault: Fault, grpc: bool) -> (StatusCode, Option<u16>) {
-    let answer = answer(fault);
-    if grpc {
-        (StatusCode::OK, Some(answer.grpc_status))
-    } else {
-        (answer.status, None)
+/// How an exchange ended, as telemetry tells it: by the upstream's answer, or by a fault that
+/// [`respond`] answers with.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    pub status: StatusCode,
+    pub grpc_status: Option<u16>,
+    pub fault: Option<Fault>,
+    pub response_bytes: u64,
+}
+
+impl Ending {
+    /// `grpc` says that the client wants its errors as gRPC statuses.
+    pub fn of(ended: Result<&Outcome, Fault>, grpc: bool) -> Self {
+        let fault = match ended {
+            Ok(outcome) => {
+                return Self {
+                    status: outcome.status,
+                    grpc_status: outcome.grpc_status,
+                    fault: outcome.fault,
+                    response_bytes: outcome.response_bytes,
+                };
+            }
+            Err(fault) => fault,
+        };
+        let answer = answer(fault);
+        let status = if grpc { StatusCode::OK } else { answer.status };
+        let grpc_status = grpc.then_some(answer.grpc_status);
+        Self {
+            status,
+            grpc_status,
+            fault: Some(fault),
+            response_bytes: 0,
+        }
     }
 }
 

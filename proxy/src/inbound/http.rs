@@ -9,8 +9,8 @@ use weft_proto::spiffe::SpiffeId;
 
 use super::{Inbound, caller};
 use crate::authorization::decide;
-use crate::http::{Failure, Outcome, Request, RequestBody, Responder, Serve, Unanswered};
-use crate::http::{exchange, exchange_upgrade, is_idempotent, respond, status_of};
+use crate::http::{Ending, Failure, Outcome, Request, RequestBody, Responder, Serve, Unanswered};
+use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
 use crate::model::{Fault, Hop, Protocol, RequestHead, hop};
 use crate::telemetry::{Direction, RequestRecord, trace};
 
@@ -233,18 +233,7 @@ impl Inbound {
         port: u16,
         request_bytes: u64,
     ) {
-        let (status, grpc_status, fault, response_bytes) = match ended {
-            Ok(outcome) => (
-                outcome.status,
-                outcome.grpc_status,
-                outcome.fault,
-                outcome.response_bytes,
-            ),
-            Err(fault) => {
-                let (status, grpc_status) = status_of(fault, head.is_grpc());
-                (status, grpc_status, Some(fault), 0)
-            }
-        };
+        let ending = Ending::of(ended, head.is_grpc());
         self.telemetry.finish_request(RequestRecord {
             direction: Direction::Inbound,
             context,
@@ -255,16 +244,16 @@ impl Inbound {
             authority: head.authority.clone(),
             path: head.path.clone(),
             version: head.version,
-            status: status.as_u16(),
-            grpc_status,
-            fault,
+            status: ending.status.as_u16(),
+            grpc_status: ending.grpc_status,
+            fault: ending.fault,
             source: caller(call.peer, call.source),
             destination: self.party(port),
             route: None,
             peer: call.peer.cloned(),
             tls: call.on_hop,
             request_bytes,
-            response_bytes,
+            response_bytes: ending.response_bytes,
             retries: 0,
             upstream: call.application.ok(),
             downstream: Some(call.client),

@@ -15,9 +15,10 @@ use super::tcp::party_of;
 use crate::balance::Picked;
 use crate::endpoint::Opened;
 use crate::http::{
-    Failure, Outcome, Request, Responder, Serve, Unanswered, exchange, exchange_upgrade, respond,
+    Ending, Failure, Outcome, Request, Responder, Serve, Unanswered, exchange, exchange_upgrade,
+    respond,
 };
-use crate::http::{RequestBody, is_idempotent, status_of};
+use crate::http::{RequestBody, is_idempotent};
 use crate::model::{Cluster, Endpoint, Fault, Hop, Protocol, RequestHead, hop};
 use crate::route;
 use crate::tcp::{Writer, relay};
@@ -253,18 +254,7 @@ impl OutboundRequests {
         request_bytes: u64,
     ) {
         let outbound = &self.outbound;
-        let (status, grpc_status, fault, response_bytes) = match ended {
-            Ok(outcome) => (
-                outcome.status,
-                outcome.grpc_status,
-                outcome.fault,
-                outcome.response_bytes,
-            ),
-            Err(fault) => {
-                let (status, grpc_status) = status_of(fault, head.is_grpc());
-                (status, grpc_status, Some(fault), 0)
-            }
-        };
+        let ending = Ending::of(ended, head.is_grpc());
         let endpoint = trail.endpoint.as_deref();
         let sidecar = endpoint.and_then(|endpoint| endpoint.sidecar.as_ref());
         let destination = trail
@@ -281,16 +271,16 @@ impl OutboundRequests {
             authority: head.authority.clone(),
             path: head.path.clone(),
             version: head.version,
-            status: status.as_u16(),
-            grpc_status,
-            fault,
+            status: ending.status.as_u16(),
+            grpc_status: ending.grpc_status,
+            fault: ending.fault,
             source: outbound.party(),
             destination: destination.unwrap_or_default(),
             route: trail.target.and_then(|target| target.route),
             peer: sidecar.map(|sidecar| sidecar.spiffe_id.clone()),
             tls: sidecar.is_some(),
             request_bytes,
-            response_bytes,
+            response_bytes: ending.response_bytes,
             retries: trail.attempts,
             upstream: trail.endpoint.map(|endpoint| endpoint.address),
             downstream: Some(self.client),
