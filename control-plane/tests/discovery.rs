@@ -144,7 +144,10 @@ async fn a_named_port_is_the_workloads_own() {
     stock.ports_up = vec![9001];
     let mut stock = control.attach(&svid, stock).await.unwrap();
     stock.subscribe(&[(Inbound, "self")]).await;
-    let inbound = stock.until(Inbound, "self", |_| true).await;
+    let has_ports = |found: &wire::Resource| {
+        wire::Inbound::decode(found.body.clone()).is_ok_and(|inbound| !inbound.ports.is_empty())
+    };
+    let inbound = stock.until(Inbound, "self", has_ports).await;
     let inbound = wire::Inbound::decode(inbound.body).unwrap();
     assert_eq!((inbound.ports.len(), inbound.ports[0].port), (1, 9001));
     assert_eq!(inbound.ports[0].services, ["shop/stock"]);

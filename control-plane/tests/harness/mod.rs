@@ -140,7 +140,22 @@ impl Control {
             .unwrap()
             .into_inner();
         assert_eq!(applied.problems, []);
+        self.taken_in(applied.revision).await;
         applied.revision
+    }
+
+    /// Waits until what was applied is what a proxy gets that connects now. Proxies that are
+    /// connected already wait for their own pushes, which not every test acknowledges.
+    async fn taken_in(&self, revision: u64) {
+        let mut admin = self.admin().await;
+        let connected = admin.proxies(wire::ProxiesRequest {}).await.unwrap();
+        if connected.into_inner().proxies.is_empty() {
+            let request = wire::WaitRequest {
+                revision,
+                timeout_milliseconds: PATIENCE.as_millis().try_into().unwrap(),
+            };
+            admin.wait(request).await.unwrap();
+        }
     }
 
     pub async fn token(&self, namespace: &str, account: &str, ttl: u64, uses: u32) -> String {
