@@ -14,7 +14,7 @@ SCENARIOS=$ROOT/tests/scenario
 
 PACKAGES=(
     build-essential curl iproute2 libcap2-bin mariadb-server nats-server nftables nginx-light openssl procps
-    python3 python3-venv rabbitmq-server redis-server tcpdump util-linux
+    python3 python3-venv rabbitmq-server redis-server tcpdump uidmap util-linux
 )
 PROGRAMS=(
     cc curl epmd ip mariadbd mariadb-install-db nats-server nft nginx openssl redis-server setpriv ss tcpdump
@@ -117,7 +117,21 @@ fi
 inside=(unshare --user --map-root-user --map-auto --net --mount --pid --fork --kill-child)
 if "${inside[@]}" sh -c 'mount -t tmpfs none /run && ip netns add try && ip netns del try' 2>/dev/null; then
     say "as $(id -un): in user, network, mount and process namespaces of the run's own"
-    exec "${inside[@]}" sh -c 'mount -t tmpfs none /run && mkdir -p /run/lock && ip link set lo up && mount -t proc none /proc && exec "$@"' run "${pytest[@]}"
+    # In there we are called root, and pytest's usual place is the real root's; so is /etc, where a
+    # namespace's resolver is named. What servers wrote under other ids of the range can be removed only
+    # from within.
+    export PYTEST_DEBUG_TEMPROOT=/run/t
+    "${inside[@]}" sh -c '
+        mount -t tmpfs none /run && mkdir -p /run/lock /run/etc /run/t && ip link set lo up && mount -t proc none /proc || exit
+        cp -a /etc/. /run/etc 2>/dev/null
+        mkdir -p /run/etc/netns && mount --bind /run/etc /etc || exit
+        mount --bind "$1" /run/t || exit
+        shift
+        "$@"
+        outcome=$?
+        rm -rf /run/t/*
+        exit $outcome' run "$(mktemp -d /tmp/weft-tests.XXXXXX)" "${pytest[@]}"
+    exit
 fi
 say "AS $(id -un), AND NO USER NAMESPACES WITH A RANGE OF IDS HERE: the scenarios with interception are SKIPPED"
 exec "${pytest[@]}"
