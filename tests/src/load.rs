@@ -15,8 +15,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
+use crate::pace::Pace;
 use crate::report::{Outcome, Report};
 
 /// Options of `load`.
@@ -44,6 +45,9 @@ pub struct Options {
     /// How long; SIGINT ends it earlier. The report comes either way.
     #[arg(long, default_value = "10s")]
     duration: humantime::Duration,
+    /// Requests due before then count, but their latencies don't: connections are being opened.
+    #[arg(long, default_value = "0s")]
+    settle: humantime::Duration,
     /// A request without a whole answer by then has failed.
     #[arg(long, default_value = "10s")]
     timeout: humantime::Duration,
@@ -58,7 +62,7 @@ pub struct Options {
     /// Response header whose values are counted.
     #[arg(long, default_value = "x-served-by")]
     split_by: HeaderName,
-    /// Ask for `connection: close` on each request (HTTP/1 only).
+    /// A new connection for each request, which asks for `connection: close` (HTTP/1 only).
     #[arg(long)]
     close: bool,
 }
@@ -103,7 +107,7 @@ pub async fn run(options: Options) -> io::Result<()> {
         end: start + *options.duration,
         next: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
-        report: Mutex::new(Report::default()),
+        report: Mutex::new(Report::settled_at(*options.settle)),
         options,
     });
     let streams = match load.options.protocol {
@@ -119,12 +123,15 @@ pub async fn run(options: Options) -> io::Result<()> {
     }
     let all = futures_util::future::join_all(senders);
     let mut all = std::pin::pin!(all);
-    tokio::select! {
-        _ = all.as_mut() => {}
+    let ended = tokio::select! {
+        ended = all.as_mut() => ended,
         _ = tokio::signal::ctrl_c() => {
             load.stopped.store(true, Ordering::Relaxed);
-            all.await;
+            all.await
         }
+    };
+    for one in ended {
+        one.map_err(io::Error::other)??;
     }
     let mut report = load.report.lock().unwrap_or_else(PoisonError::into_inner);
     println!("{}", report.render(start.elapsed())?);
@@ -134,7 +141,8 @@ pub async fn run(options: Options) -> io::Result<()> {
 type Connection = Arc<tokio::sync::Mutex<Option<Sender>>>;
 
 /// One request at a time until the end; HTTP/2 streams of one connection share it.
-async fn send(load: Arc<Load>, connection: Connection) {
+async fn send(load: Arc<Load>, connection: Connection) -> io::Result<()> {
+    let pace = Pace::new()?;
     loop {
         let slot = load.next.fetch_add(1, Ordering::Relaxed);
         let due = match load.options.rate {
@@ -142,11 +150,11 @@ async fn send(load: Arc<Load>, connection: Connection) {
             None => Instant::now(),
         };
         if due >= load.end {
-            return;
+            return Ok(());
         }
-        sleep_until(due).await;
+        pace.wait_until(due).await?;
         if load.stopped.load(Ordering::Relaxed) {
-            return;
+            return Ok(());
         }
         let began = Instant::now();
         let outcome = match timeout(*load.options.timeout, request(&load, &connection)).await {
@@ -162,6 +170,9 @@ async fn send(load: Arc<Load>, connection: Connection) {
         if matches!(outcome, Outcome::Failure { .. }) && load.options.rate.is_none() {
             // A closed loop against a dead port would spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if load.options.close {
+            *connection.lock().await = None;
         }
         let mut report = load.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.add(due - load.start, began - due, due.elapsed(), outcome);

@@ -11,6 +11,9 @@ const SAMPLES_MAX: usize = 20;
 /// The counts of a load, filled while it runs.
 #[derive(Default)]
 pub struct Report {
+    /// Latencies count from then on; before, connections are being opened.
+    settled: Duration,
+    total: u64,
     latencies: Vec<u32>,
     status: BTreeMap<u16, u64>,
     split: BTreeMap<String, u64>,
@@ -37,6 +40,8 @@ pub enum Outcome {
         /// Value of `weft-fault`.
         fault: Option<String>,
     },
+    /// A connection without HTTP that did what it was for.
+    Done,
     /// No whole answer.
     Failure { kind: &'static str, detail: String },
 }
@@ -45,7 +50,7 @@ pub enum Outcome {
 struct Document<'a> {
     seconds: f64,
     total: u64,
-    /// Answers of 2xx and 3xx.
+    /// Answers of 2xx and 3xx, and what was done without HTTP.
     ok: u64,
     /// Everything else: other statuses, and requests without a whole answer.
     failed: u64,
@@ -70,10 +75,21 @@ struct Latency {
 }
 
 impl Report {
+    /// A report whose latencies are those of requests due at `settled` or later.
+    pub fn settled_at(settled: Duration) -> Self {
+        Self {
+            settled,
+            ..Self::default()
+        }
+    }
+
     /// Counts one request that was due at `at` (since the start) and took `latency` from then.
     pub fn add(&mut self, at: Duration, waited: Duration, latency: Duration, outcome: Outcome) {
         let latency = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
-        self.latencies.push(latency);
+        self.total += 1;
+        if at >= self.settled {
+            self.latencies.push(latency);
+        }
         self.late += u64::from(waited > Duration::from_millis(100));
         let (kind, detail) = match outcome {
             Outcome::Answer {
@@ -94,6 +110,7 @@ impl Report {
                 }
                 (format!("status_{status}"), detail)
             }
+            Outcome::Done => return,
             Outcome::Failure { kind, detail } => (kind.to_owned(), detail),
         };
         *self.failures.entry(kind.clone()).or_default() += 1;
@@ -111,11 +128,10 @@ impl Report {
     pub fn render(&mut self, lasted: Duration) -> serde_json::Result<String> {
         self.latencies.sort_unstable();
         let failed = self.failures.values().sum();
-        let total = self.latencies.len() as u64;
         serde_json::to_string(&Document {
             seconds: lasted.as_secs_f64(),
-            total,
-            ok: total - failed,
+            total: self.total,
+            ok: self.total - failed,
             failed,
             failures: &self.failures,
             status: &self.status,

@@ -1,7 +1,8 @@
 //! An HTTP application that answers with what it saw of a request, over HTTP/1 and h2c on the same
 //! port.
 //!
-//! - `/bytes/N` answers with N bytes of the pattern, any other path with JSON: who answered, the
+//! - `/bytes/N` answers with N bytes of the pattern, `/grpc/N` with N gRPC messages of 128 bytes, a
+//!   frame each, once it has read the request; any other path with JSON: who answered, the
 //!   head as it arrived, the body's length and SHA-256.
 //! - `?delay=MS` waits before the head, `?status=N` sets the status, `?trailers=1` ends with
 //!   trailers, `?pieces=N&every=MS` sends the JSON and then N lines, one each MS.
@@ -30,6 +31,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::{pattern, serve_admin};
+
+/// Length of a gRPC message of `/grpc/N`, its prefix of five bytes included.
+const GRPC_MESSAGE: usize = 128;
 
 /// Options of `serve`.
 #[derive(Args)]
@@ -139,7 +143,11 @@ async fn answer(name: &str, request: Request<Incoming>) -> Answer {
         tokio::time::sleep(Duration::from_millis(number("delay"))).await;
     }
     let path = request.uri().path().to_owned();
-    let frames: Frames = match path.strip_prefix("/bytes/").map(str::parse) {
+    let parsed = |prefix| path.strip_prefix(prefix).map(str::parse);
+    if let Some(Ok(messages)) = parsed("/grpc/") {
+        return grpc(name, request, messages).await;
+    }
+    let frames: Frames = match parsed("/bytes/") {
         Some(Ok(total)) => pattern_frames(total),
         _ => echo_frames(name, request, &query).await,
     };
@@ -154,6 +162,34 @@ async fn answer(name: &str, request: Request<Incoming>) -> Answer {
     }
     if number("trailers") > 0 {
         headers.insert("trailer", HeaderValue::from_static("x-trailer"));
+    }
+    response
+}
+
+/// An answer as gRPC gives it: messages, and the status in trailers.
+async fn grpc(name: &str, request: Request<Incoming>, messages: u64) -> Answer {
+    let mut body = request.into_body();
+    let mut status = "0";
+    while let Some(frame) = body.frame().await {
+        if frame.is_err() {
+            status = "13";
+            break;
+        }
+    }
+    let mut message = vec![b'm'; GRPC_MESSAGE];
+    message[..5].copy_from_slice(&[0, 0, 0, 0, (GRPC_MESSAGE - 5) as u8]);
+    let message = Bytes::from(message);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    let frames = (0..messages).map(move |_| Frame::data(message.clone()));
+    let frames = frames.chain([Frame::trailers(trailers)]).map(Ok);
+    let frames: Frames = Box::pin(stream::iter(frames));
+    let mut response = Response::new(StreamBody::new(frames));
+    let headers = response.headers_mut();
+    let grpc = HeaderValue::from_static("application/grpc");
+    headers.insert(http::header::CONTENT_TYPE, grpc);
+    if let Ok(value) = HeaderValue::from_str(name) {
+        headers.insert("x-served-by", value);
     }
     response
 }

@@ -1,5 +1,5 @@
 //! TCP applications: `echo` gives back what comes, `sink` answers with the count and the hash of
-//! what came, `source` sends the pattern; `greet` speaks first.
+//! what came, `count` with the count alone, `source` sends the pattern; `greet` speaks first.
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,6 +34,8 @@ enum Behaviour {
     Echo,
     /// Reads to the end, then answers `COUNT SHA256` and closes.
     Sink,
+    /// Reads to the end, then answers `COUNT` and closes: no hash, so that the reader is no brake.
+    Count,
     /// Sends the pattern, half-closes, and waits for the client's end.
     Source,
     /// Sends `220 ready` at once, then echoes.
@@ -52,6 +54,7 @@ pub async fn run(options: Options) -> io::Result<()> {
             let outcome = match behaviour {
                 Behaviour::Echo => echo(socket).await,
                 Behaviour::Sink => sink(socket).await,
+                Behaviour::Count => count(socket).await,
                 Behaviour::Source => source(socket, bytes).await,
                 Behaviour::Greet => greet(socket).await,
             };
@@ -82,6 +85,20 @@ async fn sink(mut socket: TcpStream) -> io::Result<()> {
     }
     let answer = format!("{count} {:x}\n", hash.finalize());
     socket.write_all(answer.as_bytes()).await?;
+    socket.shutdown().await
+}
+
+async fn count(mut socket: TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; 4 * BUFFER];
+    let mut count = 0_u64;
+    loop {
+        let read = socket.read(&mut buffer).await?;
+        if read == 0 {
+            break;
+        }
+        count += read as u64;
+    }
+    socket.write_all(format!("{count}\n").as_bytes()).await?;
     socket.shutdown().await
 }
 
