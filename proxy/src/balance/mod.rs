@@ -21,6 +21,9 @@ const EJECTION_MAX: Duration = Duration::from_secs(30);
 /// Endpoints remembered before those are forgotten that nothing is outstanding at.
 const REMEMBERED_MAX: usize = 20_000;
 
+/// Draws for one pick before every endpoint is looked at.
+const DRAWS_MAX: usize = 8;
+
 /// The state of every endpoint that this worker has used.
 #[derive(Default)]
 pub struct Balancer {
@@ -48,6 +51,14 @@ pub struct Picked {
 }
 
 impl Picked {
+    fn new((endpoint, load): &Candidate<'_>) -> Self {
+        load.outstanding.set(load.outstanding.get() + 1);
+        Self {
+            endpoint: (*endpoint).clone(),
+            load: load.clone(),
+        }
+    }
+
     /// No connection could be made, or the wrong workload answered: leave it out for a while.
     pub fn failed(&self, now: Instant) {
         let failures = self.load.failures.get().min(16);
@@ -79,7 +90,10 @@ impl Balancer {
         now: Instant,
         random: &mut impl Rng,
     ) -> Option<Picked> {
-        let candidates: Vec<(&Arc<Endpoint>, Rc<Load>)> = {
+        if let Some(picked) = self.pick_drawn(cluster, tried, now, random) {
+            return Some(picked);
+        }
+        let candidates: Vec<Candidate<'_>> = {
             let usable = cluster
                 .endpoints
                 .iter()
@@ -88,19 +102,50 @@ impl Balancer {
                 .map(|endpoint| (endpoint, self.load(&endpoint.id)))
                 .collect()
         };
-        let healthy = |(endpoint, load): &(&Arc<Endpoint>, Rc<Load>)| {
+        let healthy = |(endpoint, load): &Candidate<'_>| {
             !tried.contains(&endpoint.id) && !load.is_ejected(now)
         };
-        let untried = |(endpoint, _): &(&Arc<Endpoint>, Rc<Load>)| !tried.contains(&endpoint.id);
+        let untried = |(endpoint, _): &Candidate<'_>| !tried.contains(&endpoint.id);
         let chosen = choose(&candidates, healthy, random)
             .or_else(|| choose(&candidates, untried, random))
             .or_else(|| choose(&candidates, |_| true, random))?;
-        let (endpoint, load) = chosen;
-        load.outstanding.set(load.outstanding.get() + 1);
-        Some(Picked {
-            endpoint: (*endpoint).clone(),
-            load: load.clone(),
-        })
+        Some(Picked::new(chosen))
+    }
+
+    /// Two draws from all, as long as nearly everybody is usable; then the cost of a pick doesn't grow
+    /// with the cluster. Nothing when luck runs out, and everybody has to be looked at.
+    fn pick_drawn(
+        &self,
+        cluster: &Cluster,
+        tried: &[Arc<str>],
+        now: Instant,
+        random: &mut impl Rng,
+    ) -> Option<Picked> {
+        let weight = cluster.weight();
+        if weight == 0 {
+            return None;
+        }
+        let mut first: Option<Candidate<'_>> = None;
+        for _ in 0..DRAWS_MAX {
+            let endpoint = cluster.at(random.random_range(0..weight))?;
+            let is_first = first
+                .as_ref()
+                .is_some_and(|(first, _)| Arc::ptr_eq(first, endpoint));
+            if is_first || tried.contains(&endpoint.id) {
+                continue;
+            }
+            let load = self.load(&endpoint.id);
+            if load.is_ejected(now) {
+                continue;
+            }
+            let drawn = (endpoint, load);
+            match &first {
+                None if cluster.endpoints.len() == 1 => return Some(Picked::new(&drawn)),
+                None => first = Some(drawn),
+                Some(first) => return Some(Picked::new(less_busy(first, &drawn))),
+            }
+        }
+        None
     }
 
     /// Requests and connections outstanding at an endpoint, from this worker.
@@ -151,12 +196,16 @@ fn choose<'l, 'c>(
     if second == first {
         second = (first + random.random_range(1..eligible.len())) % eligible.len();
     }
-    let (a, b) = (eligible[first], eligible[second]);
+    Some(less_busy(eligible[first], eligible[second]))
+}
+
+/// The one with fewer outstanding in proportion to its weight.
+fn less_busy<'l, 'c>(a: &'l Candidate<'c>, b: &'l Candidate<'c>) -> &'l Candidate<'c> {
     // busy/weight against busy/weight, cross-multiplied so that no division rounds.
     let busy = |(_, load): &Candidate<'c>, other: &Candidate<'c>| {
         (u64::from(load.outstanding.get()) + 1) * u64::from(other.0.weight)
     };
-    Some(if busy(b, a) < busy(a, b) { b } else { a })
+    if busy(b, a) < busy(a, b) { b } else { a }
 }
 
 /// An index, drawn by weight; `eligible` isn't empty and all weights are above 0.
@@ -196,11 +245,7 @@ mod tests {
             })
         };
         let endpoints = weights.iter().enumerate().map(endpoint).collect();
-        Cluster {
-            name: "shop/s:80".parse().unwrap(),
-            protocol: None,
-            endpoints,
-        }
+        Cluster::new("shop/s:80".parse().unwrap(), None, endpoints)
     }
 
     /// Shares of 10,000 picks in percent, `held` of them outstanding at a time.

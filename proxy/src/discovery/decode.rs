@@ -216,13 +216,11 @@ fn address(message: wire::Address) -> Result<Address> {
 fn cluster(expected: &Name, message: wire::Cluster) -> Result<Cluster> {
     let name: crate::model::ServicePort = from_text("name", &message.name)?;
     same_name("name", expected, &Name::Cluster(name.clone()))?;
-    Ok(Cluster {
-        name,
-        protocol: protocol("protocol", message.protocol)?,
-        endpoints: each("endpoints", message.endpoints, |message| {
-            endpoint(message).map(Arc::new)
-        })?,
-    })
+    let protocol = protocol("protocol", message.protocol)?;
+    let endpoints = each("endpoints", message.endpoints, |message| {
+        endpoint(message).map(Arc::new)
+    })?;
+    Ok(Cluster::new(name, protocol, endpoints))
 }
 
 fn endpoint(message: wire::Endpoint) -> Result<Endpoint> {
