@@ -7,6 +7,7 @@ mod client;
 mod decode;
 mod dump;
 mod handle;
+mod listeners;
 mod names;
 mod persist;
 mod ports;
