@@ -1,7 +1,5 @@
 //! The trace that a request belongs to: W3C Trace Context (level 1) and B3 in both its forms.
 
-use std::fmt::Write;
-
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::sampler::Sampler;
@@ -81,21 +79,26 @@ impl Context {
     /// Makes our span the parent of the next one. B3 headers are kept in step where the request
     /// came with them, and never added.
     pub fn inject(&self, headers: &mut HeaderMap) {
-        let (trace_id, span_id) = (self.trace_id_hex(), hex(&self.span_id));
         let flags = u8::from(self.sampled);
-        insert(
-            headers,
-            TRACEPARENT,
-            &format!("00-{trace_id}-{span_id}-{flags:02x}"),
-        );
+        if let Ok(value) = HeaderValue::from_bytes(&self.traceparent()) {
+            headers.insert(TRACEPARENT, value);
+        }
         match &self.tracestate {
             Some(state) => drop(headers.insert(TRACESTATE, state.clone())),
             None => drop(headers.remove(TRACESTATE)),
         }
-        if headers.contains_key(B3) {
+        let (single, multiple) = (
+            headers.contains_key(B3),
+            headers.contains_key(B3_TRACE_ID) || headers.contains_key(B3_SAMPLED),
+        );
+        if !single && !multiple {
+            return;
+        }
+        let (trace_id, span_id) = (self.trace_id_hex(), hex(&self.span_id));
+        if single {
             insert(headers, B3, &format!("{trace_id}-{span_id}-{flags}"));
         }
-        if headers.contains_key(B3_TRACE_ID) || headers.contains_key(B3_SAMPLED) {
+        if multiple {
             insert(headers, B3_TRACE_ID, &trace_id);
             insert(headers, B3_SPAN_ID, &span_id);
             insert(headers, B3_SAMPLED, &flags.to_string());
@@ -104,6 +107,15 @@ impl Context {
                 None => drop(headers.remove(B3_PARENT_SPAN_ID)),
             }
         }
+    }
+
+    /// Trace Context 3.2, version 00.
+    fn traceparent(&self) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        put_hex(&mut text[3..35], &self.trace_id);
+        put_hex(&mut text[36..52], &self.span_id);
+        put_hex(&mut text[53..55], &[u8::from(self.sampled)]);
+        text
     }
 
     /// The trace's id as logs and headers write it.
@@ -219,11 +231,20 @@ fn random_span_id() -> [u8; 8] {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits
+        .map(|digit| char::from(DIGITS[usize::from(digit)]))
+        .collect()
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Writes two digits for each byte.
+fn put_hex(text: &mut [u8], bytes: &[u8]) {
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xf)];
     }
-    text
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
