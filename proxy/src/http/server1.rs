@@ -100,6 +100,8 @@ async fn serve_one<S: Serve>(
 ) -> bool {
     let ReceivedRequest { head, body, .. } = received;
     let upgrade = head.upgrade.is_some();
+    // Whatever the answer is, what follows a request for another protocol may be in that protocol.
+    *keep_alive &= !upgrade;
     let mut decoder = BodyDecoder::new(body);
     let responder = Responder::Http1 {
         writer,

@@ -84,7 +84,13 @@ pub fn write_response(
             .as_bytes(),
     );
     buffer.put_slice(b"\r\n");
-    put_fields(buffer, &head.headers);
+    // RFC 9110 8.6: a 1xx and a 204 have no length, whatever a server says.
+    let no_length = head.status.is_informational() || head.status == StatusCode::NO_CONTENT;
+    for (name, value) in &head.headers {
+        if !(no_length && name == CONTENT_LENGTH) {
+            put_field(buffer, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
     if let Some(token) = &head.upgrade {
         put_field(buffer, b"connection", b"upgrade");
         put_field(buffer, b"upgrade", token.as_bytes());

@@ -145,6 +145,9 @@ fn split_target(method: &Method, target: String, host: Option<String>) -> Result
     }
     let path = if path.starts_with('/') {
         path.to_owned()
+    } else if path.is_empty() && method == Method::OPTIONS {
+        // RFC 9112 3.2.4.
+        "*".to_owned()
     } else {
         format!("/{path}")
     };
@@ -157,6 +160,9 @@ fn split_target(method: &Method, target: String, host: Option<String>) -> Result
 
 /// RFC 9110 4.2.3 and 4.2.4: a host, perhaps a port, and no user information.
 pub(crate) fn check_authority(text: &str) -> Result<(), Refusal> {
+    if is_plain_authority(text) {
+        return Ok(());
+    }
     let refusal = Refusal::Malformed("the authority is not HOST or HOST:PORT");
     if text.contains('@') {
         return Err(Refusal::Malformed("the authority holds user information"));
@@ -173,6 +179,17 @@ pub(crate) fn check_authority(text: &str) -> Result<(), Refusal> {
         }
         _ => Err(refusal),
     }
+}
+
+/// Letters, digits, dots and dashes with a port of up to four digits: what nearly every authority is,
+/// and plainly right.
+fn is_plain_authority(text: &str) -> bool {
+    let (host, port) = text.split_once(':').unwrap_or((text, "0"));
+    let is_host = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
+    !host.is_empty()
+        && host.bytes().all(is_host)
+        && (1..=4).contains(&port.len())
+        && port.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// RFC 9112 3.2: exactly one Host in HTTP/1.1, one at most in HTTP/1.0.
