@@ -20,6 +20,7 @@ pub mod endpoint;
 pub mod http;
 pub mod http1;
 pub mod http2;
+pub mod multiplex;
 pub mod tcp;
 
 pub mod discovery;

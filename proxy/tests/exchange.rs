@@ -114,9 +114,14 @@ async fn with_forwarder<F: Future<Output = ()>>(
                 match client_first(&mut reader).await {
                     Some(Protocol::Http2) => {
                         let (stream, peeked) = reader.reunite(writer).unwrap();
-                        let far = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
-                        serve_http2(Rewound::new(stream, peeked), forwarder, &limits, drain, far)
-                            .await;
+                        serve_http2(
+                            Rewound::new(stream, peeked),
+                            forwarder,
+                            &limits,
+                            drain,
+                            None,
+                        )
+                        .await;
                     }
                     Some(_) => {
                         drop(serve_http1(reader, writer, &*forwarder, &limits, drain, false).await)

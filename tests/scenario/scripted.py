@@ -84,6 +84,8 @@ def h2_tunnel(server, peer):
         h2.config.H2Configuration(client_side=False, header_encoding="latin-1", validate_inbound_headers=False)
     )
     connection.local_settings.enable_connect_protocol = 1
+    # What is not acknowledged yet would not be in the first SETTINGS.
+    connection.local_settings.acknowledge()
     connection.initiate_connection()
     peer.sendall(connection.data_to_send())
     while data := peer.recv(65536):

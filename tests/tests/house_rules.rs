@@ -32,6 +32,7 @@ const PROXY: Rooms = &[
             "dns",
             "http",
             "tcp",
+            "multiplex",
             "admin",
             "interception",
             "route",
@@ -54,6 +55,7 @@ const PROXY: Rooms = &[
             "identity",
             "http",
             "tcp",
+            "multiplex",
             "authorization",
             "telemetry",
             "bootstrap",
@@ -72,6 +74,7 @@ const PROXY: Rooms = &[
             "identity",
             "http",
             "tcp",
+            "multiplex",
             "route",
             "balance",
             "telemetry",
@@ -89,6 +92,7 @@ const PROXY: Rooms = &[
             "identity",
             "http",
             "tcp",
+            "multiplex",
             "balance",
             "telemetry",
             "bootstrap",
@@ -111,6 +115,7 @@ const PROXY: Rooms = &[
         "http",
         &[
             "tcp",
+            "multiplex",
             "telemetry",
             "bootstrap",
             "model",
@@ -119,7 +124,19 @@ const PROXY: Rooms = &[
             "http2",
         ],
     ),
-    ("tcp", &["telemetry", "bootstrap", "model", "detect"]),
+    (
+        "tcp",
+        &[
+            "multiplex",
+            "telemetry",
+            "bootstrap",
+            "model",
+            "detect",
+            "http2",
+        ],
+    ),
+    // Where the HTTP/2 engine meets a socket; streams of it are what http and tcp carry.
+    ("multiplex", &["model", "http1", "http2"]),
     ("admin", &["telemetry", "bootstrap", "model"]),
     ("interception", &["bootstrap", "model"]),
     ("route", &["model"]),
@@ -450,7 +467,10 @@ fn protobuf_stops_at_the_edge() {
 fn what_is_pure_stays_pure() {
     let mut breaches = Vec::new();
     for source in sources(&["proxy", "control-plane"]) {
-        if PURE_ROOMS.iter().any(|room| source.path.starts_with(room)) {
+        // A test has to begin its time somewhere.
+        let is_test = source.path.contains("/tests/") || source.path.ends_with("/tests.rs");
+        let is_pure = PURE_ROOMS.iter().any(|room| source.path.starts_with(room));
+        if is_pure && !is_test {
             let code = without_comments(&source.text);
             let seen = IMPURE.iter().filter(|word| code.contains(**word));
             breaches.extend(seen.map(|word| format!("{}: {word}", source.path)));

@@ -7,11 +7,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
-use h2::Ping;
-use h2::client::SendRequest;
 use rustls_pki_types::{IpAddr, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
@@ -22,8 +19,10 @@ use weft_proto::svid;
 
 use super::{Credentials, Limits, connect};
 use crate::http::Unanswered;
+use crate::http2::{ErrorCode, Role};
 use crate::identity::explain;
 use crate::model::Fault;
+use crate::multiplex::Multiplex;
 
 /// A connection without streams is closed after this long.
 const IDLE: Duration = Duration::from_secs(60);
@@ -58,9 +57,8 @@ type Connecting = Shared<LocalBoxFuture<'static, Result<Rc<Connection>, Unanswer
 
 #[derive(Debug)]
 struct Connection {
-    send: SendRequest<Bytes>,
+    multiplex: Rc<Multiplex>,
     streams: Cell<u32>,
-    closed: Cell<bool>,
     generation: u64,
     /// From here on it takes no new streams, so that it is empty before a certificate ends.
     retires: Instant,
@@ -80,8 +78,8 @@ impl Share {
     }
 
     /// For opening the stream.
-    pub fn sender(&self) -> SendRequest<Bytes> {
-        self.connection.send.clone()
+    pub fn connection(&self) -> Rc<Multiplex> {
+        self.connection.multiplex.clone()
     }
 }
 
@@ -132,13 +130,11 @@ impl<C: Credentials + 'static> Pool<C> {
         let open = &peers.get(peer)?.open;
         let plain = matches!(peer, Peer::Plain(_));
         let usable = |connection: &&Rc<Connection>| {
-            let room = self
-                .limits
-                .streams_per_connection
-                .min(u32::try_from(connection.send.current_max_send_streams()).unwrap_or(u32::MAX));
             let current =
                 plain || (connection.generation == generation && now < connection.retires);
-            !connection.closed.get() && current && connection.streams.get() < room.max(1)
+            let has_room = connection.streams.get() < self.limits.streams_per_connection
+                && connection.multiplex.room() > 0;
+            current && has_room
         };
         open.iter()
             .find(usable)
@@ -202,43 +198,37 @@ impl<C: Credentials + 'static> Pool<C> {
     /// whether its own certificate was accepted, and a request must not be the one to find out.
     async fn start<I>(
         &self,
-        io: I,
+        mut io: I,
         generation: u64,
         left: Duration,
     ) -> Result<Rc<Connection>, Unanswered>
     where
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let failed = |_| Unanswered::unprocessed(Fault::ConnectFailed);
-        let handshake = self.limits.http2.client().handshake::<I, Bytes>(io);
-        let (send, mut driver) = handshake.await.map_err(failed)?;
-        let mut ping = driver.ping_pong();
+        let multiplex = Multiplex::new(Role::Client, self.limits.http2);
         let now = Instant::now();
         let connection = Rc::new(Connection {
-            send,
+            multiplex: multiplex.clone(),
             streams: Cell::new(0),
-            closed: Cell::new(false),
             generation,
             retires: now + left - left / 4,
             used: Cell::new(now),
         });
-        let driven = connection.clone();
+        let driven = multiplex.clone();
         tokio::task::spawn_local(async move {
             tokio::select! {
-                _ = driver => {}
+                _ = driven.drive(&mut io, |_| {}) => {}
                 // Nobody's trust reaches beyond a certificate's end, so the streams that are left end here.
                 () = sleep(left) => {}
             }
-            driven.closed.set(true);
         });
-        if let Some(ping) = &mut ping {
-            let answered = timeout(self.limits.connect_timeout, ping.ping(Ping::opaque())).await;
-            if !matches!(answered, Ok(Ok(_))) {
-                connection.closed.set(true);
-                return Err(Unanswered::unprocessed(Fault::ConnectFailed));
+        match timeout(self.limits.connect_timeout, multiplex.ping()).await {
+            Ok(Ok(())) => Ok(connection),
+            _ => {
+                multiplex.end(ErrorCode::NO_ERROR, "no answer to the first PING");
+                Err(Unanswered::unprocessed(Fault::ConnectFailed))
             }
         }
-        Ok(connection)
     }
 
     /// Lets go of connections that are closed, retired and empty, or idle.
@@ -252,7 +242,7 @@ impl<C: Credentials + 'static> Pool<C> {
                     !plain && (connection.generation != generation || now >= connection.retires);
                 let idle = connection.streams.get() == 0
                     && (retired || now.saturating_duration_since(connection.used.get()) > IDLE);
-                !connection.closed.get() && !idle
+                !connection.multiplex.is_closed() && !idle
             });
         }
         peers.retain(|_, connections| {

@@ -114,7 +114,7 @@ impl<C: Credentials + 'static> Endpoints<C> {
                 };
                 let share = self.http2.share(&peer).await?;
                 let upstream = Upstream::Http2(Http2Upstream {
-                    send: share.sender(),
+                    connection: share.connection(),
                     hop: Some(hop),
                 });
                 Ok(Opened {
@@ -134,7 +134,7 @@ impl<C: Credentials + 'static> Endpoints<C> {
         if protocol == Protocol::Http2 {
             let share = self.http2.share(&http2::Peer::Plain(address)).await?;
             let upstream = Upstream::Http2(Http2Upstream {
-                send: share.sender(),
+                connection: share.connection(),
                 hop: None,
             });
             return Ok(Opened {

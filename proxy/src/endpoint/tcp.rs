@@ -1,14 +1,14 @@
 //! Upstreams for opaque bytes.
 
 use bytes::{Bytes, BytesMut};
-use h2::{RecvStream, SendStream};
-use http::HeaderMap;
+use http::{HeaderMap, Method, Version};
 use tokio::net::TcpStream;
 
 use super::Share;
 use crate::http::Unanswered;
-use crate::http2::send_tunnel;
-use crate::model::{Fault, Hop, hop};
+use crate::http2::Piece;
+use crate::model::{Fault, Hop, RequestHead, hop};
+use crate::multiplex::{StreamReceiver, StreamSender};
 use crate::tcp::{FirstBytes, Reader, Receiver, Sender, Writer, split};
 
 /// A TCP connection, or a stream that stands for one.
@@ -19,8 +19,8 @@ pub enum TcpUpstream {
     },
     Stream {
         early: Option<Bytes>,
-        receive: RecvStream,
-        send: SendStream<Bytes>,
+        receive: StreamReceiver,
+        send: StreamSender,
         share: Share,
     },
 }
@@ -55,12 +55,9 @@ impl FirstBytes for TcpUpstream {
             },
             TcpUpstream::Stream { early, receive, .. } => {
                 while early.as_ref().is_none_or(Bytes::is_empty) {
-                    let Some(Ok(data)) = receive.data().await else {
+                    let Ok(Some(Piece::Data(data))) = receive.next().await else {
                         return false;
                     };
-                    if receive.flow_control().release_capacity(data.len()).is_err() {
-                        return false;
-                    }
                     *early = Some(data);
                 }
                 !early.as_deref().is_some_and(http)
@@ -71,28 +68,35 @@ impl FirstBytes for TcpUpstream {
 
 /// Asks the sidecar at the other end for a connection to its application.
 pub(super) async fn open_stream(share: Share, hop: &Hop) -> Result<TcpUpstream, Unanswered> {
-    let mut headers = HeaderMap::new();
-    hop.stamp(&mut headers);
-    let request = send_tunnel(&format!("{}:{}", hop.instance, hop.port), headers);
-    let request = request.map_err(|_| Unanswered::unprocessed(Fault::ConnectFailed))?;
-    let mut sender = share.sender();
-    let ready = std::future::poll_fn(|cx| sender.poll_ready(cx)).await;
-    ready.map_err(|_| Unanswered::unprocessed(Fault::ConnectFailed))?;
-    let sent = sender.send_request(request, false);
-    let (answer, send) = sent.map_err(|_| Unanswered::unprocessed(Fault::ConnectFailed))?;
+    let failed = || Unanswered::unprocessed(Fault::ConnectFailed);
+    let request = RequestHead {
+        method: Method::CONNECT,
+        scheme: None,
+        authority: Some(format!("{}:{}", hop.instance, hop.port)),
+        path: String::new(),
+        version: Version::HTTP_2,
+        upgrade: None,
+        headers: HeaderMap::new(),
+    };
+    let opened = share.connection().open(&request, &hop.fields(), false);
+    let (send, mut receive) = opened.map_err(|_| failed())?;
     // Until the answer is there, no byte of the connection was sent, so any failure is safe.
-    let response = answer
-        .await
-        .map_err(|_| Unanswered::unprocessed(Fault::ConnectFailed))?;
-    if !response.status().is_success() {
-        let reason = hop::unprocessed(response.headers()).and_then(Fault::from_reason);
+    let response = loop {
+        match receive.next().await {
+            Ok(Some(Piece::Head(head))) if head.status.is_informational() => {}
+            Ok(Some(Piece::Head(head))) => break head,
+            _ => return Err(failed()),
+        }
+    };
+    if !response.status.is_success() {
+        let reason = hop::unprocessed(&response.headers).and_then(Fault::from_reason);
         return Err(Unanswered::unprocessed(
             reason.unwrap_or(Fault::ConnectFailed),
         ));
     }
     Ok(TcpUpstream::Stream {
         early: None,
-        receive: response.into_body(),
+        receive,
         send,
         share,
     })

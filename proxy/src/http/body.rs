@@ -1,12 +1,11 @@
 //! Bodies as they come in.
 
-use std::future::poll_fn;
-
 use bytes::Bytes;
-use h2::RecvStream;
 use http::HeaderMap;
 
 use crate::http1::{self, BodyDecoder, Decoded, Refusal};
+use crate::http2;
+use crate::multiplex::StreamReceiver;
 use crate::tcp::{Reader, Receiver};
 
 /// What may be read ahead of a client's next request while its answer is on the way.
@@ -24,7 +23,7 @@ pub enum Body<'a> {
         limits: http1::Limits,
     },
     Http2 {
-        stream: RecvStream,
+        stream: StreamReceiver,
     },
 }
 
@@ -46,7 +45,7 @@ pub enum BodyError {
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error("{0}")]
-    Http2(#[from] h2::Error),
+    Http2(#[from] http2::Failure),
 }
 
 impl Body<'_> {
@@ -68,15 +67,13 @@ impl Body<'_> {
                     None => return Err(BodyError::Truncated),
                 }
             },
-            Body::Http2 { stream } => match stream.data().await {
-                Some(data) => {
-                    let data = data?;
-                    stream.flow_control().release_capacity(data.len())?;
-                    Ok(Piece::Data(data))
-                }
-                None => {
-                    let trailers = poll_fn(|cx| stream.poll_trailers(cx)).await?;
-                    Ok(Piece::End(trailers.unwrap_or_default()))
+            Body::Http2 { stream } => loop {
+                match stream.next().await? {
+                    Some(http2::Piece::Data(data)) => return Ok(Piece::Data(data)),
+                    Some(http2::Piece::Trailers(trailers)) => return Ok(Piece::End(trailers)),
+                    None => return Ok(Piece::End(HeaderMap::new())),
+                    // The final head came before, and the engine lets none follow it.
+                    Some(http2::Piece::Head(_)) => {}
                 }
             },
         }
@@ -86,7 +83,7 @@ impl Body<'_> {
     pub fn is_done(&self) -> bool {
         match self {
             Body::Http1 { decoder, .. } => decoder.is_done(),
-            Body::Http2 { stream } => stream.is_end_stream(),
+            Body::Http2 { stream } => stream.is_drained(),
         }
     }
 

@@ -6,11 +6,11 @@ use std::cell::Cell;
 use std::pin::pin;
 
 use futures_util::FutureExt;
-use h2::Reason;
 use http::{HeaderMap, StatusCode};
 
 use super::upstream::{Answer, Unanswered};
 use super::{Body, Piece, RequestBody, Responder, Sink, Upstream};
+use crate::http2::ErrorCode;
 use crate::model::{Fault, RequestHead, ResponseHead};
 
 /// An exchange that was answered by the upstream.
@@ -126,7 +126,7 @@ async fn send_request(body: &mut RequestBody<'_>, sink: &mut Sink<'_>, done: &Ce
         };
         let sent = match piece {
             Err(_) => {
-                sink.reset(Reason::CANCEL);
+                sink.reset(ErrorCode::CANCEL);
                 return;
             }
             Ok(Piece::Data(data)) => sink.data(data).await,
@@ -173,7 +173,7 @@ pub(super) async fn receive_response(
             }
             Err(_) => {
                 outcome.fault = Some(Fault::UpstreamReset);
-                sink.reset(Reason::INTERNAL_ERROR);
+                sink.reset(ErrorCode::INTERNAL_ERROR);
                 return Ok(());
             }
         }

@@ -1,84 +1,88 @@
 //! A downstream HTTP/2 connection: streams side by side.
 
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::future::pending;
+use std::pin::pin;
 use std::rc::Rc;
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Body, Drain, Request, RequestBody, Responder, Serve, ServerLimits, draining, respond};
 use crate::http1::Refusal;
-use crate::http2::receive_request;
+use crate::http2::{ErrorCode, Role};
 use crate::model::Fault;
+use crate::multiplex::{Accepted, Multiplex};
 
 /// Serves streams until the client, the proxy or an error ends the connection, or `until` is over.
 /// When the proxy drains, the client is told to open no more (GOAWAY), and those that are open end.
 pub async fn serve_http2<S: Serve, I>(
-    io: I,
+    mut io: I,
     service: Rc<S>,
     limits: &ServerLimits,
     mut drain: Drain,
-    until: Instant,
+    until: Option<Instant>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let handshake = limits.http2.server().handshake::<I, Bytes>(io);
-    let Ok(Ok(mut connection)) = timeout(limits.head_timeout, handshake).await else {
-        return;
-    };
+    let opened = Instant::now();
+    let connection = Multiplex::new(Role::Server, limits.http2);
+    let used = Cell::new(false);
+    let mut driving = pin!(connection.drive(&mut io, |accepted| {
+        used.set(true);
+        tokio::task::spawn_local(serve_stream(accepted, service.clone()));
+    }));
     let mut told = false;
-    let mut idle_since = Instant::now();
+    let mut look = pin!(sleep(limits.head_timeout));
+    let mut end = pin!(async {
+        match until {
+            Some(until) => sleep_until(until).await,
+            None => pending().await,
+        }
+    });
     loop {
-        let accepted = tokio::select! {
-            accepted = connection.accept() => accepted,
+        tokio::select! {
+            biased;
+            _ = &mut driving => return,
             () = draining(&mut drain), if !told => {
                 told = true;
-                connection.graceful_shutdown();
-                continue;
+                connection.go_away();
             }
-            () = sleep_until(until) => {
-                connection.abrupt_shutdown(h2::Reason::NO_ERROR);
-                // One more turn sends the GOAWAY; the streams that are left are reset with it.
-                let _ = timeout(limits.head_timeout, poll_fn(|cx| connection.poll_closed(cx))).await;
-                return;
-            }
-            () = sleep_until(idle_since + limits.idle_timeout), if !told => {
-                if connection.has_streams() {
-                    idle_since = Instant::now();
+            () = &mut look, if !told => {
+                if !connection.has_begun() {
+                    return;
+                }
+                // A connection that nobody used since the last look, and nobody uses, is idle. The
+                // first look comes early and finds the client's SETTINGS only.
+                let is_first = look.deadline() < opened + limits.idle_timeout;
+                if is_first || used.take() || connection.has_streams() {
+                    look.as_mut().reset(Instant::now() + limits.idle_timeout);
                 } else {
                     told = true;
-                    connection.graceful_shutdown();
+                    connection.go_away();
                 }
-                continue;
             }
-        };
-        match accepted {
-            Some(Ok((request, respond))) => {
-                idle_since = Instant::now();
-                tokio::task::spawn_local(serve_stream(request, respond, service.clone()));
+            () = &mut end => {
+                // The streams that are left are reset with it.
+                connection.end(ErrorCode::NO_ERROR, "its time is over");
+                driving.await;
+                return;
             }
-            Some(Err(_)) | None => return,
         }
     }
 }
 
-async fn serve_stream<S: Serve>(
-    request: http::Request<RecvStream>,
-    answer: SendResponse<Bytes>,
-    service: Rc<S>,
-) {
-    let (parts, stream) = request.into_parts();
-    let method = parts.method.clone();
-    let responder = Responder::Http2 {
-        respond: answer,
-        method,
-    };
-    match receive_request(parts) {
+async fn serve_stream<S: Serve>(accepted: Accepted, service: Rc<S>) {
+    let Accepted {
+        head,
+        receiver,
+        sender,
+    } = accepted;
+    let responder = Responder::Http2 { stream: sender };
+    match head {
         Ok(head) => {
-            let body = RequestBody::new(Body::Http2 { stream });
+            let body = RequestBody::new(Body::Http2 { stream: receiver });
+            // Boxed, so that the task that is spawned is small to move.
             Box::pin(service.serve(Request {
                 head,
                 body,
@@ -94,6 +98,7 @@ async fn serve_stream<S: Serve>(
             service.refused(fault);
             // A client that is gone can't be told.
             let _ = respond(responder, fault, false, false).await;
+            drop(receiver);
         }
     }
 }

@@ -1,17 +1,14 @@
 //! Messages as they go out.
 
-use std::future::poll_fn;
-
 use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, SendStream};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::Drain;
 use crate::http1::{BodyEncoder, BodyLength, write_response};
-use crate::http2;
+use crate::http2::ErrorCode;
 use crate::model::ResponseHead;
-use crate::tcp::{Sender, StreamError, Writer, send_data};
+use crate::multiplex::StreamSender;
+use crate::tcp::{Sender, StreamError, Writer};
 
 /// Where the body of a message goes.
 pub enum Sink<'a> {
@@ -20,7 +17,7 @@ pub enum Sink<'a> {
         encoder: BodyEncoder,
     },
     Http2 {
-        stream: SendStream<Bytes>,
+        stream: StreamSender,
         /// The head said already that nothing follows.
         ended: bool,
     },
@@ -38,7 +35,7 @@ impl Sink<'_> {
                 }
                 Ok(())
             }
-            Sink::Http2 { stream, .. } => send_data(stream, data).await,
+            Sink::Http2 { stream, .. } => Ok(stream.data(data).await?),
         }
     }
 
@@ -59,18 +56,15 @@ impl Sink<'_> {
                 Ok(writer.flush().await?)
             }
             Sink::Http2 { ended: true, .. } => Ok(()),
-            Sink::Http2 { stream, .. } if trailers.is_empty() => {
-                Ok(stream.send_data(Bytes::new(), true)?)
-            }
-            Sink::Http2 { stream, .. } => Ok(stream.send_trailers(trailers)?),
+            Sink::Http2 { stream, .. } => Ok(stream.finish(&trailers)?),
         }
     }
 
     /// Ends the message so that its receiver knows that it is not whole.
-    pub fn reset(&mut self, reason: Reason) {
+    pub fn reset(&mut self, code: ErrorCode) {
         match self {
             Sink::Http1 { writer, .. } => writer.reset(),
-            Sink::Http2 { stream, .. } => stream.send_reset(reason),
+            Sink::Http2 { stream, .. } => stream.reset(code),
         }
     }
 
@@ -78,7 +72,7 @@ impl Sink<'_> {
     pub async fn gone(&mut self) {
         match self {
             Sink::Http1 { .. } => std::future::pending().await,
-            Sink::Http2 { stream, .. } => drop(poll_fn(|cx| stream.poll_reset(cx)).await),
+            Sink::Http2 { stream, .. } => stream.gone().await,
         }
     }
 
@@ -103,8 +97,7 @@ pub enum Responder<'a> {
         drain: Option<&'a Drain>,
     },
     Http2 {
-        respond: SendResponse<Bytes>,
-        method: Method,
+        stream: StreamSender,
     },
 }
 
@@ -132,9 +125,7 @@ impl<'a> Responder<'a> {
                 );
                 Ok(writer.flush().await?)
             }
-            Responder::Http2 { respond, .. } => {
-                Ok(respond.send_informational(http2::send_response(head))?)
-            }
+            Responder::Http2 { stream } => Ok(stream.respond(&head, false)?),
         }
     }
 
@@ -177,8 +168,8 @@ impl<'a> Responder<'a> {
                 writer.within_message = true;
                 Ok(Sink::Http1 { writer, encoder })
             }
-            Responder::Http2 { mut respond, .. } => {
-                let stream = respond.send_response(http2::send_response(head), empty)?;
+            Responder::Http2 { mut stream } => {
+                stream.respond(&head, empty)?;
                 Ok(Sink::Http2 {
                     stream,
                     ended: empty,
@@ -188,7 +179,7 @@ impl<'a> Responder<'a> {
     }
 
     /// Ends the exchange without an answer.
-    pub fn reset(self, reason: Reason) {
+    pub fn reset(self, code: ErrorCode) {
         match self {
             Responder::Http1 {
                 writer, keep_alive, ..
@@ -196,7 +187,7 @@ impl<'a> Responder<'a> {
                 *keep_alive = false;
                 writer.reset();
             }
-            Responder::Http2 { mut respond, .. } => respond.send_reset(reason),
+            Responder::Http2 { mut stream } => stream.reset(code),
         }
     }
 
@@ -211,7 +202,7 @@ impl<'a> Responder<'a> {
     pub async fn gone(&mut self) {
         match self {
             Responder::Http1 { .. } => std::future::pending().await,
-            Responder::Http2 { respond, .. } => drop(poll_fn(|cx| respond.poll_reset(cx)).await),
+            Responder::Http2 { stream } => stream.gone().await,
         }
     }
 }

@@ -1,18 +1,14 @@
 //! The side that a request is sent to.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::Poll;
+use std::rc::Rc;
 
-use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream};
 use http::Method;
 
 use super::{Body, Sink};
 use crate::http1::{self, BodyDecoder, BodyLength, receive_response, write_request};
-use crate::http2;
+use crate::http2::{self, NotOpened};
 use crate::model::{Fault, Hop, RequestHead, ResponseHead, hop};
+use crate::multiplex::{Multiplex, StreamReceiver};
 use crate::tcp::{Reader, Writer};
 
 /// A connection, or a share of one, that takes one request.
@@ -34,7 +30,7 @@ pub struct Http1Upstream {
 
 /// A stream of an HTTP/2 connection: to an application, or to another sidecar.
 pub struct Http2Upstream {
-    pub send: SendRequest<Bytes>,
+    pub connection: Rc<Multiplex>,
     /// Set when the other end is a sidecar.
     pub hop: Option<Hop>,
 }
@@ -45,8 +41,9 @@ pub struct Unanswered {
     pub fault: Fault,
     /// The application provably never saw the request.
     pub unprocessed: bool,
-    /// A connection that had been idle closed before any byte of an answer: most likely it was
-    /// closing already, so a request that may be repeated (RFC 9110 9.2.2) can be sent again.
+    /// A connection that was shared, or had been idle, closed before any byte of an answer: most
+    /// likely it was closing for another reason, so a request that may be repeated (RFC 9110 9.2.2)
+    /// can be sent again.
     pub stale: bool,
 }
 
@@ -93,33 +90,22 @@ impl Upstream {
                 Ok((Sink::Http1 { writer, encoder }, answer))
             }
             Upstream::Http2(stream) => {
-                let upgrade = head.upgrade.clone();
-                if let Some(hop) = &stream.hop {
-                    hop.stamp(&mut head.headers);
-                }
-                let request = http2::send_request(head);
-                hop::strip(&mut head.headers);
-                let request =
-                    request.map_err(|_| Unanswered::new(Fault::MalformedRequest, false))?;
-                let ready = poll_fn(|cx| stream.send.poll_ready(cx)).await;
-                ready.map_err(|_| Unanswered::new(Fault::ConnectFailed, true))?;
-                let ends = empty && upgrade.is_none();
-                let sent = stream.send.send_request(request, ends);
-                let (future, send) =
-                    sent.map_err(|_| Unanswered::new(Fault::ConnectFailed, true))?;
+                let ended = empty && head.upgrade.is_none();
+                let extra = stream.hop.as_ref().map(Hop::fields).unwrap_or_default();
+                let opened = stream.connection.open(head, &extra, ended);
+                let (sender, receiver) = opened.map_err(|error| match error {
+                    NotOpened::Full => Unanswered::unprocessed(Fault::ConnectFailed),
+                    NotOpened::NoConnectProtocol => Unanswered::new(Fault::UpstreamProtocol, false),
+                })?;
                 let answer = Answer::Http2 {
-                    future,
-                    body: None,
-                    upgrade,
+                    stream: Some(receiver),
                     hop: stream.hop.is_some(),
                 };
-                Ok((
-                    Sink::Http2 {
-                        stream: send,
-                        ended: ends,
-                    },
-                    answer,
-                ))
+                let sink = Sink::Http2 {
+                    stream: sender,
+                    ended,
+                };
+                Ok((sink, answer))
             }
         }
     }
@@ -141,9 +127,7 @@ pub enum Answer<'u> {
         limits: http1::Limits,
     },
     Http2 {
-        future: ResponseFuture,
-        body: Option<RecvStream>,
-        upgrade: Option<String>,
+        stream: Option<StreamReceiver>,
         hop: bool,
     },
 }
@@ -179,25 +163,14 @@ impl Answer<'_> {
                     });
                 }
             },
-            Answer::Http2 {
-                future,
-                body,
-                upgrade,
-                hop,
-            } => {
-                let response = poll_fn(|cx| {
-                    if let Poll::Ready(Some(informational)) = future.poll_informational(cx) {
-                        return Poll::Ready(informational.map(|response| response.map(|()| None)));
-                    }
-                    Pin::new(&mut *future)
-                        .poll(cx)
-                        .map_ok(|response| response.map(Some))
-                });
-                let (parts, stream) = response.await.map_err(|error| lost(&error))?.into_parts();
-                if stream.is_some() {
-                    *body = stream;
-                }
-                let mut head = http2::receive_response(parts, upgrade.as_deref());
+            Answer::Http2 { stream, hop } => {
+                let Some(stream) = stream else {
+                    return Err(Unanswered::new(Fault::UpstreamReset, false));
+                };
+                let piece = stream.next().await.map_err(lost)?;
+                let Some(http2::Piece::Head(mut head)) = piece else {
+                    return Err(Unanswered::new(Fault::UpstreamProtocol, false));
+                };
                 if *hop {
                     head = check_hop(head)?;
                 }
@@ -219,7 +192,7 @@ impl Answer<'_> {
                 decoder,
                 limits: *limits,
             }),
-            Answer::Http2 { body, .. } => body.take().map(|stream| Body::Http2 { stream }),
+            Answer::Http2 { stream, .. } => stream.take().map(|stream| Body::Http2 { stream }),
         }
     }
 }
@@ -238,14 +211,16 @@ fn check_hop(mut head: ResponseHead) -> Result<ResponseHead, Unanswered> {
     Ok(head)
 }
 
-/// RFC 9113 8.7: REFUSED_STREAM and streams beyond a GOAWAY's last were not processed.
-fn lost(error: &h2::Error) -> Unanswered {
-    let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-    let beyond_goaway = error.is_remote() && error.is_go_away();
-    let fault = if error.is_library() && error.is_reset() {
-        Fault::UpstreamProtocol
-    } else {
+/// A stream that we ended ourselves was no HTTP/2; otherwise the other side ended it.
+fn lost(failure: http2::Failure) -> Unanswered {
+    let fault = if failure.remote {
         Fault::UpstreamReset
+    } else {
+        Fault::UpstreamProtocol
     };
-    Unanswered::new(fault, refused || beyond_goaway)
+    Unanswered {
+        fault,
+        unprocessed: failure.unprocessed,
+        stale: failure.connection_lost,
+    }
 }

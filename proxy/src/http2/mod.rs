@@ -1,26 +1,60 @@
-//! HTTP/2 (RFC 9113): settings and limits of both roles, and the way between HTTP/2's heads and the
-//! heads that the rest of the proxy speaks.
+//! HTTP/2 as a sans-I/O engine (RFC 9113, RFC 7541, RFC 8441), both roles: bytes to heads, data and
+//! trailers, and back. A [`Connection`] holds every stream's state and what came in for it; whoever
+//! holds a stream takes it out, which gives the peer room for more, so nothing here grows beyond the
+//! windows.
 
-mod head;
+mod blocks;
+mod budget;
+mod connection;
+mod control;
+mod end;
+mod fields;
+mod frame;
+pub mod hpack;
+mod output;
+mod receive;
+mod send;
+mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
 
-pub use head::{receive_request, receive_response, send_request, send_response, send_tunnel};
+pub use connection::{Connection, Ended, Incoming, Notice, OUTPUT_MAX, Taken};
+pub use frame::{ErrorCode, FrameHeader, HEADER_BYTES, Kind, PREFACE, flag};
+pub use output::Output;
+pub use send::{Extra, NotOpened};
+pub use stream::{Failure, Key, Piece};
+
+/// Which side of a connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Opens streams.
+    Client,
+    /// Accepts them.
+    Server,
+}
 
 /// Limits of one HTTP/2 connection; what arrives beyond one is answered as RFC 9113 says.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Streams that a peer may have open; one more is refused with REFUSED_STREAM.
     pub streams: u32,
-    /// Bytes of a decoded header list; a larger one is answered with 431 or reset.
+    /// Bytes of a decoded header list, counted as RFC 7541 4.1 does; a larger request is answered with
+    /// 431, a larger response or trailer section ends its stream.
     pub header_list_bytes: u32,
+    /// Header fields of a list; the same happens beyond.
+    pub headers: usize,
     /// Bytes that a peer may send on a stream before the other side has taken them.
     pub stream_window: u32,
     /// The same for the whole connection; the bound of what it can make us hold.
     pub connection_window: u32,
-    /// Bytes of a stream that wait for the peer's window; the writer waits beyond.
-    pub send_buffer_bytes: usize,
-    /// Streams that a peer opened and reset before we looked at them (rapid reset,
-    /// CVE-2023-44487); one more ends the connection with ENHANCE_YOUR_CALM.
-    pub pending_resets: usize,
+    /// Streams that may end by a reset before their time, at once and in each second; every stream
+    /// that ends in order adds one. Beyond, the connection ends with ENHANCE_YOUR_CALM (rapid reset,
+    /// CVE-2023-44487).
+    pub resets: u32,
+    /// Frames that carry nothing on (PING, SETTINGS, PRIORITY, empty DATA, unknown ones), at once and
+    /// in each second; every frame that does adds one. The same happens beyond.
+    pub control_frames: u32,
 }
 
 impl Default for Limits {
@@ -28,39 +62,11 @@ impl Default for Limits {
         Self {
             streams: 1024,
             header_list_bytes: 64 * 1024,
+            headers: 256,
             stream_window: 256 * 1024,
             connection_window: 32 * 1024 * 1024,
-            send_buffer_bytes: 64 * 1024,
-            pending_resets: 100,
+            resets: 200,
+            control_frames: 1000,
         }
-    }
-}
-
-impl Limits {
-    /// For the role that accepts streams.
-    pub fn server(&self) -> h2::server::Builder {
-        let mut builder = h2::server::Builder::new();
-        builder
-            .max_concurrent_streams(self.streams)
-            .max_header_list_size(self.header_list_bytes)
-            .initial_window_size(self.stream_window)
-            .initial_connection_window_size(self.connection_window)
-            .max_send_buffer_size(self.send_buffer_bytes)
-            .max_pending_accept_reset_streams(self.pending_resets)
-            .enable_connect_protocol();
-        builder
-    }
-
-    /// For the role that opens streams.
-    pub fn client(&self) -> h2::client::Builder {
-        let mut builder = h2::client::Builder::new();
-        builder
-            .enable_push(false)
-            .initial_max_send_streams(self.streams as usize)
-            .max_header_list_size(self.header_list_bytes)
-            .initial_window_size(self.stream_window)
-            .initial_connection_window_size(self.connection_window)
-            .max_send_buffer_size(self.send_buffer_bytes);
-        builder
     }
 }

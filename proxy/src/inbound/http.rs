@@ -11,8 +11,12 @@ use super::{Inbound, caller};
 use crate::authorization::decide;
 use crate::http::{Ending, Failure, Outcome, Request, RequestBody, Responder, Serve, Unanswered};
 use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
+use crate::http2::ErrorCode;
 use crate::model::{Fault, Hop, Protocol, RequestHead, hop};
 use crate::telemetry::{Direction, RequestRecord, trace};
+
+/// Pooled connections that one request may be tried on. Each may just have been closing.
+const ATTEMPTS_MAX: u32 = 3;
 
 /// Streams of one connection from another sidecar.
 pub(super) struct HopRequests {
@@ -149,13 +153,13 @@ impl Inbound {
             }
             Err(Failure::ClientGone) => {
                 if let Some(responder) = responder {
-                    responder.reset(h2::Reason::CANCEL);
+                    responder.reset(ErrorCode::CANCEL);
                 }
                 Err(Fault::ClientGone)
             }
         };
         self.record(
-            &head,
+            head,
             &call,
             ended.as_ref().map_err(|fault| *fault),
             (context, start, began),
@@ -174,7 +178,9 @@ impl Inbound {
         address: SocketAddr,
         call: &Call<'_>,
     ) -> Result<Outcome, Failure> {
+        let mut attempts = 0;
         loop {
+            attempts += 1;
             let opened = self.endpoints.open_plain(address, call.protocol).await;
             let mut opened = opened.map_err(|failed| self.unreachable(address, failed))?;
             let ended = if head.upgrade.is_some() {
@@ -195,7 +201,8 @@ impl Inbound {
                 Err(Failure::Unanswered(failed)) => {
                     let repeatable =
                         failed.unprocessed || (failed.stale && is_idempotent(&head.method));
-                    if !repeatable || !opened.is_reused() || responder.is_none() || !body.rewind() {
+                    let again = repeatable && opened.is_reused() && attempts < ATTEMPTS_MAX;
+                    if !again || responder.is_none() || !body.rewind() {
                         return Err(Failure::Unanswered(failed));
                     }
                 }
@@ -226,7 +233,7 @@ impl Inbound {
 
     fn record(
         &self,
-        head: &RequestHead,
+        head: RequestHead,
         call: &Call<'_>,
         ended: Result<&Outcome, Fault>,
         (context, start, began): (trace::Context, SystemTime, Instant),
@@ -239,10 +246,10 @@ impl Inbound {
             context,
             start,
             duration: began.elapsed(),
-            method: head.method.clone(),
+            method: head.method,
             scheme: "http",
-            authority: head.authority.clone(),
-            path: head.path.clone(),
+            authority: head.authority,
+            path: head.path,
             version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,

@@ -168,7 +168,14 @@ impl Inbound {
                 .refused(Direction::Inbound, Fault::PeerIdentity);
         };
         let requests = Rc::new(HopRequests::new(self.clone(), peer, address));
-        serve_http2(stream, requests, &self.limits, self.drain.clone(), until).await;
+        serve_http2(
+            stream,
+            requests,
+            &self.limits,
+            self.drain.clone(),
+            Some(until),
+        )
+        .await;
     }
 
     /// Who is at the other end, and how long both certificates vouch for the connection.

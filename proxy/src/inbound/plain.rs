@@ -85,10 +85,8 @@ impl Inbound {
             Protocol::Http2 => {
                 let requests = requests();
                 if let Some((stream, peeked)) = client.reader.reunite(client.writer) {
-                    let forever = tokio::time::Instant::now()
-                        + std::time::Duration::from_secs(365 * 24 * 3600);
                     let io = Rewound::new(stream, peeked);
-                    serve_http2(io, requests, &self.limits, self.drain.clone(), forever).await;
+                    serve_http2(io, requests, &self.limits, self.drain.clone(), None).await;
                 }
             }
             // Another sidecar dials the inbound port itself; whoever sent it here changed its way.

@@ -31,21 +31,23 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Puts it on a request; what stood there of an earlier attempt is replaced.
-    pub fn stamp(&self, headers: &mut HeaderMap) {
+    /// The header fields that say it.
+    pub fn fields(&self) -> Vec<(HeaderName, HeaderValue)> {
         let protocol = if self.version_10 {
             "http/1.0"
         } else {
             self.protocol.as_str()
         };
-        headers.insert(PORT, HeaderValue::from(self.port));
-        headers.insert(PROTOCOL, HeaderValue::from_static(protocol));
         let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
-        headers.insert(INSTANCE, text(&self.instance));
-        headers.insert(SOURCE, text(&self.source));
+        let mut fields = Vec::with_capacity(5);
+        fields.push((PORT, HeaderValue::from(self.port)));
+        fields.push((PROTOCOL, HeaderValue::from_static(protocol)));
+        fields.push((INSTANCE, text(&self.instance)));
+        fields.push((SOURCE, text(&self.source)));
         if self.no_host {
-            headers.insert(NO_HOST, HeaderValue::from_static("1"));
+            fields.push((NO_HOST, HeaderValue::from_static("1")));
         }
+        fields
     }
 
     /// Takes it off a request. The error is what is missing or wrong.
@@ -126,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_is_taken_off_whole() {
+    fn the_fields_are_taken_off_whole() {
         let hop = Hop {
             port: 8080,
             protocol: Protocol::Http1,
@@ -138,7 +140,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x", HeaderValue::from_static("kept"));
         headers.insert("weft-hop-upgraded", HeaderValue::from_static("forged"));
-        hop.stamp(&mut headers);
+        headers.extend(hop.fields());
         assert_eq!(Hop::take(&mut headers), Ok(hop));
         assert_eq!(headers.len(), 1);
         assert!(Hop::take(&mut headers).is_err());

@@ -1,10 +1,11 @@
 //! Requests to their destination: route, balance, send; and, where the application provably saw
 //! nothing of a request, send again elsewhere.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Version};
 use rand::Rng;
@@ -19,7 +20,8 @@ use crate::http::{
     respond,
 };
 use crate::http::{RequestBody, is_idempotent};
-use crate::model::{Cluster, Endpoint, Fault, Hop, Protocol, RequestHead, hop};
+use crate::http2::ErrorCode;
+use crate::model::{Cluster, Configuration, Endpoint, Fault, Hop, Protocol, RequestHead, hop};
 use crate::route;
 use crate::tcp::{Writer, relay};
 use crate::telemetry::{Direction, RequestRecord, trace};
@@ -28,12 +30,27 @@ use crate::telemetry::{Direction, RequestRecord, trace};
 /// didn't hand the request to its application.
 const ATTEMPTS_MAX: usize = 3;
 
+/// See [`Found`].
+const FOUND_LIFE: Duration = Duration::from_secs(1);
+
 /// Requests of one connection.
 pub(super) struct OutboundRequests {
     outbound: Rc<Outbound>,
     /// Where all of them go; each request's own host decides otherwise.
     destination: Option<Destination>,
+    /// What the last request's host was found to mean.
+    found: RefCell<Option<Found>>,
     client: SocketAddr,
+}
+
+/// What a host means, for as long as nothing changes. Connections mostly go on asking the same.
+struct Found {
+    authority: String,
+    scheme: Option<String>,
+    destination: Destination,
+    configuration: Arc<Configuration>,
+    /// Looked up again from here on, so that discovery sees that it is used.
+    until: Instant,
 }
 
 /// Where a request was routed to.
@@ -59,6 +76,7 @@ impl OutboundRequests {
         Self {
             outbound,
             destination: None,
+            found: RefCell::default(),
             client,
         }
     }
@@ -71,6 +89,7 @@ impl OutboundRequests {
         Self {
             outbound,
             destination: Some(destination),
+            found: RefCell::default(),
             client,
         }
     }
@@ -80,9 +99,7 @@ impl OutboundRequests {
             Some(destination) => destination.clone(),
             None => {
                 let authority = head.authority.as_deref().ok_or(Fault::MalformedRequest)?;
-                self.outbound
-                    .find_authority(authority, head.scheme.as_deref())
-                    .await?
+                self.find_host(authority, head.scheme.as_deref()).await?
             }
         };
         let Destination::Service(port) = &destination else {
@@ -105,6 +122,31 @@ impl OutboundRequests {
             protocol,
             route: name,
         })
+    }
+
+    async fn find_host(&self, authority: &str, scheme: Option<&str>) -> Result<Destination, Fault> {
+        let configuration = self.outbound.discovery.current();
+        let now = Instant::now();
+        if let Some(found) = &*self.found.borrow()
+            && found.authority == authority
+            && found.scheme.as_deref() == scheme
+            && Arc::ptr_eq(&found.configuration, &configuration)
+            && now < found.until
+        {
+            return Ok(found.destination.clone());
+        }
+        let destination = self.outbound.find_authority(authority, scheme).await?;
+        // An address outside the mesh is the resolver's to say, each time anew.
+        if !matches!(destination, Destination::Outside(_)) {
+            *self.found.borrow_mut() = Some(Found {
+                authority: authority.to_owned(),
+                scheme: scheme.map(str::to_owned),
+                destination: destination.clone(),
+                configuration,
+                until: now + FOUND_LIFE,
+            });
+        }
+        Ok(destination)
     }
 
     /// Tries endpoints until one answers, or a failure isn't safe to repeat.
@@ -144,9 +186,9 @@ impl OutboundRequests {
                 Err(Failure::Unanswered(failed)) => failed,
             };
             let repeatable = failed.unprocessed || (failed.stale && is_idempotent(&head.method));
-            if let Some(picked) = picked.filter(|_| failed.unprocessed) {
+            if let Some(picked) = picked {
                 // An application that doesn't speak this client's protocol still serves the others.
-                if failed.fault != Fault::UpstreamProtocol {
+                if failed.unprocessed && failed.fault != Fault::UpstreamProtocol {
                     picked.failed(Instant::now());
                 }
                 tried.push(picked.endpoint.id.clone());
@@ -248,7 +290,7 @@ impl OutboundRequests {
 
     fn record(
         &self,
-        head: &RequestHead,
+        head: RequestHead,
         trail: Trail,
         ended: Result<&Outcome, Fault>,
         request_bytes: u64,
@@ -266,10 +308,10 @@ impl OutboundRequests {
             context: trail.context,
             start: trail.start,
             duration: trail.began.elapsed(),
-            method: head.method.clone(),
+            method: head.method,
             scheme: "http",
-            authority: head.authority.clone(),
-            path: head.path.clone(),
+            authority: head.authority,
+            path: head.path,
             version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
@@ -322,19 +364,19 @@ impl Serve for OutboundRequests {
         };
         head.version = version;
         match ended {
-            Ok(outcome) => self.record(&head, trail, Ok(&outcome), body.received),
+            Ok(outcome) => self.record(head, trail, Ok(&outcome), body.received),
             Err(Failure::Unanswered(failed)) => {
                 if let Some(responder) = responder {
                     // A client that is gone can't be told.
                     let _ = respond(responder, failed.fault, head.is_grpc(), false).await;
                 }
-                self.record(&head, trail, Err(failed.fault), body.received);
+                self.record(head, trail, Err(failed.fault), body.received);
             }
             Err(Failure::ClientGone) => {
                 if let Some(responder) = responder {
-                    responder.reset(h2::Reason::CANCEL);
+                    responder.reset(ErrorCode::CANCEL);
                 }
-                self.record(&head, trail, Err(Fault::ClientGone), body.received);
+                self.record(head, trail, Err(Fault::ClientGone), body.received);
             }
         }
     }

@@ -248,9 +248,7 @@ impl Outbound {
     async fn serve_http2(&self, client: Client, requests: Rc<OutboundRequests>) {
         if let Some((stream, peeked)) = client.reader.reunite(client.writer) {
             let io = Rewound::new(stream, peeked);
-            let forever =
-                tokio::time::Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600);
-            serve_http2(io, requests, &self.limits, self.drain.clone(), forever).await;
+            serve_http2(io, requests, &self.limits, self.drain.clone(), None).await;
         }
     }
 

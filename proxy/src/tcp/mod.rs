@@ -7,5 +7,4 @@ mod stream;
 
 pub use first_bytes::{Detected, FirstBytes, client_first, either_first};
 pub use relay::{Relayed, relay};
-pub(crate) use stream::send_data;
 pub use stream::{Reader, Receiver, Sender, StreamError, Writer, split};

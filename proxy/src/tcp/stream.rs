@@ -1,13 +1,15 @@
 //! The halves of a stream.
 
-use std::future::poll_fn;
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
-use h2::{Reason, RecvStream, SendStream};
-use tokio::io::AsyncWriteExt;
+use http::HeaderMap;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::http2::{ErrorCode, Failure, Piece};
+use crate::multiplex::{StreamReceiver, StreamSender};
 
 /// Room offered to one read. Grown to [`READ_MAX`] once reads fill it, so that idle and small
 /// connections stay small and bulk costs few calls.
@@ -56,23 +58,17 @@ pub fn split(stream: TcpStream, buffer: BytesMut) -> (Reader, Writer) {
 impl Reader {
     /// Reads once; 0 is the end. Nothing is allocated while there is nothing to read. Cancel-safe.
     pub async fn fill(&mut self) -> io::Result<usize> {
-        loop {
-            self.io.readable().await?;
-            self.buffer.reserve(self.next_read);
-            match self.io.try_read_buf(&mut self.buffer) {
-                Ok(read) => {
-                    let full = read >= self.next_read;
-                    self.next_read = if full {
-                        READ_MAX.min(read * 2)
-                    } else {
-                        self.next_read.max(READ_MIN)
-                    };
-                    return Ok(read);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
+        self.io.readable().await?;
+        self.buffer.reserve(self.next_read);
+        // A read that doesn't fill the room clears the readiness, so that the next wait costs no call.
+        let read = self.io.read_buf(&mut self.buffer).await?;
+        let full = read >= self.next_read;
+        self.next_read = if full {
+            READ_MAX.min(read * 2)
+        } else {
+            self.next_read.max(READ_MIN)
+        };
+        Ok(read)
     }
 
     /// Gives the buffer's memory back while the connection is idle.
@@ -148,20 +144,20 @@ pub enum StreamError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
-    Http2(#[from] h2::Error),
+    Http2(#[from] Failure),
 }
 
 /// Where opaque bytes come from.
 pub enum Receiver<'a> {
     Tcp(&'a mut Reader),
     /// A stream, and what was read of it before.
-    Http2(&'a mut RecvStream, Option<Bytes>),
+    Http2(&'a mut StreamReceiver, Option<Bytes>),
 }
 
 /// Where opaque bytes go.
 pub enum Sender<'a> {
     Tcp(&'a mut Writer),
-    Http2(&'a mut SendStream<Bytes>),
+    Http2(&'a mut StreamSender),
 }
 
 impl Receiver<'_> {
@@ -175,12 +171,12 @@ impl Receiver<'_> {
                 Ok(Some(reader.buffer.split().freeze()))
             }
             Receiver::Http2(_, early) if early.is_some() => Ok(early.take()),
-            Receiver::Http2(stream, _) => match stream.data().await {
-                None => Ok(None),
-                Some(data) => {
-                    let data = data?;
-                    stream.flow_control().release_capacity(data.len())?;
-                    Ok(Some(data))
+            Receiver::Http2(stream, _) => loop {
+                match stream.next().await? {
+                    None => return Ok(None),
+                    Some(Piece::Data(data)) => return Ok(Some(data)),
+                    // Trailers of a tunnel mean nothing to opaque bytes.
+                    Some(Piece::Head(_) | Piece::Trailers(_)) => {}
                 }
             },
         }
@@ -195,7 +191,7 @@ impl Sender<'_> {
                 writer.write(data).await?;
                 Ok(writer.flush().await?)
             }
-            Sender::Http2(stream) => send_data(stream, data).await,
+            Sender::Http2(stream) => Ok(stream.data(data).await?),
         }
     }
 
@@ -203,7 +199,7 @@ impl Sender<'_> {
     pub async fn finish(&mut self) -> Result<(), StreamError> {
         match self {
             Sender::Tcp(writer) => Ok(writer.shutdown().await?),
-            Sender::Http2(stream) => Ok(stream.send_data(Bytes::new(), true)?),
+            Sender::Http2(stream) => Ok(stream.finish(&HeaderMap::new())?),
         }
     }
 
@@ -211,28 +207,7 @@ impl Sender<'_> {
     pub fn reset(&mut self) {
         match self {
             Sender::Tcp(writer) => writer.reset(),
-            Sender::Http2(stream) => stream.send_reset(Reason::CONNECT_ERROR),
+            Sender::Http2(stream) => stream.reset(ErrorCode::CONNECT_ERROR),
         }
     }
-}
-
-/// Sends data as the peer's window allows it (RFC 9113 5.2).
-pub(crate) async fn send_data(
-    stream: &mut SendStream<Bytes>,
-    mut data: Bytes,
-) -> Result<(), StreamError> {
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let capacity = match stream.capacity() {
-            0 => poll_fn(|cx| stream.poll_capacity(cx))
-                .await
-                .unwrap_or(Err(Reason::STREAM_CLOSED.into()))?,
-            capacity => capacity,
-        };
-        let length = capacity.min(data.len());
-        if length > 0 {
-            stream.send_data(data.split_to(length), false)?;
-        }
-    }
-    Ok(())
 }

@@ -1,0 +1,320 @@
+//! Header lists as they are read, and the heads that they are (RFC 9113 8.2 and 8.3, RFC 8441).
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::hpack::{Field, Malformed, Name};
+use crate::http1::{Refusal, check_authority};
+use crate::model::{RequestHead, ResponseHead};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// A list this many times larger than the limit is an attack.
+const BOMB_FACTOR: usize = 16;
+/// Header fields for which room is made at once.
+const FIELDS_USUAL: usize = 6;
+
+/// A header list that is being read.
+#[derive(Debug)]
+pub struct FieldList {
+    method: Option<HeaderValue>,
+    scheme: Option<HeaderValue>,
+    authority: Option<HeaderValue>,
+    path: Option<HeaderValue>,
+    protocol: Option<HeaderValue>,
+    status: Option<HeaderValue>,
+    headers: HeaderMap,
+    malformed: Option<&'static str>,
+    has_regular: bool,
+    cookies: u32,
+    bytes: usize,
+    bytes_max: usize,
+    count: usize,
+    count_max: usize,
+}
+
+impl FieldList {
+    /// `bytes_max` counts as RFC 7541 4.1 does; fields beyond either limit are dropped.
+    pub fn new(bytes_max: usize, count_max: usize) -> Self {
+        Self {
+            method: None,
+            scheme: None,
+            authority: None,
+            path: None,
+            protocol: None,
+            status: None,
+            headers: HeaderMap::with_capacity(FIELDS_USUAL),
+            malformed: None,
+            has_regular: false,
+            cookies: 0,
+            bytes: 0,
+            bytes_max,
+            count: 0,
+            count_max,
+        }
+    }
+
+    /// Takes the next field line, whose size is `size`.
+    pub fn add(&mut self, field: Result<Field, Malformed>, size: usize) {
+        self.bytes += size;
+        self.count += 1;
+        if self.is_too_large() {
+            return;
+        }
+        let Field { name, value } = match field {
+            Ok(field) => field,
+            Err(Malformed(why)) => return self.refuse(why),
+        };
+        let slot = match name {
+            Name::Regular(name) => return self.add_regular(name, value),
+            Name::Method => &mut self.method,
+            Name::Scheme => &mut self.scheme,
+            Name::Authority => &mut self.authority,
+            Name::Path => &mut self.path,
+            Name::Protocol => &mut self.protocol,
+            Name::Status => &mut self.status,
+        };
+        let repeated = slot.replace(value).is_some();
+        if repeated || self.has_regular {
+            self.refuse("a pseudo-header field is repeated or after a regular one");
+        }
+    }
+
+    fn add_regular(&mut self, name: HeaderName, value: HeaderValue) {
+        self.has_regular = true;
+        let is_connections = name == CONNECTION
+            || name == TRANSFER_ENCODING
+            || name == UPGRADE
+            || name == KEEP_ALIVE
+            || name == PROXY_CONNECTION;
+        if is_connections || (name == TE && !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+            return self.refuse("a field that only HTTP/1 connections have");
+        }
+        if name == COOKIE {
+            self.cookies += 1;
+        }
+        if self.headers.try_append(name, value).is_err() {
+            self.count = self.count_max + 1;
+        }
+    }
+
+    fn refuse(&mut self, why: &'static str) {
+        self.malformed.get_or_insert(why);
+    }
+
+    /// Whether a limit is exceeded.
+    pub fn is_too_large(&self) -> bool {
+        self.bytes > self.bytes_max || self.count > self.count_max
+    }
+
+    /// Whether it is larger than any honest mistake.
+    pub fn is_bomb(&self) -> bool {
+        self.bytes > BOMB_FACTOR * self.bytes_max
+    }
+
+    /// The head of a request. The outer error is a malformed message, whose stream is reset
+    /// (RFC 9113 8.1.1); the inner one can be answered.
+    pub fn into_request(mut self) -> Result<Result<RequestHead, Refusal>, &'static str> {
+        if self.is_too_large() {
+            return Ok(Err(Refusal::TooLarge("the header list is too large")));
+        }
+        if self.status.is_some() {
+            return Err("a request with :status");
+        }
+        if let Some(why) = self.malformed {
+            return Err(why);
+        }
+        let method = self.method.take().ok_or("a request without :method")?;
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| ":method is no token")?;
+        let upgrade = self.protocol.take();
+        if upgrade.is_some() && method != Method::CONNECT {
+            return Err(":protocol without CONNECT");
+        }
+        // RFC 9113 8.5: a tunnel has an authority and nothing else.
+        let is_tunnel = method == Method::CONNECT && upgrade.is_none();
+        let path = self.path.take();
+        let scheme = self.scheme.take();
+        if is_tunnel {
+            if path.is_some() || scheme.is_some() {
+                return Err("CONNECT with :scheme or :path");
+            }
+            if self.authority.is_none() {
+                return Err("CONNECT without :authority");
+            }
+        }
+        let path = match path {
+            None if is_tunnel => String::new(),
+            None => return Err("a request without :path"),
+            Some(path) => target(&path, &method)?,
+        };
+        let scheme = match scheme {
+            None if is_tunnel => None,
+            None => return Err("a request without :scheme"),
+            Some(scheme) => Some(token(&scheme)?),
+        };
+        let authority = match self.find_authority() {
+            Ok(authority) => authority,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if is_tunnel && authority.is_none() {
+            return Err("CONNECT with an empty :authority");
+        }
+        join_cookies(&mut self.headers, self.cookies);
+        let upgrade = upgrade.map(|protocol| token(&protocol)).transpose()?;
+        Ok(Ok(RequestHead {
+            // To whoever serves it, an upgrade looks as in HTTP/1.
+            method: if upgrade.is_some() {
+                Method::GET
+            } else {
+                method
+            },
+            scheme,
+            authority,
+            path,
+            version: Version::HTTP_2,
+            upgrade,
+            headers: self.headers,
+        }))
+    }
+
+    /// RFC 9113 8.3.1: a Host that says something else than :authority is a second opinion on where
+    /// the request goes.
+    fn find_authority(&mut self) -> Result<Option<String>, Refusal> {
+        let mut hosts = self.headers.get_all(HOST).iter();
+        let host = hosts.next().cloned();
+        if hosts.next().is_some() {
+            return Err(Refusal::Malformed("several Host headers"));
+        }
+        if host.is_some() {
+            self.headers.remove(HOST);
+        }
+        let authority = self.authority.take();
+        if let (Some(authority), Some(host)) = (&authority, &host)
+            && !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes())
+        {
+            return Err(Refusal::Malformed("Host and :authority differ"));
+        }
+        let Some(authority) = authority.or(host).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let text = authority
+            .to_str()
+            .map_err(|_| Refusal::Malformed("the authority is not ASCII"))?;
+        check_authority(text)?;
+        Ok(Some(text.to_owned()))
+    }
+
+    /// The head of a response, informational ones too. `upgrade` is the protocol that the request
+    /// asked for, if a 2xx means that it is spoken from here on.
+    pub fn into_response(mut self, upgrade: Option<&str>) -> Result<ResponseHead, &'static str> {
+        if self.is_too_large() {
+            return Err("the header list is too large");
+        }
+        if let Some(why) = self.malformed {
+            return Err(why);
+        }
+        if self.has_request_fields() {
+            return Err("a response with a request's pseudo-header field");
+        }
+        let status = self.status.take().ok_or("a response without :status")?;
+        let status = match status.as_bytes() {
+            digits @ [_, _, _] => StatusCode::from_bytes(digits).ok(),
+            _ => None,
+        };
+        let status = status.ok_or(":status is not three digits")?;
+        // RFC 9113 8.6: HTTP/2 has no other way to switch than its own.
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err("101 in HTTP/2");
+        }
+        let upgrade = upgrade.filter(|_| status.is_success()).map(str::to_owned);
+        Ok(ResponseHead {
+            status,
+            version: Version::HTTP_2,
+            upgrade,
+            headers: self.headers,
+        })
+    }
+
+    /// A trailer section (RFC 9113 8.1).
+    pub fn into_trailers(self) -> Result<HeaderMap, &'static str> {
+        if self.is_too_large() {
+            return Err("the trailer section is too large");
+        }
+        if let Some(why) = self.malformed {
+            return Err(why);
+        }
+        if self.has_request_fields() || self.status.is_some() {
+            return Err("a trailer section with a pseudo-header field");
+        }
+        Ok(self.headers)
+    }
+
+    fn has_request_fields(&self) -> bool {
+        self.method.is_some()
+            || self.scheme.is_some()
+            || self.authority.is_some()
+            || self.path.is_some()
+            || self.protocol.is_some()
+    }
+}
+
+/// RFC 9113 8.3.1: a path with its query, or `*` for OPTIONS. What could be read in another way once
+/// it stands in a request line of HTTP/1 is refused.
+fn target(value: &HeaderValue, method: &Method) -> Result<String, &'static str> {
+    let bytes = value.as_bytes();
+    let is_form = bytes.starts_with(b"/") || (bytes == b"*" && *method == Method::OPTIONS);
+    if !is_form
+        || !bytes
+            .iter()
+            .all(|b| (0x21..=0x7e).contains(b) && *b != b'#')
+    {
+        return Err(":path is neither a path nor *");
+    }
+    text(value)
+}
+
+fn token(value: &HeaderValue) -> Result<String, &'static str> {
+    if value.is_empty() || !value.as_bytes().iter().all(u8::is_ascii_graphic) {
+        return Err("a pseudo-header field is no token");
+    }
+    text(value)
+}
+
+fn text(value: &HeaderValue) -> Result<String, &'static str> {
+    let text = value
+        .to_str()
+        .map_err(|_| "a pseudo-header field is not ASCII")?;
+    Ok(text.to_owned())
+}
+
+/// RFC 9113 8.2.3: cookies that were split for compression are one field again outside HTTP/2.
+fn join_cookies(headers: &mut HeaderMap, count: u32) {
+    if count < 2 {
+        return;
+    }
+    let values = headers.get_all(COOKIE).iter();
+    let cookies: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// The length that a message says its content has (RFC 9113 8.1.1), or why it is malformed.
+pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err("several Content-Length fields");
+    }
+    let digits = first.as_bytes();
+    if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err("the Content-Length is not a number");
+    }
+    let add = |sum: u64, digit: &u8| sum * 10 + u64::from(digit - b'0');
+    Ok(Some(digits.iter().fold(0, add)))
+}

@@ -1,0 +1,265 @@
+//! Encoding of header blocks (RFC 7541 6), and what is worth a place in the peer's table.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue};
+
+use super::lookup::{Lookup, Recent, hash};
+use super::static_table::{self, LINES, Policy};
+use super::storage::Chunks;
+use super::table::Table;
+use super::{ENTRY_OVERHEAD, Name, TABLE_INITIAL, huffman, integer};
+
+/// Most of a peer's table that is used; what it allows beyond is not, for what repeats on a connection
+/// fits here and we have to keep a copy of it.
+pub const OWN_TABLE_MAX: usize = 4096;
+/// Share of the table that one entry may take; a larger one is sent as a literal each time, because it
+/// would drive out too much that is worth more.
+const ENTRY_SHARE: usize = 4;
+/// Octets below which a cookie could be guessed (RFC 7541 7.1.3).
+const SHORT_COOKIE: usize = 20;
+/// A chunk of the table's values; see the decoder's for how much they pin together.
+const KEPT_CHUNK: usize = 1024;
+
+/// The first bits of the representations of RFC 7541 6, and the bits that are left for an integer.
+const INDEXED: (u8, u32) = (0x80, 7);
+const ADDED: (u8, u32) = (0x40, 6);
+const UPDATE: (u8, u32) = (0x20, 5);
+const NEVER_INDEXED: (u8, u32) = (0x10, 4);
+const NOT_ADDED: (u8, u32) = (0x00, 4);
+/// The same for strings (RFC 7541 5.2).
+const HUFFMAN_STRING: (u8, u32) = (0x80, 7);
+const PLAIN_STRING: (u8, u32) = (0x00, 7);
+
+/// One direction of a connection, as its sender sees it.
+///
+/// A value enters the table when it is sent for the second time within a short while, so that those
+/// that occur once never drive out those that repeat: what is the same in each message is one octet
+/// from the third on.
+#[derive(Debug)]
+pub struct Encoder {
+    table: Table<Entry>,
+    /// The number that the next entry is inserted under.
+    next: u32,
+    lookup: Lookup,
+    recent: Recent,
+    kept: Chunks,
+    peer_max: usize,
+    /// The smallest and the last maximum since the last block, if there was any.
+    update: Option<(usize, usize)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: Name,
+    value: Bytes,
+}
+
+/// A name that is about to be sent.
+struct Subject<'a> {
+    name: &'a str,
+    hash: u32,
+    /// Its first entry in the static table.
+    index: Option<usize>,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Encoder {
+    /// For a peer whose table has the protocol's initial size of 4096 octets (RFC 9113 6.5.2).
+    pub fn new() -> Self {
+        Self {
+            table: Table::new(TABLE_INITIAL.min(OWN_TABLE_MAX)),
+            next: 0,
+            lookup: Lookup::new(),
+            recent: Recent::new(),
+            kept: Chunks::new(KEPT_CHUNK),
+            peer_max: TABLE_INITIAL,
+            update: None,
+        }
+    }
+
+    /// Takes the peer's SETTINGS_HEADER_TABLE_SIZE. The next block begins with the table size update
+    /// that it demands; of several values the smallest and the last (RFC 7541 4.2).
+    pub fn set_peer_max(&mut self, max: usize) {
+        if self.peer_max == max {
+            return;
+        }
+        self.peer_max = max;
+        let max = max.min(OWN_TABLE_MAX);
+        let smallest = self.update.map_or(max, |(smallest, _)| smallest.min(max));
+        self.update = Some((smallest, max));
+    }
+
+    /// Begins a block; to be called before its first field.
+    pub fn begin(&mut self, out: &mut BytesMut) {
+        let Some((smallest, last)) = self.update.take() else {
+            return;
+        };
+        if smallest < last {
+            self.table.set_max(smallest);
+            put(out, UPDATE, smallest);
+        }
+        self.table.set_max(last);
+        put(out, UPDATE, last);
+    }
+
+    /// Appends a pseudo-header field.
+    pub fn pseudo(&mut self, out: &mut BytesMut, name: &Name, value: &[u8]) {
+        let index = match name {
+            Name::Authority => Some(1),
+            Name::Method => Some(2),
+            Name::Path => Some(4),
+            Name::Scheme => Some(6),
+            Name::Status => Some(8),
+            Name::Protocol | Name::Regular(_) => None,
+        };
+        let text = name.as_str();
+        let subject = Subject {
+            name: text,
+            hash: hash(0, text.as_bytes()),
+            index,
+        };
+        self.line(out, &subject, value, || name.clone());
+    }
+
+    /// Appends a regular field.
+    pub fn field(&mut self, out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+        let text = name.as_str();
+        let hash = hash(0, text.as_bytes());
+        let (index, policy) = static_table::known(text, hash);
+        let subject = Subject {
+            name: text,
+            hash,
+            index,
+        };
+        let octets = value.as_bytes();
+        let secret = match policy {
+            Policy::Secret => true,
+            Policy::Cookie => octets.len() < SHORT_COOKIE,
+            Policy::Usual | Policy::Changing => false,
+        };
+        if secret || value.is_sensitive() {
+            self.literal(out, NEVER_INDEXED, &subject, octets);
+        } else if policy == Policy::Changing {
+            self.literal(out, NOT_ADDED, &subject, octets);
+        } else {
+            self.line(out, &subject, octets, || Name::Regular(name.clone()));
+        }
+    }
+
+    /// Appends a field line that may be in a table or come into it, under the name that `owned` gives.
+    fn line(
+        &mut self,
+        out: &mut BytesMut,
+        subject: &Subject<'_>,
+        value: &[u8],
+        owned: impl FnOnce() -> Name,
+    ) {
+        let in_static = subject.index.and_then(|i| static_table::find(i, value));
+        if let Some(index) = in_static {
+            return put(out, INDEXED, index);
+        }
+        let size = subject.name.len() + value.len() + ENTRY_OVERHEAD;
+        if size > self.table.max() / ENTRY_SHARE {
+            return self.literal(out, NOT_ADDED, subject, value);
+        }
+        let hash = hash(subject.hash, value);
+        let same = |entry: &Entry| entry.value == value && entry.name.as_str() == subject.name;
+        if let Some(index) = self.find(hash, same) {
+            return put(out, INDEXED, index);
+        }
+        if !self.recent.again(hash) {
+            return self.literal(out, NOT_ADDED, subject, value);
+        }
+        self.name(out, ADDED, subject, put_short);
+        put_short(out, value);
+        let entry = Entry {
+            name: owned(),
+            value: self.kept.copy(value),
+        };
+        self.insert(entry, size, hash, subject);
+    }
+
+    /// The dynamic table, as the decoder has it.
+    #[cfg(test)]
+    pub(super) fn contents(&self) -> (Vec<(String, String)>, usize) {
+        let field = |entry: &Entry| (entry.name.clone(), entry.value.to_vec());
+        self.table.contents(field)
+    }
+
+    fn insert(&mut self, entry: Entry, size: usize, hash: u32, subject: &Subject<'_>) {
+        self.table.insert(entry, size);
+        let number = self.next;
+        self.next = number.wrapping_add(1);
+        let (next, len) = (self.next, self.table.len());
+        // The entry itself is alive too, so its name does not take the place that it just got.
+        let alive = |number: u32| age(next, number) < len;
+        self.lookup.insert(hash, number, alive);
+        if subject.index.is_none() {
+            self.lookup.insert(subject.hash, number, alive);
+        }
+    }
+
+    /// The index of an entry with this hash for which `is_it` holds.
+    fn find(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<usize> {
+        let number = self.lookup.find(hash, |number| {
+            let entry = self.table.get(age(self.next, number));
+            entry.is_some_and(|(entry, _)| is_it(entry))
+        })?;
+        Some(LINES.len() + 1 + age(self.next, number))
+    }
+
+    /// Appends a literal that stays out of the table, as plain octets: coding them would cost more
+    /// than it saves between two proxies of one cluster.
+    fn literal(&self, out: &mut BytesMut, form: (u8, u32), subject: &Subject<'_>, value: &[u8]) {
+        self.name(out, form, subject, put_plain);
+        put_plain(out, value);
+    }
+
+    /// Appends a literal's beginning: the index of its name, or the name as a string.
+    fn name(
+        &self,
+        out: &mut BytesMut,
+        form: (u8, u32),
+        subject: &Subject<'_>,
+        put_string: fn(&mut BytesMut, &[u8]),
+    ) {
+        let same = |entry: &Entry| entry.name.as_str() == subject.name;
+        match subject.index.or_else(|| self.find(subject.hash, same)) {
+            Some(index) => put(out, form, index),
+            None => {
+                put(out, form, 0);
+                put_string(out, subject.name.as_bytes());
+            }
+        }
+    }
+}
+
+/// How many entries came after the one with this number; far too many for one that is gone.
+fn age(next: u32, number: u32) -> usize {
+    next.wrapping_sub(number).wrapping_sub(1) as usize
+}
+
+fn put(out: &mut BytesMut, (flags, prefix): (u8, u32), integer: usize) {
+    integer::encode(out, flags, prefix, integer);
+}
+
+fn put_plain(out: &mut BytesMut, octets: &[u8]) {
+    put(out, PLAIN_STRING, octets.len());
+    out.extend_from_slice(octets);
+}
+
+/// Appends a string in the shorter of its two forms.
+fn put_short(out: &mut BytesMut, octets: &[u8]) {
+    let coded = huffman::encoded_len(octets);
+    if coded < octets.len() {
+        put(out, HUFFMAN_STRING, coded);
+        huffman::encode(octets, out);
+    } else {
+        put_plain(out, octets);
+    }
+}

@@ -1,0 +1,207 @@
+//! Between the engine and a socket.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::{Accepted, Inner, Multiplex, set};
+use crate::http2::Ended;
+
+/// Room offered to one read.
+const READ_MAX: usize = 64 * 1024;
+/// Reads of one turn; then others get theirs.
+const READS_MAX: usize = 4;
+/// Slices of one vectored write.
+const SLICES_MAX: usize = 32;
+/// How long, and how much, is still read after the end was said, so that the peer gets to read why.
+const LINGER: Duration = Duration::from_secs(1);
+/// See [`LINGER`].
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+thread_local! {
+    /// The buffer that reads go into. It is needed only while bytes are being taken in, so all
+    /// connections of a worker share it, and an idle connection has none.
+    static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// A socket with what stands between two turns.
+struct Socket<'i, I> {
+    io: &'i mut I,
+    /// The beginning of a frame whose rest has not come yet.
+    rest: BytesMut,
+    needs_flush: bool,
+    is_at_end: bool,
+}
+
+/// Ends every stream when the driver is dropped.
+struct Guard<'m>(&'m Multiplex);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner.borrow_mut();
+        inner.engine.lost("the connection was closed");
+        inner.notify();
+    }
+}
+
+impl Multiplex {
+    /// Carries bytes until the connection is over. `accept` gets every request.
+    pub async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
+        self: &Rc<Self>,
+        io: &mut I,
+        mut accept: impl FnMut(Accepted),
+    ) -> Option<Ended> {
+        let guard = Guard(self);
+        let mut socket = Socket {
+            io,
+            rest: BytesMut::new(),
+            needs_flush: false,
+            is_at_end: false,
+        };
+        let carried = poll_fn(|cx| {
+            let over = self.poll_turn(cx, &mut socket, &mut accept);
+            over.map_err(|_| ())
+        });
+        let is_whole = carried.await.is_ok();
+        let ended = self.inner.borrow().engine.ended();
+        drop(guard);
+        if is_whole && !socket.is_at_end {
+            let _ = timeout(LINGER, linger(socket.io)).await;
+        }
+        ended
+    }
+
+    /// Reads what there is, then sends what has gathered. Ready when nothing will ever come again.
+    fn poll_turn<I: AsyncRead + AsyncWrite + Unpin>(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        socket: &mut Socket<'_, I>,
+        accept: &mut impl FnMut(Accepted),
+    ) -> Poll<io::Result<()>> {
+        set(&mut self.inner.borrow_mut().driver, cx.waker());
+        let mut reads = 0;
+        while !socket.is_at_end && self.inner.borrow().engine.ended().is_none() {
+            if reads == READS_MAX {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            let Poll::Ready(read) = self.poll_read(cx, socket) else {
+                break;
+            };
+            reads += 1;
+            if !matches!(read, Ok(read) if read > 0) {
+                socket.is_at_end = true;
+                let mut inner = self.inner.borrow_mut();
+                inner.engine.lost("the peer closed the connection");
+                inner.notify();
+            }
+            self.accept_all(accept);
+        }
+        let mut inner = self.inner.borrow_mut();
+        if socket.is_at_end {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        ready!(inner.poll_write(cx, socket))?;
+        if inner.engine.is_over() {
+            return Pin::new(&mut *socket.io).poll_shutdown(cx);
+        }
+        Poll::Pending
+    }
+
+    /// Reads once, and has the engine take it in.
+    fn poll_read<I: AsyncRead + Unpin>(
+        &self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket<'_, I>,
+    ) -> Poll<io::Result<usize>> {
+        let mut input = SCRATCH.take();
+        input.extend_from_slice(&socket.rest);
+        input.reserve(READ_MAX);
+        let read = pin!(socket.io.read_buf(&mut input)).poll(cx);
+        if let Poll::Ready(Ok(1..)) = read {
+            let mut inner = self.inner.borrow_mut();
+            // What is wrong is in the engine, and the output tells the peer.
+            let _ = inner.engine.receive(&mut input, Instant::now());
+            inner.notify();
+            socket.rest.clear();
+            if input.is_empty() {
+                socket.rest = BytesMut::new();
+            } else {
+                socket.rest.extend_from_slice(&input);
+            }
+        }
+        input.clear();
+        SCRATCH.set(input);
+        read
+    }
+
+    fn accept_all(self: &Rc<Self>, accept: &mut impl FnMut(Accepted)) {
+        loop {
+            let Some(incoming) = self.inner.borrow_mut().engine.accept() else {
+                return;
+            };
+            let (sender, receiver) = self.halves(incoming.key);
+            accept(Accepted {
+                head: incoming.head,
+                receiver,
+                sender,
+            });
+        }
+    }
+}
+
+impl Inner {
+    /// Sends what has gathered.
+    fn poll_write<I: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket<'_, I>,
+    ) -> Poll<io::Result<()>> {
+        while !self.engine.output().is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = self.engine.output().slices(&mut slices);
+            let written = pin!(socket.io.write_vectored(&slices[..count])).poll(cx);
+            let written = match ready!(written) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                written => written,
+            };
+            let written = match written {
+                Ok(written) => written,
+                Err(error) => {
+                    self.engine.lost("the connection broke");
+                    self.notify();
+                    socket.is_at_end = true;
+                    return Poll::Ready(Err(error));
+                }
+            };
+            self.engine.sent(written);
+            socket.needs_flush = true;
+            self.notify();
+        }
+        if socket.needs_flush {
+            ready!(Pin::new(&mut *socket.io).poll_flush(cx))?;
+            socket.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads and drops what is still on its way, so that closing doesn't reset what the peer has to read.
+async fn linger<I: AsyncRead + Unpin>(io: &mut I) {
+    let mut left = LINGER_BYTES_MAX;
+    let mut buffer = [0; 4096];
+    while left > 0 {
+        match io.read(&mut buffer).await {
+            Ok(read) if read > 0 => left = left.saturating_sub(read),
+            _ => return,
+        }
+    }
+}
