@@ -500,3 +500,33 @@ async fn large_bodies_flow_both_ways_at_once() {
     })
     .await;
 }
+
+/// A shared connection that the pool lets go of is closed; it would stand for as long as its server
+/// lets it.
+#[tokio::test]
+async fn a_connection_that_nobody_uses_any_more_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(request) = connection.accept().await {
+            drop(request.unwrap());
+        }
+    });
+    let test = async {
+        let endpoints = Endpoints::new(NoCredentials, Limits::default());
+        let opened = endpoints.open_plain(address, Protocol::Http2).await;
+        let opened = opened.unwrap_or_else(|failed| panic!("{failed:?}"));
+        drop(endpoints);
+        assert!(!server.is_finished(), "a share of it is still held");
+        drop(opened);
+        server.await.unwrap();
+    };
+    let limit = std::time::Duration::from_secs(20);
+    let local = LocalSet::new();
+    local
+        .run_until(tokio::time::timeout(limit, test))
+        .await
+        .expect("the connection still stands");
+}

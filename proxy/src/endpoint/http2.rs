@@ -65,6 +65,13 @@ struct Connection {
     used: Cell<Instant>,
 }
 
+impl Drop for Connection {
+    /// Nobody opens streams on it any more, and those that were open have ended.
+    fn drop(&mut self) {
+        self.multiplex.go_away();
+    }
+}
+
 /// One stream's share of a connection.
 #[derive(Debug)]
 pub struct Share {
