@@ -121,6 +121,8 @@ if "${inside[@]}" sh -c 'mount -t tmpfs none /run && ip netns add try && ip netn
     # namespace's resolver is named. What servers wrote under other ids of the range can be removed only
     # from within.
     export PYTEST_DEBUG_TEMPROOT=/run/t
+    place=$(mktemp -d /tmp/weft-tests.XXXXXX)
+    outcome=0
     "${inside[@]}" sh -c '
         mount -t tmpfs none /run && mkdir -p /run/lock /run/etc /run/t && ip link set lo up && mount -t proc none /proc || exit
         cp -a /etc/. /run/etc 2>/dev/null
@@ -130,8 +132,9 @@ if "${inside[@]}" sh -c 'mount -t tmpfs none /run && ip netns add try && ip netn
         "$@"
         outcome=$?
         rm -rf /run/t/*
-        exit $outcome' run "$(mktemp -d /tmp/weft-tests.XXXXXX)" "${pytest[@]}"
-    exit
+        exit $outcome' run "$place" "${pytest[@]}" || outcome=$?
+    rmdir "$place"
+    exit "$outcome"
 fi
 say "AS $(id -un), AND NO USER NAMESPACES WITH A RANGE OF IDS HERE: the scenarios with interception are SKIPPED"
 exec "${pytest[@]}"
