@@ -249,7 +249,8 @@ impl Connection {
     }
 
     /// Whether everything has come in, taken or not.
-    pub fn has_received_all(&self, key: Key) -> bool {
+    #[cfg(test)]
+    pub(super) fn has_received_all(&self, key: Key) -> bool {
         let stream = self.streams.get(key);
         stream.is_none_or(|stream| stream.received_end)
     }
@@ -414,13 +415,7 @@ impl Connection {
 
     /// Ends a stream before its time and tells the peer.
     pub fn reset(&mut self, key: Key, code: ErrorCode) {
-        let failure = Failure {
-            code,
-            remote: false,
-            unprocessed: false,
-            connection_lost: false,
-        };
-        if self.fail_stream(key, failure) {
+        if self.fail_stream(key, Failure::ours(code)) {
             self.put_reset(key.id, code);
         }
     }
@@ -541,12 +536,7 @@ impl Connection {
 
 /// The stream, if anything can still be sent on it.
 pub(super) fn sendable(streams: &mut Streams, key: Key) -> Result<&mut Stream, Failure> {
-    let gone = Failure {
-        code: ErrorCode::STREAM_CLOSED,
-        remote: false,
-        unprocessed: false,
-        connection_lost: false,
-    };
+    let gone = Failure::ours(ErrorCode::STREAM_CLOSED);
     match streams.get_mut(key) {
         None => Err(gone),
         Some(stream) => match stream.failed {

@@ -345,9 +345,13 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether streams with this identifier are ours to open (RFC 9113 5.1.1).
+    fn is_ours(&self, id: u32) -> bool {
+        (id % 2 == 1) == (self.role == Role::Client)
+    }
+
     pub(super) fn is_idle(&self, id: u32) -> bool {
-        let is_ours = (id % 2 == 1) == (self.role == Role::Client);
-        if is_ours {
+        if self.is_ours(id) {
             id >= self.next_id
         } else {
             id > self.last_remote
@@ -356,8 +360,7 @@ impl Connection {
 
     /// Whether it is a stream of the peer that our GOAWAY said is not looked at (RFC 9113 6.8).
     pub(super) fn is_ignored(&self, id: u32) -> bool {
-        let is_ours = (id % 2 == 1) == (self.role == Role::Client);
-        matches!(self.going, Going::Last(last) if !is_ours && id > last)
+        matches!(self.going, Going::Last(last) if !self.is_ours(id) && id > last)
     }
 
     /// Ends one stream for what the peer did on it (RFC 9113 5.4.2).
@@ -369,15 +372,7 @@ impl Connection {
     ) -> Result<(), Ended> {
         self.pay_reset(now)?;
         if let Some(key) = self.streams.find(id) {
-            self.fail_stream(
-                key,
-                Failure {
-                    code,
-                    remote: false,
-                    unprocessed: false,
-                    connection_lost: false,
-                },
-            );
+            self.fail_stream(key, Failure::ours(code));
         }
         self.put_reset(id, code);
         self.check_replies()

@@ -59,6 +59,18 @@ pub struct Failure {
     pub connection_lost: bool,
 }
 
+impl Failure {
+    /// We ended the stream.
+    pub(super) fn ours(code: ErrorCode) -> Self {
+        Self {
+            code,
+            remote: false,
+            unprocessed: false,
+            connection_lost: false,
+        }
+    }
+}
+
 /// What a sender waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiting {
