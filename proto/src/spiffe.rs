@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Namespace and service account of the control plane's own identity.
 pub const CONTROL_PLANE_NAMESPACE: &str = "weft-system";
@@ -10,11 +11,15 @@ pub const CONTROL_PLANE_SERVICE_ACCOUNT: &str = "control-plane";
 /// Service account, in [`CONTROL_PLANE_NAMESPACE`], of a remote CLI.
 pub const OPERATOR_SERVICE_ACCOUNT: &str = "operator";
 
-/// An identity in the mesh, in the one form that weft issues (SPIFFE-ID section 2).
+/// An identity in the mesh, in the one form that weft issues (SPIFFE-ID section 2). A clone is the
+/// same one: every request carries its caller's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SpiffeId {
+pub struct SpiffeId(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Parts {
     trust_domain: String,
-    namespace: String,
+    namespace: Arc<str>,
     service_account: String,
 }
 
@@ -57,11 +62,11 @@ impl SpiffeId {
                 ));
             }
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             trust_domain: trust_domain.to_owned(),
-            namespace: namespace.to_owned(),
+            namespace: namespace.into(),
             service_account: service_account.to_owned(),
-        })
+        })))
     }
 
     /// The control plane's own identity.
@@ -75,17 +80,22 @@ impl SpiffeId {
 
     /// The part whose roots sign this identity.
     pub fn trust_domain(&self) -> &str {
-        &self.trust_domain
+        &self.0.trust_domain
     }
 
     /// The namespace.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.0.namespace
+    }
+
+    /// The namespace, for whoever keeps it.
+    pub fn shared_namespace(&self) -> Arc<str> {
+        self.0.namespace.clone()
     }
 
     /// The service account.
     pub fn service_account(&self) -> &str {
-        &self.service_account
+        &self.0.service_account
     }
 }
 
@@ -103,7 +113,7 @@ impl fmt::Display for SpiffeId {
         write!(
             f,
             "spiffe://{}/ns/{}/sa/{}",
-            self.trust_domain, self.namespace, self.service_account
+            self.0.trust_domain, self.0.namespace, self.0.service_account
         )
     }
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use rand::Rng;
 
 use crate::model::{Cluster, Endpoint};
@@ -27,7 +28,7 @@ const DRAWS_MAX: usize = 8;
 /// The state of every endpoint that this worker has used.
 #[derive(Default)]
 pub struct Balancer {
-    loads: RefCell<HashMap<Arc<str>, Rc<Load>>>,
+    loads: RefCell<HashMap<Arc<str>, Rc<Load>, RandomState>>,
 }
 
 #[derive(Debug, Default)]

@@ -15,7 +15,7 @@ use weft_proto::v1alpha1 as wire;
 use super::names;
 use crate::model::{
     Address, Cluster, Endpoint, HeaderMatch, Inbound, InboundPort, Name, PathMatch, Port, Protocol,
-    Route, RouteMatch, Rule, Service, Sidecar, TextMatch, WeightedCluster,
+    Route, RouteMatch, Rule, Service, Sidecar, Text, TextMatch, WeightedCluster,
 };
 
 /// Memory that one compiled regular expression may take; a larger one is rejected.
@@ -119,6 +119,11 @@ fn required(field: &str, value: String) -> Result<String> {
         return Err(reject(field, "is not set"));
     }
     text(field, value)
+}
+
+/// What stands in header fields of the hop.
+fn visible(field: &str, value: &str) -> Result<Text> {
+    Text::try_from(value).map_err(|_| reject(field, "is not visible ASCII"))
 }
 
 fn optional(field: &str, value: String) -> Result<Option<String>> {
@@ -243,7 +248,7 @@ fn endpoint(message: wire::Endpoint) -> Result<Endpoint> {
 fn sidecar(ip: IpAddr, message: wire::Sidecar) -> Result<Sidecar> {
     Ok(Sidecar {
         spiffe_id: from_text("spiffe_id", &message.spiffe_id)?,
-        instance: required("instance", message.instance)?.into(),
+        instance: visible("instance", &required("instance", message.instance)?)?,
         address: SocketAddr::new(ip, port("inbound_port", message.inbound_port)?),
     })
 }

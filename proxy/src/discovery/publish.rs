@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use weft_proto::svid::TrustBundle;
 use weft_proto::v1alpha1 as wire;
 
@@ -342,7 +343,7 @@ fn put(
 }
 
 fn replace<K: Clone + Eq + std::hash::Hash, T>(
-    map: &mut HashMap<K, Entry<T>>,
+    map: &mut HashMap<K, Entry<T>, RandomState>,
     key: &K,
     value: Option<T>,
 ) {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use foldhash::fast::RandomState;
 
 use super::{Limits, connect};
 use crate::http::{Http1Upstream, Unanswered};
@@ -13,7 +14,7 @@ use crate::tcp::{Reader, Writer, split};
 
 /// The pool of one worker.
 pub(super) struct Pool {
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    idle: RefCell<HashMap<SocketAddr, Vec<Idle>, RandomState>>,
     limits: Limits,
 }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use foldhash::fast::RandomState;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
 use rustls_pki_types::{IpAddr, ServerName};
@@ -43,7 +44,7 @@ pub(super) enum Peer {
 pub(super) struct Pool<C> {
     credentials: C,
     limits: Limits,
-    peers: RefCell<HashMap<Peer, Connections>>,
+    peers: RefCell<HashMap<Peer, Connections, RandomState>>,
 }
 
 #[derive(Default)]

@@ -1,13 +1,13 @@
 //! Upstreams for opaque bytes.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 use tokio::net::TcpStream;
 
 use super::Share;
 use crate::http::Unanswered;
 use crate::http2::Piece;
-use crate::model::{Fault, Hop, RequestHead, hop};
+use crate::model::{Fault, Fields, Hop, RequestHead, Text, hop};
 use crate::multiplex::{StreamReceiver, StreamSender};
 use crate::tcp::{FirstBytes, Reader, Receiver, Sender, Writer, split};
 
@@ -72,13 +72,13 @@ pub(super) async fn open_stream(share: Share, hop: &Hop) -> Result<TcpUpstream, 
     let request = RequestHead {
         method: Method::CONNECT,
         scheme: None,
-        authority: Some(format!("{}:{}", hop.instance, hop.port)),
-        path: String::new(),
+        authority: Text::try_from(format!("{}:{}", hop.instance, hop.port).as_str()).ok(),
+        path: Text::default(),
         version: Version::HTTP_2,
         upgrade: None,
-        headers: HeaderMap::new(),
+        headers: Fields::new(),
     };
-    let opened = share.connection().open(&request, &hop.fields(), false);
+    let opened = share.connection().open(&request, hop.fields(), false);
     let (send, mut receive) = opened.map_err(|_| failed())?;
     // Until the answer is there, no byte of the connection was sent, so any failure is safe.
     let response = loop {

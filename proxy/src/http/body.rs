@@ -1,10 +1,10 @@
 //! Bodies as they come in.
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use crate::http1::{self, BodyDecoder, Decoded, Refusal};
 use crate::http2;
+use crate::model::Fields;
 use crate::multiplex::StreamReceiver;
 use crate::tcp::{Reader, Receiver};
 
@@ -32,7 +32,7 @@ pub enum Body<'a> {
 pub enum Piece {
     Data(Bytes),
     /// The end, with the trailer fields.
-    End(HeaderMap),
+    End(Fields),
 }
 
 /// Why a body did not come to its end.
@@ -62,7 +62,7 @@ impl Body<'_> {
                     Some(Decoded::End(trailers)) => return Ok(Piece::End(trailers)),
                     None if reader.fill().await? > 0 => {}
                     None if decoder.ends_with_connection() => {
-                        return Ok(Piece::End(HeaderMap::new()));
+                        return Ok(Piece::End(Fields::new()));
                     }
                     None => return Err(BodyError::Truncated),
                 }
@@ -71,7 +71,7 @@ impl Body<'_> {
                 match stream.next().await? {
                     Some(http2::Piece::Data(data)) => return Ok(Piece::Data(data)),
                     Some(http2::Piece::Trailers(trailers)) => return Ok(Piece::End(trailers)),
-                    None => return Ok(Piece::End(HeaderMap::new())),
+                    None => return Ok(Piece::End(Fields::new())),
                     // The final head came before, and the engine lets none follow it.
                     Some(http2::Piece::Head(_)) => {}
                 }

@@ -6,12 +6,12 @@ use std::cell::Cell;
 use std::pin::pin;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::upstream::{Answer, Unanswered};
 use super::{Body, Piece, RequestBody, Responder, Sink, Upstream};
 use crate::http2::ErrorCode;
-use crate::model::{Fault, RequestHead, ResponseHead};
+use crate::model::{Fault, Fields, RequestHead, ResponseHead};
 
 /// An exchange that was answered by the upstream.
 #[derive(Debug)]
@@ -193,10 +193,10 @@ async fn wait_for_piece(
 }
 
 /// The fault that another sidecar named.
-fn fault_of(headers: &HeaderMap) -> Option<Fault> {
-    Fault::from_reason(headers.get(super::respond::WEFT_FAULT)?.to_str().ok()?)
+fn fault_of(headers: &Fields) -> Option<Fault> {
+    Fault::from_reason(headers.get(&super::respond::WEFT_FAULT)?.to_str().ok()?)
 }
 
-fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+fn grpc_status(fields: &Fields) -> Option<u16> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

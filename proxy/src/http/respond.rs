@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 
 use super::{Failure, Outcome, Responder};
-use crate::model::{Fault, ResponseHead, hop};
+use crate::model::{Fault, Fields, ResponseHead, hop};
 
 /// Carries the fault's reason on every answer that a proxy makes itself.
 pub const WEFT_FAULT: HeaderName = HeaderName::from_static("weft-fault");
@@ -125,10 +125,10 @@ pub async fn respond(
     unprocessed: bool,
 ) -> Result<(), Failure> {
     let answer = answer(fault);
-    let mut headers = HeaderMap::new();
-    headers.insert(WEFT_FAULT, HeaderValue::from_static(fault.reason()));
+    let mut headers = Fields::new();
+    headers.set(WEFT_FAULT, HeaderValue::from_static(fault.reason()));
     if fault == Fault::Overload {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        headers.set(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     let mut status = answer.status;
     if unprocessed {
@@ -141,20 +141,23 @@ pub async fn respond(
     let mut body = Bytes::new();
     if grpc {
         status = StatusCode::OK;
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(answer.grpc_status));
+        headers.set(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.set(
+            HeaderName::from_static("grpc-status"),
+            HeaderValue::from(answer.grpc_status),
+        );
         let message = format!("weft: {}: {}", fault.reason(), answer.text);
-        headers.insert(
-            "grpc-message",
+        headers.set(
+            HeaderName::from_static("grpc-message"),
             HeaderValue::from_str(&message).unwrap_or(HeaderValue::from_static("weft")),
         );
     } else {
-        headers.insert(
+        headers.set(
             CONTENT_TYPE,
             HeaderValue::from_static("text/plain; charset=utf-8"),
         );
         body = Bytes::from(format!("weft: {}: {}\n", fault.reason(), answer.text));
-        headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        headers.set(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     if matches!(
         fault,
@@ -174,7 +177,7 @@ pub async fn respond(
     if !body.is_empty() {
         sink.data(body).await.map_err(|_| Failure::ClientGone)?;
     }
-    sink.finish(HeaderMap::new())
+    sink.finish(Fields::new())
         .await
         .map_err(|_| Failure::ClientGone)
 }

@@ -54,7 +54,7 @@ pub async fn serve_http1<S: Serve>(
             }
         };
         if received.head.method == Method::CONNECT {
-            let authority = received.head.authority.unwrap_or_default();
+            let authority = received.head.authority.unwrap_or_default().to_string();
             if tunnels {
                 return Ended::Connect {
                     authority,

@@ -1,12 +1,12 @@
 //! Messages as they go out.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 
 use super::Drain;
 use crate::http1::{BodyEncoder, BodyLength, write_response};
 use crate::http2::ErrorCode;
-use crate::model::ResponseHead;
+use crate::model::{Fields, ResponseHead};
 use crate::multiplex::StreamSender;
 use crate::tcp::{Sender, StreamError, Writer};
 
@@ -48,7 +48,7 @@ impl Sink<'_> {
     }
 
     /// Ends the message.
-    pub async fn finish(&mut self, trailers: HeaderMap) -> Result<(), StreamError> {
+    pub async fn finish(&mut self, trailers: Fields) -> Result<(), StreamError> {
         match self {
             Sink::Http1 { writer, encoder } => {
                 encoder.finish(&mut writer.buffer, Some(&trailers));
@@ -147,7 +147,7 @@ impl<'a> Responder<'a> {
                     head.status = StatusCode::SWITCHING_PROTOCOLS;
                 }
                 let sized = empty
-                    || head.headers.contains_key(http::header::CONTENT_LENGTH)
+                    || head.headers.contains(&http::header::CONTENT_LENGTH)
                     || method == Method::HEAD;
                 if version == Version::HTTP_10 && !sized {
                     *keep_alive = false;

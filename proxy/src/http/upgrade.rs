@@ -1,12 +1,12 @@
 //! Requests that ask to speak another protocol on their connection: WebSocket and the like, between
 //! any two HTTP versions (RFC 9110 7.8, RFC 8441).
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::upstream::Unanswered;
 use super::websocket::{self, Translation};
 use super::{Failure, Outcome, RequestBody, Responder, Upstream};
-use crate::model::{Fault, RequestHead, hop};
+use crate::model::{Fault, Fields, RequestHead, hop};
 use crate::tcp::{Relayed, relay};
 
 /// Like [`super::exchange`], for a request with `head.upgrade`. Where the upstream agrees, both
@@ -75,7 +75,7 @@ pub async fn exchange_upgrade<'d>(
         reusable: false,
     };
     if !switches {
-        let _ = request_sink.finish(HeaderMap::new()).await;
+        let _ = request_sink.finish(Fields::new()).await;
         super::exchange::receive_response(response, &mut answer, client, &mut outcome).await?;
         return Ok((outcome, Relayed::default()));
     }
@@ -102,9 +102,9 @@ fn broken(fault: Fault) -> Unanswered {
 }
 
 /// Sets or clears a header.
-pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: Option<&str>) {
+pub(super) fn set(headers: &mut Fields, name: &'static str, value: Option<&str>) {
     match value.and_then(|value| HeaderValue::from_str(value).ok()) {
-        Some(value) => drop(headers.insert(name, value)),
+        Some(value) => headers.set(HeaderName::from_static(name), value),
         None => drop(headers.remove(name)),
     }
 }

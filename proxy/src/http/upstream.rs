@@ -91,8 +91,8 @@ impl Upstream {
             }
             Upstream::Http2(stream) => {
                 let ended = empty && head.upgrade.is_none();
-                let extra = stream.hop.as_ref().map(Hop::fields).unwrap_or_default();
-                let opened = stream.connection.open(head, &extra, ended);
+                let extra = stream.hop.iter().flat_map(Hop::fields);
+                let opened = stream.connection.open(head, extra, ended);
                 let (sender, receiver) = opened.map_err(|error| match error {
                     NotOpened::Full => Unanswered::unprocessed(Fault::ConnectFailed),
                     NotOpened::NoConnectProtocol => Unanswered::new(Fault::UpstreamProtocol, false),

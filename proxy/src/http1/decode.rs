@@ -1,10 +1,10 @@
 //! Bodies from bytes (RFC 9112 6 and 7).
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 
 use super::parse::{fields, take_section};
 use super::{BodyLength, Limits, Refusal};
+use crate::model::Fields;
 
 /// Longest chunk-size line, extensions included; a longer one is refused.
 const CHUNK_LINE_MAX: usize = 256;
@@ -31,7 +31,7 @@ enum State {
 pub enum Decoded {
     Data(Bytes),
     /// The end, with the trailer fields (empty when there were none).
-    End(HeaderMap),
+    End(Fields),
 }
 
 impl BodyDecoder {
@@ -64,7 +64,7 @@ impl BodyDecoder {
     ) -> Result<Option<Decoded>, Refusal> {
         loop {
             match self.state {
-                State::Done => return Ok(Some(Decoded::End(HeaderMap::new()))),
+                State::Done => return Ok(Some(Decoded::End(Fields::new()))),
                 State::Exactly(left) => {
                     let Some(data) = take_data(buffer, left) else {
                         return Ok(None);
@@ -128,7 +128,7 @@ impl BodyDecoder {
 const NOT_ENDED: Refusal = Refusal::Malformed("a chunk doesn't end where its size says");
 
 /// RFC 9110 6.5.1: framing, routing and connection fields have no place in trailers.
-fn drop_forbidden(trailers: &mut HeaderMap) {
+fn drop_forbidden(trailers: &mut Fields) {
     for name in [
         "content-length",
         "transfer-encoding",

@@ -2,10 +2,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 
 use super::BodyLength;
-use crate::model::{RequestHead, ResponseHead};
+use crate::model::{Fields, RequestHead, ResponseHead};
 
 /// Writes a request head and says how its body will be framed. `has_body` is false when it is known
 /// that none follows. In HTTP/1.0 a body needs a Content-Length (RFC 1945 7.2.2), so a request that
@@ -115,11 +115,11 @@ pub fn write_response(
 }
 
 /// The Content-Length of a head that was checked when it was received.
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+fn content_length(headers: &Fields) -> Option<u64> {
+    headers.get(&CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn put_fields(buffer: &mut BytesMut, headers: &HeaderMap) {
+fn put_fields(buffer: &mut BytesMut, headers: &Fields) {
     for (name, value) in headers {
         put_field(buffer, name.as_str().as_bytes(), value.as_bytes());
     }
@@ -162,7 +162,7 @@ impl BodyEncoder {
 
     /// Writes the end of the body. Trailers need the chunked framing and are dropped in any other
     /// (RFC 9110 6.5.1).
-    pub fn finish(&self, buffer: &mut BytesMut, trailers: Option<&HeaderMap>) {
+    pub fn finish(&self, buffer: &mut BytesMut, trailers: Option<&Fields>) {
         if self.framing == Framing::Chunked {
             buffer.put_slice(b"0\r\n");
             if let Some(trailers) = trailers {
@@ -175,20 +175,24 @@ impl BodyEncoder {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::model::Text;
 
     fn request(version: Version, headers: &[(&'static str, &'static str)]) -> RequestHead {
-        let mut map = HeaderMap::new();
+        let mut map = Fields::new();
         for (name, value) in headers {
-            map.append(*name, HeaderValue::from_static(value));
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         RequestHead {
             method: Method::POST,
             scheme: None,
-            authority: Some("a".into()),
-            path: "/p".into(),
+            authority: Some(Text::from_static("a")),
+            path: Text::from_static("/p"),
             version,
             upgrade: None,
             headers: map,
@@ -239,7 +243,7 @@ mod tests {
                 status,
                 version: Version::HTTP_11,
                 upgrade: None,
-                headers: HeaderMap::new(),
+                headers: Fields::new(),
             };
             let encoder = write_response(&mut buffer, &head, &method, version, body, close);
             if let Some((before, after)) = encoder.frame(&Bytes::from_static(b"abc")) {

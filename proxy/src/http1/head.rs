@@ -1,14 +1,17 @@
 //! From the syntax of HTTP/1 to the heads that the rest of the proxy speaks: framing decided,
 //! hop-by-hop fields taken away.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::parse::{fields, request_line, skip_empty_lines, split_line, status_line, take_section};
 use super::{BodyLength, Limits, Refusal};
-use crate::model::{RequestHead, ResponseHead};
+use crate::model::{Fields, RequestHead, ResponseHead, Text};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Result of reading a head: nothing yet means that more bytes are needed.
 pub type Reading<T> = Result<Option<T>, Refusal>;
@@ -99,15 +102,17 @@ pub fn receive_response(
 }
 
 struct Target {
-    scheme: Option<String>,
-    authority: Option<String>,
-    path: String,
+    scheme: Option<Text>,
+    authority: Option<Text>,
+    path: Text,
 }
 
 /// RFC 9112 3.2: origin, absolute, authority and asterisk form. The absolute form's authority wins
 /// over Host (3.2.2).
-fn split_target(method: &Method, target: String, host: Option<String>) -> Result<Target, Refusal> {
+fn split_target(method: &Method, target: Bytes, host: Option<Text>) -> Result<Target, Refusal> {
     let malformed = Refusal::Malformed;
+    let visible = |_| malformed("the request target holds a byte that is no visible ASCII");
+    let target = Text::from_shared(target).map_err(visible)?;
     if method == Method::CONNECT {
         check_authority(&target)?;
         if !target.contains(':') {
@@ -116,7 +121,7 @@ fn split_target(method: &Method, target: String, host: Option<String>) -> Result
         return Ok(Target {
             scheme: None,
             authority: Some(target),
-            path: String::new(),
+            path: Text::default(),
         });
     }
     if target.starts_with('/') || (target == "*" && method == Method::OPTIONS) {
@@ -144,30 +149,33 @@ fn split_target(method: &Method, target: String, host: Option<String>) -> Result
         return Err(malformed("the request target holds a fragment"));
     }
     let path = if path.starts_with('/') {
-        path.to_owned()
+        Text::try_from(path)
     } else if path.is_empty() && method == Method::OPTIONS {
         // RFC 9112 3.2.4.
-        "*".to_owned()
+        Ok(Text::from_static("*"))
     } else {
-        format!("/{path}")
+        Text::try_from(format!("/{path}").as_str())
     };
     Ok(Target {
-        scheme: Some(scheme.to_ascii_lowercase()),
-        authority: Some(authority.to_owned()),
-        path,
+        scheme: Text::try_from(scheme.to_ascii_lowercase().as_str()).ok(),
+        authority: Some(Text::try_from(authority).map_err(visible)?),
+        path: path.map_err(visible)?,
     })
 }
+
+/// Of an authority that can't be one.
+pub(crate) const NO_AUTHORITY: Refusal =
+    Refusal::Malformed("the authority is not HOST or HOST:PORT");
 
 /// RFC 9110 4.2.3 and 4.2.4: a host, perhaps a port, and no user information.
 pub(crate) fn check_authority(text: &str) -> Result<(), Refusal> {
     if is_plain_authority(text) {
         return Ok(());
     }
-    let refusal = Refusal::Malformed("the authority is not HOST or HOST:PORT");
     if text.contains('@') {
         return Err(Refusal::Malformed("the authority holds user information"));
     }
-    let authority = text.parse::<Authority>().map_err(|_| refusal)?;
+    let authority = text.parse::<Authority>().map_err(|_| NO_AUTHORITY)?;
     let port = text.get(authority.host().len()..).unwrap_or_default();
     match port.strip_prefix(':') {
         None if port.is_empty() => Ok(()),
@@ -177,7 +185,7 @@ pub(crate) fn check_authority(text: &str) -> Result<(), Refusal> {
         {
             Ok(())
         }
-        _ => Err(refusal),
+        _ => Err(NO_AUTHORITY),
     }
 }
 
@@ -193,13 +201,11 @@ fn is_plain_authority(text: &str) -> bool {
 }
 
 /// RFC 9112 3.2: exactly one Host in HTTP/1.1, one at most in HTTP/1.0.
-fn single_host(headers: &mut HeaderMap, version: Version) -> Result<Option<String>, Refusal> {
-    let mut values = headers.get_all(HOST).iter();
-    let host = values.next().cloned();
-    if values.next().is_some() {
+fn single_host(headers: &mut Fields, version: Version) -> Result<Option<Text>, Refusal> {
+    if headers.get_all(&HOST).nth(1).is_some() {
         return Err(Refusal::Malformed("several Host headers"));
     }
-    headers.remove(HOST);
+    let host = headers.remove(&HOST);
     let Some(host) = host else {
         return if version == Version::HTTP_11 {
             Err(Refusal::Malformed("no Host header"))
@@ -207,18 +213,16 @@ fn single_host(headers: &mut HeaderMap, version: Version) -> Result<Option<Strin
             Ok(None)
         };
     };
-    let host = host
-        .to_str()
-        .map_err(|_| Refusal::Malformed("the Host header is not ASCII"))?;
+    let host = Text::from_value(host).map_err(|_| NO_AUTHORITY)?;
     if host.is_empty() {
         return Ok(None);
     }
-    check_authority(host)?;
-    Ok(Some(host.to_owned()))
+    check_authority(&host)?;
+    Ok(Some(host))
 }
 
 /// RFC 9112 6.3, with every doubt decided against the message.
-fn request_length(headers: &HeaderMap, version: Version) -> Result<BodyLength, Refusal> {
+fn request_length(headers: &Fields, version: Version) -> Result<BodyLength, Refusal> {
     match explicit_length(headers, version)? {
         Some(BodyLength::Exactly(0)) | None => Ok(BodyLength::None),
         Some(length) => Ok(length),
@@ -226,7 +230,7 @@ fn request_length(headers: &HeaderMap, version: Version) -> Result<BodyLength, R
 }
 
 fn response_length(
-    headers: &HeaderMap,
+    headers: &Fields,
     status: StatusCode,
     method: &Method,
     version: Version,
@@ -248,10 +252,10 @@ fn response_length(
 }
 
 /// What the headers say of the length, if they say anything.
-fn explicit_length(headers: &HeaderMap, version: Version) -> Result<Option<BodyLength>, Refusal> {
+fn explicit_length(headers: &Fields, version: Version) -> Result<Option<BodyLength>, Refusal> {
     let malformed = Refusal::Malformed;
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(&TRANSFER_ENCODING);
+    let mut lengths = headers.get_all(&CONTENT_LENGTH);
     if let Some(coding) = codings.next() {
         if lengths.next().is_some() {
             return Err(malformed("both Content-Length and Transfer-Encoding"));
@@ -289,49 +293,37 @@ struct Connection {
 impl Connection {
     /// Takes the hop-by-hop fields away (RFC 9110 7.6.1), whatever the Connection header names
     /// among them; `te: trailers` stays because trailers are passed on.
-    fn take(headers: &mut HeaderMap, version: Version) -> Self {
-        let mut named: Vec<HeaderName> = Vec::new();
-        let (mut close, mut keep, mut upgrading) = (false, false, false);
-        for token in tokens(headers, CONNECTION) {
-            match token.to_ascii_lowercase().as_str() {
-                "close" => close = true,
-                "keep-alive" => keep = true,
-                "upgrade" => upgrading = true,
-                // Framing is decided already, and the decision must not lose its header.
-                "content-length" | "host" => {}
-                other => named.extend(HeaderName::from_bytes(other.as_bytes())),
-            }
+    fn take(headers: &mut Fields, version: Version) -> Self {
+        // Most heads have none, and are done after one look at each of their names.
+        if !headers.names().any(is_hop_by_hop) {
+            return Self {
+                keep_alive: version == Version::HTTP_11,
+                upgrade: None,
+            };
+        }
+        let mut options = Options::default();
+        for token in headers.get_all(&CONNECTION).flat_map(tokens) {
+            options.read(token);
         }
         let upgrade = headers
-            .get(UPGRADE)
-            .filter(|_| upgrading)
+            .get(&UPGRADE)
+            .filter(|_| options.upgrade)
             .and_then(|value| value.to_str().ok());
         let upgrade = upgrade
             .map(|token| token.trim().to_owned())
             .filter(|token| !token.is_empty());
-        let trailers = tokens(headers, TE)
-            .iter()
+        let trailers = headers
+            .get_all(&TE)
+            .flat_map(tokens)
             .any(|token| token.eq_ignore_ascii_case("trailers"));
-        for name in named {
-            headers.remove(name);
-        }
-        for name in [
-            "connection",
-            "keep-alive",
-            "proxy-connection",
-            "transfer-encoding",
-            "upgrade",
-            "te",
-        ] {
-            headers.remove(name);
-        }
+        headers.retain(|name, _| !is_hop_by_hop(name) && !options.named.contains(name));
         if trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
+            headers.append(TE, HeaderValue::from_static("trailers"));
         }
         let keep_alive = if version == Version::HTTP_11 {
-            !close
+            !options.close
         } else {
-            keep && !close
+            options.keep_alive && !options.close
         };
         Self {
             keep_alive,
@@ -340,15 +332,44 @@ impl Connection {
     }
 }
 
-/// The comma-separated members of a header, over all its lines.
-fn tokens(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
-    let values = headers.get_all(name);
-    let texts = values.iter().filter_map(|value| value.to_str().ok());
-    texts
-        .flat_map(|text| text.split(','))
-        .map(|token| token.trim().to_owned())
-        .filter(|t| !t.is_empty())
-        .collect()
+/// What the Connection header says.
+#[derive(Default)]
+struct Options {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    named: Vec<HeaderName>,
+}
+
+impl Options {
+    fn read(&mut self, token: &str) {
+        let is = |word: &str| token.eq_ignore_ascii_case(word);
+        if is("close") {
+            self.close = true;
+        } else if is("keep-alive") {
+            self.keep_alive = true;
+        } else if is("upgrade") {
+            self.upgrade = true;
+        } else if !is("content-length") && !is("host") {
+            // Framing is decided already, and the decision must not lose its header.
+            self.named.extend(HeaderName::from_bytes(token.as_bytes()));
+        }
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == CONNECTION
+        || *name == TRANSFER_ENCODING
+        || *name == UPGRADE
+        || *name == TE
+        || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
+}
+
+/// The comma-separated members of a value.
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    let members = value.to_str().unwrap_or_default().split(',');
+    members.map(str::trim).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -365,7 +386,7 @@ mod tests {
             Ok(None) => "more".to_owned(),
             Ok(Some(request)) => {
                 let head = &request.head;
-                let names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+                let names: Vec<&str> = head.headers.names().map(HeaderName::as_str).collect();
                 format!(
                     "{} {} {} {:?} keep={} up={:?} [{}]",
                     head.method,

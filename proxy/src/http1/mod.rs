@@ -9,7 +9,7 @@ mod parse;
 
 pub use decode::{BodyDecoder, Decoded};
 pub use encode::{BodyEncoder, write_request, write_response};
-pub(crate) use head::check_authority;
+pub(crate) use head::{NO_AUTHORITY, check_authority};
 pub use head::{Reading, ReceivedRequest, ReceivedResponse, receive_request, receive_response};
 
 /// What one message may cost. At the limit the message is refused with [`Refusal::TooLarge`].

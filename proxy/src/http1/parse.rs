@@ -1,14 +1,16 @@
 //! The syntax of start lines and field sections.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use memchr::{memchr, memchr2};
 
 use super::{Limits, Refusal};
+use crate::model::Fields;
 
 /// A request as it stood on the wire.
 pub(super) struct RequestLine {
     pub method: Method,
-    pub target: String,
+    pub target: Bytes,
     pub version: Version,
 }
 
@@ -40,7 +42,7 @@ pub(super) fn take_section(
 fn find_end(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
     let mut line_start = 0;
     let mut at = 0;
-    while let Some(found) = bytes[at..].iter().position(|b| *b == b'\r' || *b == b'\n') {
+    while let Some(found) = memchr2(b'\r', b'\n', &bytes[at..]) {
         let position = at + found;
         if bytes[position] == b'\n' {
             return Err(Refusal::Malformed("a line ends with a bare LF"));
@@ -69,17 +71,18 @@ pub(super) fn skip_empty_lines(buffer: &mut BytesMut) {
 
 /// Splits the first line off a section.
 pub(super) fn split_line(section: &Bytes) -> (Bytes, Bytes) {
-    let end = section
-        .windows(2)
-        .position(|pair| pair == b"\r\n")
-        .unwrap_or(section.len());
-    (
-        section.slice(..end),
-        section.slice((end + 2).min(section.len())..),
-    )
+    let (line, rest) = first_line(section);
+    (section.slice_ref(line), section.slice_ref(rest))
 }
 
-pub(super) fn request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
+/// The first line of a section in which every CR is followed by LF, and what is behind it.
+fn first_line(section: &[u8]) -> (&[u8], &[u8]) {
+    let end = memchr(b'\r', section).unwrap_or(section.len());
+    let rest = (end + 2).min(section.len());
+    (&section[..end], &section[rest..])
+}
+
+pub(super) fn request_line(line: &Bytes) -> Result<RequestLine, Refusal> {
     let malformed = Refusal::Malformed;
     let mut parts = line.split(|b| *b == b' ');
     let (method, target, version) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -96,11 +99,9 @@ pub(super) fn request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
             "the request target holds a byte that is no visible ASCII",
         ));
     }
-    let target = String::from_utf8(target.to_vec())
-        .map_err(|_| malformed("the request target is not ASCII"))?;
     Ok(RequestLine {
         method,
-        target,
+        target: line.slice_ref(target),
         version: parse_version(version)?,
     })
 }
@@ -132,13 +133,12 @@ fn parse_version(text: &[u8]) -> Result<Version, Refusal> {
 }
 
 /// Reads field lines, the final empty line included (RFC 9112 5).
-pub(super) fn fields(section: &Bytes, limits: &Limits) -> Result<HeaderMap, Refusal> {
+pub(super) fn fields(section: &Bytes, limits: &Limits) -> Result<Fields, Refusal> {
     let malformed = Refusal::Malformed;
-    let mut headers = HeaderMap::with_capacity(16);
-    let mut rest = section.clone();
-    let mut count = 0;
+    let mut headers = Fields::new();
+    let mut rest: &[u8] = section;
     while !rest.is_empty() {
-        let (line, after) = split_line(&rest);
+        let (line, after) = first_line(rest);
         rest = after;
         if line.is_empty() {
             break;
@@ -146,30 +146,24 @@ pub(super) fn fields(section: &Bytes, limits: &Limits) -> Result<HeaderMap, Refu
         if line[0] == b' ' || line[0] == b'\t' {
             return Err(malformed("a folded header line (obs-fold)"));
         }
-        count += 1;
-        if count > limits.headers {
+        if headers.len() == limits.headers {
             return Err(Refusal::TooLarge("too many header fields"));
         }
-        let colon = line
-            .iter()
-            .position(|b| *b == b':')
-            .ok_or(malformed("a header line without a colon"))?;
+        let colon = memchr(b':', line).ok_or(malformed("a header line without a colon"))?;
         let name = HeaderName::from_bytes(&line[..colon])
             .map_err(|_| malformed("a header name is not a token"))?;
-        let (start, end) = trim(&line, colon + 1);
-        let value = HeaderValue::from_maybe_shared(line.slice(start..end))
+        let value = section.slice_ref(trim(&line[colon + 1..]));
+        let value = HeaderValue::from_maybe_shared(value)
             .map_err(|_| malformed("a header value holds a control character"))?;
-        headers
-            .try_append(name, value)
-            .map_err(|_| Refusal::TooLarge("too many header fields"))?;
+        headers.append(name, value);
     }
     Ok(headers)
 }
 
-/// The bounds of a value without the optional white space around it.
-fn trim(line: &[u8], from: usize) -> (usize, usize) {
-    let blank = |b: &u8| *b == b' ' || *b == b'\t';
-    let start = from + line[from..].iter().take_while(|b| blank(b)).count();
-    let trailing = line[start..].iter().rev().take_while(|b| blank(b)).count();
-    (start, line.len() - trailing)
+/// A value without the optional white space around it.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }

@@ -5,7 +5,6 @@
 use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::HeaderMap;
 
 use super::budget::Budget;
 use super::frame::{self, ErrorCode, FrameHeader, HEADER_BYTES, Kind, PREFACE, STREAM_MASK, flag};
@@ -16,7 +15,7 @@ use super::settings::{PeerSettings, put_settings};
 use super::stream::{Failure, Key, Piece, Stream, Streams, Waiting};
 use super::{Limits, Role};
 use crate::http1::Refusal;
-use crate::model::RequestHead;
+use crate::model::{Fields, RequestHead};
 
 /// Data is taken from senders until this much waits to be sent; then they wait.
 pub const OUTPUT_MAX: usize = 256 * 1024;
@@ -522,7 +521,7 @@ impl Connection {
     }
 
     /// Sends a trailer section, which ends our side of the stream.
-    pub fn send_trailers(&mut self, key: Key, trailers: &HeaderMap) -> Result<(), Failure> {
+    pub fn send_trailers(&mut self, key: Key, trailers: &Fields) -> Result<(), Failure> {
         sendable(&mut self.streams, key)?;
         self.put_block(key.id, true, |encoder, out| {
             for (name, value) in trailers {

@@ -4,18 +4,16 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
     UPGRADE,
 };
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 
 use super::hpack::{Field, Malformed, Name};
-use crate::http1::{Refusal, check_authority};
-use crate::model::{RequestHead, ResponseHead};
+use crate::http1::{NO_AUTHORITY, Refusal, check_authority};
+use crate::model::{Fields, RequestHead, ResponseHead, Text};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// A list this many times larger than the limit is an attack.
 const BOMB_FACTOR: usize = 16;
-/// Header fields for which room is made at once.
-const FIELDS_USUAL: usize = 6;
 
 /// A header list that is being read.
 #[derive(Debug)]
@@ -26,7 +24,7 @@ pub struct FieldList {
     path: Option<HeaderValue>,
     protocol: Option<HeaderValue>,
     status: Option<HeaderValue>,
-    headers: HeaderMap,
+    headers: Fields,
     malformed: Option<&'static str>,
     has_regular: bool,
     cookies: u32,
@@ -46,7 +44,7 @@ impl FieldList {
             path: None,
             protocol: None,
             status: None,
-            headers: HeaderMap::with_capacity(FIELDS_USUAL),
+            headers: Fields::new(),
             malformed: None,
             has_regular: false,
             cookies: 0,
@@ -96,9 +94,7 @@ impl FieldList {
         if name == COOKIE {
             self.cookies += 1;
         }
-        if self.headers.try_append(name, value).is_err() {
-            self.count = self.count_max + 1;
-        }
+        self.headers.append(name, value);
     }
 
     fn refuse(&mut self, why: &'static str) {
@@ -146,14 +142,14 @@ impl FieldList {
             }
         }
         let path = match path {
-            None if is_tunnel => String::new(),
+            None if is_tunnel => Text::default(),
             None => return Err("a request without :path"),
-            Some(path) => target(&path, &method)?,
+            Some(path) => target(path, &method)?,
         };
         let scheme = match scheme {
             None if is_tunnel => None,
             None => return Err("a request without :scheme"),
-            Some(scheme) => Some(token(&scheme)?),
+            Some(scheme) => Some(token(scheme)?),
         };
         let authority = match self.find_authority() {
             Ok(authority) => authority,
@@ -163,7 +159,9 @@ impl FieldList {
             return Err("CONNECT with an empty :authority");
         }
         join_cookies(&mut self.headers, self.cookies);
-        let upgrade = upgrade.map(|protocol| token(&protocol)).transpose()?;
+        let upgrade = upgrade
+            .map(|protocol| token(protocol).map(|token| token.to_string()))
+            .transpose()?;
         Ok(Ok(RequestHead {
             // To whoever serves it, an upgrade looks as in HTTP/1.
             method: if upgrade.is_some() {
@@ -182,15 +180,11 @@ impl FieldList {
 
     /// RFC 9113 8.3.1: a Host that says something else than :authority is a second opinion on where
     /// the request goes.
-    fn find_authority(&mut self) -> Result<Option<String>, Refusal> {
-        let mut hosts = self.headers.get_all(HOST).iter();
-        let host = hosts.next().cloned();
-        if hosts.next().is_some() {
+    fn find_authority(&mut self) -> Result<Option<Text>, Refusal> {
+        if self.headers.get_all(&HOST).nth(1).is_some() {
             return Err(Refusal::Malformed("several Host headers"));
         }
-        if host.is_some() {
-            self.headers.remove(HOST);
-        }
+        let host = self.headers.remove(&HOST);
         let authority = self.authority.take();
         if let (Some(authority), Some(host)) = (&authority, &host)
             && !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes())
@@ -200,11 +194,9 @@ impl FieldList {
         let Some(authority) = authority.or(host).filter(|value| !value.is_empty()) else {
             return Ok(None);
         };
-        let text = authority
-            .to_str()
-            .map_err(|_| Refusal::Malformed("the authority is not ASCII"))?;
-        check_authority(text)?;
-        Ok(Some(text.to_owned()))
+        let text = Text::from_value(authority).map_err(|_| NO_AUTHORITY)?;
+        check_authority(&text)?;
+        Ok(Some(text))
     }
 
     /// The head of a response, informational ones too. `upgrade` is the protocol that the request
@@ -239,7 +231,7 @@ impl FieldList {
     }
 
     /// A trailer section (RFC 9113 8.1).
-    pub fn into_trailers(self) -> Result<HeaderMap, &'static str> {
+    pub fn into_trailers(self) -> Result<Fields, &'static str> {
         if self.is_too_large() {
             return Err("the trailer section is too large");
         }
@@ -263,48 +255,39 @@ impl FieldList {
 
 /// RFC 9113 8.3.1: a path with its query, or `*` for OPTIONS. What could be read in another way once
 /// it stands in a request line of HTTP/1 is refused.
-fn target(value: &HeaderValue, method: &Method) -> Result<String, &'static str> {
+fn target(value: HeaderValue, method: &Method) -> Result<Text, &'static str> {
     let bytes = value.as_bytes();
     let is_form = bytes.starts_with(b"/") || (bytes == b"*" && *method == Method::OPTIONS);
-    if !is_form
-        || !bytes
-            .iter()
-            .all(|b| (0x21..=0x7e).contains(b) && *b != b'#')
-    {
-        return Err(":path is neither a path nor *");
+    let malformed = ":path is neither a path nor *";
+    if !is_form || bytes.contains(&b'#') {
+        return Err(malformed);
     }
-    text(value)
+    Text::from_value(value).map_err(|_| malformed)
 }
 
-fn token(value: &HeaderValue) -> Result<String, &'static str> {
-    if value.is_empty() || !value.as_bytes().iter().all(u8::is_ascii_graphic) {
-        return Err("a pseudo-header field is no token");
+fn token(value: HeaderValue) -> Result<Text, &'static str> {
+    let malformed = "a pseudo-header field is no token";
+    if value.is_empty() {
+        return Err(malformed);
     }
-    text(value)
-}
-
-fn text(value: &HeaderValue) -> Result<String, &'static str> {
-    let text = value
-        .to_str()
-        .map_err(|_| "a pseudo-header field is not ASCII")?;
-    Ok(text.to_owned())
+    Text::from_value(value).map_err(|_| malformed)
 }
 
 /// RFC 9113 8.2.3: cookies that were split for compression are one field again outside HTTP/2.
-fn join_cookies(headers: &mut HeaderMap, count: u32) {
+fn join_cookies(headers: &mut Fields, count: u32) {
     if count < 2 {
         return;
     }
-    let values = headers.get_all(COOKIE).iter();
+    let values = headers.get_all(&COOKIE);
     let cookies: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
-        headers.insert(COOKIE, joined);
+        headers.set(COOKIE, joined);
     }
 }
 
 /// The length that a message says its content has (RFC 9113 8.1.1), or why it is malformed.
-pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+pub fn content_length(headers: &Fields) -> Result<Option<u64>, &'static str> {
+    let mut values = headers.get_all(&CONTENT_LENGTH);
     let Some(first) = values.next() else {
         return Ok(None);
     };

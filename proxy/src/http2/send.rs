@@ -30,7 +30,7 @@ impl Connection {
     pub fn open(
         &mut self,
         head: &RequestHead,
-        extra: &[Extra],
+        extra: impl IntoIterator<Item = Extra>,
         end: bool,
     ) -> Result<Key, NotOpened> {
         if self.room() == 0 {
@@ -79,7 +79,7 @@ impl Connection {
                 encoder.field(out, name, value);
             }
             for (name, value) in extra {
-                encoder.field(out, name, value);
+                encoder.field(out, &name, &value);
             }
         });
         let head_at = self.output.position();

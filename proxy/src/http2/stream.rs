@@ -4,10 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use super::frame::ErrorCode;
-use crate::model::ResponseHead;
+use crate::model::{Fields, ResponseHead};
 
 /// Data up to this size is copied out of the buffer that was read into, so that little data never
 /// keeps a large buffer alive.
@@ -34,7 +33,7 @@ pub enum Piece {
     Head(ResponseHead),
     Data(Bytes),
     /// The end, with the trailer fields.
-    Trailers(HeaderMap),
+    Trailers(Fields),
 }
 
 impl Piece {

@@ -17,7 +17,7 @@ mod states;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use proptest::prelude::*;
 
 use super::frame::STREAM_MASK;
@@ -26,7 +26,7 @@ use super::{
     Connection, ErrorCode, FrameHeader, HEADER_BYTES, Key, Kind, Limits, PREFACE, Piece, Role,
     Taken, flag,
 };
-use crate::model::{RequestHead, ResponseHead};
+use crate::model::{Fields, RequestHead, ResponseHead, Text};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -145,7 +145,7 @@ fn post(stream: u32) -> Vec<u8> {
     headers(stream, OPEN, POST)
 }
 
-fn fields(text: &[(&str, &str)]) -> HeaderMap {
+fn fields(text: &[(&str, &str)]) -> Fields {
     let field = |(name, value): &(&str, &str)| {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         (name, HeaderValue::from_str(value).unwrap())
@@ -156,12 +156,12 @@ fn fields(text: &[(&str, &str)]) -> HeaderMap {
 fn request(method: &str) -> RequestHead {
     RequestHead {
         method: Method::from_bytes(method.as_bytes()).unwrap(),
-        scheme: Some("https".into()),
-        authority: Some("a.b".into()),
-        path: "/".into(),
+        scheme: Some(Text::from_static("https")),
+        authority: Some(Text::from_static("a.b")),
+        path: Text::from_static("/"),
         version: Version::HTTP_2,
         upgrade: None,
-        headers: HeaderMap::new(),
+        headers: Fields::new(),
     }
 }
 
@@ -170,7 +170,7 @@ fn response(status: u16) -> ResponseHead {
         status: StatusCode::from_u16(status).unwrap(),
         version: Version::HTTP_2,
         upgrade: None,
-        headers: HeaderMap::new(),
+        headers: Fields::new(),
     }
 }
 
@@ -247,7 +247,7 @@ impl Bench {
     }
 
     fn open(&mut self, head: &RequestHead, end: bool) -> Key {
-        let key = self.engine.open(head, &[], end).expect("room");
+        let key = self.engine.open(head, [], end).expect("room");
         self.watch(key);
         key
     }

@@ -1,5 +1,6 @@
 //! Requests for our workload: from another sidecar's streams, or intercepted in plaintext.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
@@ -7,13 +8,13 @@ use std::time::{Instant, SystemTime};
 use http::Method;
 use weft_proto::spiffe::SpiffeId;
 
-use super::{Inbound, caller};
+use super::Inbound;
 use crate::authorization::decide;
 use crate::http::{Ending, Failure, Outcome, Request, RequestBody, Responder, Serve, Unanswered};
 use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
 use crate::http2::ErrorCode;
 use crate::model::{Fault, Hop, Protocol, RequestHead, hop};
-use crate::telemetry::{Direction, RequestRecord, trace};
+use crate::telemetry::{Direction, Party, RequestRecord, trace};
 
 /// Pooled connections that one request may be tried on. Each may just have been closing.
 const ATTEMPTS_MAX: u32 = 3;
@@ -23,6 +24,8 @@ pub(super) struct HopRequests {
     pub(super) inbound: Rc<Inbound>,
     pub(super) peer: SpiffeId,
     pub(super) client: SocketAddr,
+    /// The last request's caller: mostly the next one's too.
+    caller: RefCell<Party>,
 }
 
 /// Requests of one intercepted plaintext connection.
@@ -37,7 +40,7 @@ struct Call<'c> {
     application: Result<SocketAddr, Fault>,
     protocol: Protocol,
     peer: Option<&'c SpiffeId>,
-    source: &'c str,
+    source: Party,
     client: SocketAddr,
     /// It came over the hop, so the other side understands what is said to sidecars alone.
     on_hop: bool,
@@ -49,7 +52,21 @@ impl HopRequests {
             inbound,
             peer,
             client,
+            caller: RefCell::default(),
         }
+    }
+
+    /// The calling workload: its namespace is proven, its name is what it says.
+    pub(super) fn caller(&self, workload: &str) -> Party {
+        let mut caller = self.caller.borrow_mut();
+        if *caller.workload != *workload || caller.namespace.is_empty() {
+            *caller = Party {
+                namespace: self.peer.shared_namespace(),
+                workload: workload.into(),
+                service: None,
+            };
+        }
+        caller.clone()
     }
 
     /// What must hold before the application sees anything of a stream.
@@ -85,7 +102,7 @@ impl Serve for HopRequests {
             application: checked.and_then(|()| self.inbound.application(hop.port)),
             protocol: hop.protocol,
             peer: Some(&self.peer),
-            source: &hop.source,
+            source: self.caller(&hop.source),
             client: self.client,
             on_hop: true,
         };
@@ -108,7 +125,7 @@ impl Serve for PlainRequests {
             application: decide(None, self.inbound.policy).map(|_| self.application),
             protocol,
             peer: None,
-            source: "",
+            source: Party::default(),
             client: self.client,
             on_hop: false,
         };
@@ -160,7 +177,7 @@ impl Inbound {
         };
         self.record(
             head,
-            &call,
+            call,
             ended.as_ref().map_err(|fault| *fault),
             (context, start, began),
             port,
@@ -234,7 +251,7 @@ impl Inbound {
     fn record(
         &self,
         head: RequestHead,
-        call: &Call<'_>,
+        call: Call<'_>,
         ended: Result<&Outcome, Fault>,
         (context, start, began): (trace::Context, SystemTime, Instant),
         port: u16,
@@ -254,7 +271,7 @@ impl Inbound {
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
-            source: caller(call.peer, call.source),
+            source: call.source,
             destination: self.party(port),
             route: None,
             peer: call.peer.cloned(),

@@ -255,13 +255,3 @@ async fn offers_hop(reader: &mut Reader) -> Option<bool> {
         }
     }
 }
-
-/// The calling workload, as far as it is proven.
-fn caller(peer: Option<&SpiffeId>, workload: &str) -> Party {
-    let namespace = peer.map(SpiffeId::namespace).unwrap_or_default();
-    Party {
-        namespace: namespace.into(),
-        workload: workload.into(),
-        service: None,
-    }
-}

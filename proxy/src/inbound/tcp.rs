@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, StatusCode, Version};
+use http::{StatusCode, Version};
 use weft_proto::spiffe::SpiffeId;
 
 use super::http::HopRequests;
-use super::{Client, Inbound, caller};
+use super::{Client, Inbound};
 use crate::authorization::decide;
 use crate::endpoint::TcpUpstream;
 use crate::http::Request;
-use crate::model::{Fault, Hop, Protocol, ResponseHead};
+use crate::model::{Fault, Fields, Hop, Protocol, ResponseHead};
 use crate::tcp::{Receiver, Relayed, Sender, relay};
-use crate::telemetry::{ConnectionRecord, Direction};
+use crate::telemetry::{ConnectionRecord, Direction, Party};
 
 /// What telemetry is told of a connection.
 struct Trail<'t> {
@@ -22,7 +22,7 @@ struct Trail<'t> {
     began: Instant,
     application: Option<SocketAddr>,
     peer: Option<&'t SpiffeId>,
-    source: &'t str,
+    source: Party,
     protocol: Protocol,
     client: SocketAddr,
     port: u16,
@@ -43,7 +43,7 @@ impl HopRequests {
             began: Instant::now(),
             application: application.ok(),
             peer: Some(&self.peer),
-            source: &hop.source,
+            source: self.caller(&hop.source),
             protocol: hop.protocol,
             client: self.client,
             port: hop.port,
@@ -63,17 +63,17 @@ impl HopRequests {
                     status: StatusCode::OK,
                     version: Version::HTTP_2,
                     upgrade: None,
-                    headers: HeaderMap::new(),
+                    headers: Fields::new(),
                 };
                 let Ok(mut sink) = responder.respond(head, false) else {
                     return;
                 };
                 let relayed = relay((body.tunnel(), sink.tunnel()), upstream.halves()).await;
-                inbound.record_connection(&trail, None, relayed);
+                inbound.record_connection(trail, None, relayed);
             }
             Err(fault) => {
                 inbound.answer(responder, fault, false, true).await;
-                inbound.record_connection(&trail, Some(fault), Relayed::default());
+                inbound.record_connection(trail, Some(fault), Relayed::default());
             }
         }
     }
@@ -100,7 +100,7 @@ impl Inbound {
             began: Instant::now(),
             application: Some(application),
             peer: None,
-            source: "",
+            source: Party::default(),
             protocol,
             client: client.address,
             port: application.port(),
@@ -117,24 +117,24 @@ impl Inbound {
                     Sender::Tcp(&mut client.writer),
                 );
                 let relayed = relay(downstream, upstream.halves()).await;
-                self.record_connection(&trail, None, relayed);
+                self.record_connection(trail, None, relayed);
             }
             Err(fault) => {
                 client.writer.reset();
-                self.record_connection(&trail, Some(fault), Relayed::default());
+                self.record_connection(trail, Some(fault), Relayed::default());
             }
         }
     }
 
-    fn record_connection(&self, trail: &Trail<'_>, fault: Option<Fault>, relayed: Relayed) {
+    fn record_connection(&self, trail: Trail<'_>, fault: Option<Fault>, relayed: Relayed) {
         self.telemetry.finish_connection(ConnectionRecord {
             direction: Direction::Inbound,
-            context: self.telemetry.begin(&HeaderMap::new()),
+            context: self.telemetry.begin(&Fields::new()),
             start: trail.start,
             duration: trail.began.elapsed(),
             protocol: trail.protocol,
             fault,
-            source: caller(trail.peer, trail.source),
+            source: trail.source,
             destination: self.party(trail.port),
             peer: trail.peer.cloned(),
             tls: trail.peer.is_some(),

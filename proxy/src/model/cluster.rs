@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weft_proto::spiffe::SpiffeId;
 
-use super::{Protocol, ServiceName, ServicePort};
+use super::{Protocol, ServiceName, ServicePort, Text};
 
 /// The endpoints behind one port of a service.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +71,7 @@ pub struct Endpoint {
 pub struct Sidecar {
     pub spiffe_id: SpiffeId,
     /// The instance expected there. Another one that took over the address refuses.
-    pub instance: Arc<str>,
+    pub instance: Text,
     /// Where the sidecar takes mTLS.
     pub address: SocketAddr,
 }

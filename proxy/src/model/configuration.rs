@@ -5,15 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use foldhash::fast::RandomState;
+
 use super::{Address, Cluster, Inbound, Route, Service, ServiceName, ServicePort};
 
 /// Every resource that this proxy has asked for. Cloning clones the maps, not the resources.
 #[derive(Clone, Debug, Default)]
 pub struct Configuration {
-    pub services: HashMap<ServiceName, Entry<Service>>,
-    pub addresses: HashMap<SocketAddr, Entry<Address>>,
-    pub routes: HashMap<ServicePort, Entry<Route>>,
-    pub clusters: HashMap<ServicePort, Entry<Cluster>>,
+    pub services: HashMap<ServiceName, Entry<Service>, RandomState>,
+    pub addresses: HashMap<SocketAddr, Entry<Address>, RandomState>,
+    pub routes: HashMap<ServicePort, Entry<Route>, RandomState>,
+    pub clusters: HashMap<ServicePort, Entry<Cluster>, RandomState>,
     pub inbound: Option<Arc<Inbound>>,
 }
 

@@ -1,38 +1,39 @@
 //! Request and response heads, free of any HTTP version's syntax and of any library's body types.
 //! Route, authorization and the stories speak these; `http1` and `http2` translate.
 
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
+
+use super::{Fields, Text};
 
 /// A request without its body.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
     pub method: Method,
     /// `http` or `https`, where the request said so (absolute form, `:scheme`).
-    pub scheme: Option<String>,
+    pub scheme: Option<Text>,
     /// Host with its port if it was given; from `Host`, the absolute form or `:authority`. `Host`
     /// is not among `headers`.
-    pub authority: Option<String>,
+    pub authority: Option<Text>,
     /// Path and query (`/a?b`), or `*`. Empty for CONNECT.
-    pub path: String,
+    pub path: Text,
     /// The version that the client spoke.
     pub version: Version,
     /// `Upgrade` (RFC 9110 7.8) or `:protocol` (RFC 8441): the client asks to speak this on.
     pub upgrade: Option<String>,
     /// End-to-end headers only: the hop-by-hop ones are gone (RFC 9110 7.6.1), but for `te: trailers`.
-    pub headers: HeaderMap,
+    pub headers: Fields,
 }
 
 impl RequestHead {
     /// The path without its query.
     pub fn path_only(&self) -> &str {
-        self.path
-            .split_once('?')
-            .map_or(&self.path, |(path, _)| path)
+        let path: &str = &self.path;
+        path.split_once('?').map_or(path, |(path, _)| path)
     }
 
     /// Whether a gRPC client sent it, which wants its errors as gRPC statuses.
     pub fn is_grpc(&self) -> bool {
-        let content_type = self.headers.get(http::header::CONTENT_TYPE);
+        let content_type = self.headers.get(&http::header::CONTENT_TYPE);
         content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
     }
 }
@@ -46,5 +47,5 @@ pub struct ResponseHead {
     /// The protocol that a 101 (or a 2xx of RFC 8441) switched to.
     pub upgrade: Option<String>,
     /// End-to-end headers only.
-    pub headers: HeaderMap,
+    pub headers: Fields,
 }

@@ -1,8 +1,8 @@
 //! The headers by which one sidecar tells the other what a stream is (see `proto/README.md`).
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderName, HeaderValue, Version};
 
-use super::Protocol;
+use super::{Fields, Protocol, Text};
 
 const PREFIX: &str = "weft-hop-";
 const PORT: HeaderName = HeaderName::from_static("weft-hop-port");
@@ -25,58 +25,64 @@ pub struct Hop {
     /// The HTTP/1.0 request named no host.
     pub no_host: bool,
     /// Who is expected to answer.
-    pub instance: String,
+    pub instance: Text,
     /// The calling workload's name, for telemetry alone.
-    pub source: String,
+    pub source: Text,
 }
 
 impl Hop {
     /// The header fields that say it.
-    pub fn fields(&self) -> Vec<(HeaderName, HeaderValue)> {
+    pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let protocol = if self.version_10 {
             "http/1.0"
         } else {
             self.protocol.as_str()
         };
-        let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
-        let mut fields = Vec::with_capacity(5);
-        fields.push((PORT, HeaderValue::from(self.port)));
-        fields.push((PROTOCOL, HeaderValue::from_static(protocol)));
-        fields.push((INSTANCE, text(&self.instance)));
-        fields.push((SOURCE, text(&self.source)));
-        if self.no_host {
-            fields.push((NO_HOST, HeaderValue::from_static("1")));
-        }
-        fields
+        let no_host = self
+            .no_host
+            .then_some((NO_HOST, HeaderValue::from_static("1")));
+        let fields = [
+            (PORT, HeaderValue::from(self.port)),
+            (PROTOCOL, HeaderValue::from_static(protocol)),
+            (INSTANCE, self.instance.to_value()),
+            (SOURCE, self.source.to_value()),
+        ];
+        fields.into_iter().chain(no_host)
     }
 
     /// Takes it off a request. The error is what is missing or wrong.
-    pub fn take(headers: &mut HeaderMap) -> Result<Hop, &'static str> {
-        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let port = text(&PORT)
-            .and_then(|port| port.parse().ok())
-            .filter(|port| *port != 0);
-        let port = port.ok_or("weft-hop-port is missing or no port")?;
-        let word = text(&PROTOCOL).ok_or("weft-hop-protocol is missing")?;
-        let protocol = match word {
-            "http/1.0" | "http/1.1" => Protocol::Http1,
-            "h2" => Protocol::Http2,
-            "tcp" => Protocol::Tcp,
-            "tls" => Protocol::Tls,
-            _ => return Err("weft-hop-protocol is unknown"),
-        };
-        let hop = Hop {
-            port,
+    pub fn take(headers: &mut Fields) -> Result<Hop, &'static str> {
+        let (mut port, mut word) = (None, None);
+        let (mut instance, mut source, mut no_host) = (None, None, false);
+        // One look at each field: they are all taken away, whether they mean anything here or not.
+        headers.retain(|name, value| {
+            if !is_hop(name) {
+                return true;
+            }
+            let text = || value.to_str().ok();
+            if *name == PORT {
+                port = port.or_else(|| text()?.parse().ok());
+            } else if *name == PROTOCOL {
+                word = word.or_else(|| protocol(text()?));
+            } else if *name == INSTANCE {
+                instance = instance.take().or(Text::from_value(value.clone()).ok());
+            } else if *name == SOURCE {
+                source = source.take().or(Text::from_value(value.clone()).ok());
+            } else if *name == NO_HOST {
+                no_host = true;
+            }
+            false
+        });
+        let port = port.filter(|port| *port != 0);
+        let (protocol, version_10) = word.ok_or("weft-hop-protocol is missing or unknown")?;
+        Ok(Hop {
+            port: port.ok_or("weft-hop-port is missing or no port")?,
             protocol,
-            version_10: word == "http/1.0",
-            no_host: headers.contains_key(NO_HOST),
-            instance: text(&INSTANCE)
-                .ok_or("weft-hop-instance is missing")?
-                .to_owned(),
-            source: text(&SOURCE).unwrap_or_default().to_owned(),
-        };
-        strip(headers);
-        Ok(hop)
+            version_10,
+            no_host,
+            instance: instance.ok_or("weft-hop-instance is missing")?,
+            source: source.unwrap_or_default(),
+        })
     }
 
     /// The version in which the application is to be spoken with.
@@ -89,38 +95,48 @@ impl Hop {
     }
 }
 
-/// Removes whatever an application may have put there, so that nothing can be forged or seen.
-pub fn strip(headers: &mut HeaderMap) {
-    let forged = |name: &&HeaderName| name.as_str().starts_with(PREFIX);
-    if headers.keys().any(|name| forged(&name)) {
-        let names: Vec<HeaderName> = headers.keys().filter(forged).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
+/// The protocol that a word of the hop means, and whether the client spoke HTTP/1.0.
+fn protocol(word: &str) -> Option<(Protocol, bool)> {
+    match word {
+        "http/1.0" => Some((Protocol::Http1, true)),
+        "http/1.1" => Some((Protocol::Http1, false)),
+        "h2" => Some((Protocol::Http2, false)),
+        "tcp" => Some((Protocol::Tcp, false)),
+        "tls" => Some((Protocol::Tls, false)),
+        _ => None,
     }
 }
 
+fn is_hop(name: &HeaderName) -> bool {
+    name.as_str().starts_with(PREFIX)
+}
+
+/// Removes whatever an application may have put there, so that nothing can be forged or seen.
+pub fn strip(headers: &mut Fields) {
+    headers.retain(|name, _| !is_hop(name));
+}
+
 /// Marks an answer to a stream that was not handed to the application.
-pub fn mark_unprocessed(headers: &mut HeaderMap, reason: &'static str) {
-    headers.insert(UNPROCESSED, HeaderValue::from_static(reason));
+pub fn mark_unprocessed(headers: &mut Fields, reason: &'static str) {
+    headers.set(UNPROCESSED, HeaderValue::from_static(reason));
 }
 
 /// The reason, where an answer carries the mark.
-pub fn unprocessed(headers: &HeaderMap) -> Option<&str> {
+pub fn unprocessed(headers: &Fields) -> Option<&str> {
     headers
-        .get(UNPROCESSED)
+        .get(&UNPROCESSED)
         .and_then(|value| value.to_str().ok())
 }
 
 /// Marks an answer after which both sides speak the upgraded protocol; without the mark, a 2xx to an
 /// extended CONNECT is the application's ordinary answer.
-pub fn mark_upgraded(headers: &mut HeaderMap) {
-    headers.insert(UPGRADED, HeaderValue::from_static("1"));
+pub fn mark_upgraded(headers: &mut Fields) {
+    headers.set(UPGRADED, HeaderValue::from_static("1"));
 }
 
 /// Whether an answer carries the mark.
-pub fn is_upgraded(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADED)
+pub fn is_upgraded(headers: &Fields) -> bool {
+    headers.contains(&UPGRADED)
 }
 
 #[cfg(test)]
@@ -134,12 +150,15 @@ mod tests {
             protocol: Protocol::Http1,
             version_10: true,
             no_host: true,
-            instance: "i-1".into(),
-            source: "web".into(),
+            instance: Text::from_static("i-1"),
+            source: Text::from_static("web"),
         };
-        let mut headers = HeaderMap::new();
-        headers.insert("x", HeaderValue::from_static("kept"));
-        headers.insert("weft-hop-upgraded", HeaderValue::from_static("forged"));
+        let mut headers = Fields::new();
+        headers.append("x".parse().unwrap(), HeaderValue::from_static("kept"));
+        headers.append(
+            "weft-hop-upgraded".parse().unwrap(),
+            HeaderValue::from_static("forged"),
+        );
         headers.extend(hop.fields());
         assert_eq!(Hop::take(&mut headers), Ok(hop));
         assert_eq!(headers.len(), 1);

@@ -4,6 +4,7 @@
 mod cluster;
 mod configuration;
 mod fault;
+mod fields;
 mod head;
 pub mod hop;
 mod name;
@@ -11,10 +12,12 @@ mod own;
 mod protocol;
 mod route;
 mod service;
+mod text;
 
 pub use cluster::{Cluster, Endpoint, Inbound, InboundPort, Sidecar};
 pub use configuration::{Configuration, Entry, Known};
 pub use fault::Fault;
+pub use fields::{FieldName, Fields};
 pub use head::{RequestHead, ResponseHead};
 pub use hop::Hop;
 pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
@@ -22,3 +25,4 @@ pub use own::Own;
 pub use protocol::Protocol;
 pub use route::{HeaderMatch, PathMatch, Route, RouteMatch, Rule, TextMatch, WeightedCluster};
 pub use service::{Address, Port, Service};
+pub use text::{NotText, Text};

@@ -71,6 +71,11 @@ impl ServiceName {
         &self.namespace
     }
 
+    /// The namespace, for whoever keeps it.
+    pub fn shared_namespace(&self) -> Arc<str> {
+        self.namespace.clone()
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -66,7 +66,7 @@ impl Multiplex {
     pub fn open(
         self: &Rc<Self>,
         head: &RequestHead,
-        extra: &[Extra],
+        extra: impl IntoIterator<Item = Extra>,
         end: bool,
     ) -> Result<(StreamSender, StreamReceiver), NotOpened> {
         let mut inner = self.inner.borrow_mut();

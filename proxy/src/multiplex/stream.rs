@@ -5,11 +5,10 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use super::{Multiplex, set};
 use crate::http2::{ErrorCode, Failure, Key, Piece, Taken};
-use crate::model::ResponseHead;
+use crate::model::{Fields, ResponseHead};
 
 /// What comes in.
 #[derive(Debug)]
@@ -95,7 +94,7 @@ impl StreamSender {
     }
 
     /// Ends our side, with trailers if there are any.
-    pub fn finish(&mut self, trailers: &HeaderMap) -> Result<(), Failure> {
+    pub fn finish(&mut self, trailers: &Fields) -> Result<(), Failure> {
         let mut inner = self.multiplex.inner.borrow_mut();
         if trailers.is_empty() {
             inner.engine.send_end(self.key)?;

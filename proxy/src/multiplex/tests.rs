@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 
 use super::{Multiplex, StreamReceiver, StreamSender};
 use crate::http2::{ErrorCode, Failure, Limits, Piece, Role};
-use crate::model::ResponseHead;
+use crate::model::{Fields, ResponseHead};
 
 /// How long everything may take; whoever waits for longer waits forever.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -109,7 +109,7 @@ async fn send(sender: &mut StreamSender, content: &Content) -> Result<(), Failur
         sender.reset(ErrorCode::CANCEL);
         return Ok(());
     }
-    sender.finish(&content.trailers)
+    sender.finish(&fields(&content.trailers))
 }
 
 /// What comes in on a stream, its heads and the rest.
@@ -124,7 +124,7 @@ async fn read(receiver: &mut StreamReceiver) -> (Vec<ResponseHead>, Seen) {
         match receiver.next().await {
             Ok(Some(Piece::Head(head))) => heads.push(head),
             Ok(Some(Piece::Data(data))) => seen.content.extend_from_slice(&data),
-            Ok(Some(Piece::Trailers(trailers))) => seen.trailers = trailers,
+            Ok(Some(Piece::Trailers(trailers))) => seen.trailers = map(&trailers),
             Ok(None) => return (heads, seen),
             Err(failure) => {
                 seen.ended = Err(failure.code.0);
@@ -239,6 +239,23 @@ fn exchange<C: Future<Output = ()> + 'static>(
         let done = tokio::time::timeout(PATIENCE, all).await;
         done.expect("somebody waits forever");
     });
+}
+
+/// What the `h2` crate has, as we have it.
+fn fields(map: &HeaderMap) -> Fields {
+    let lines = map
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
+    lines.collect()
+}
+
+/// What we have, as the `h2` crate has it.
+fn map(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        map.append(name, value.clone());
+    }
+    map
 }
 
 fn header_map() -> impl Strategy<Value = HeaderMap> {

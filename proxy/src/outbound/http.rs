@@ -274,7 +274,7 @@ impl OutboundRequests {
                     status: http::StatusCode::OK,
                     version: Version::HTTP_2,
                     upgrade: None,
-                    headers: http::HeaderMap::new(),
+                    headers: crate::model::Fields::new(),
                 };
                 if let Ok(mut sink) = responder.respond(ok, false) {
                     relay((body.tunnel(), sink.tunnel()), upstream.halves()).await;

@@ -28,13 +28,15 @@ use crate::endpoint::{self, Endpoints};
 use crate::http::{Drain, Ended, ServerLimits, serve_http1, serve_http2};
 use crate::identity::Identity;
 use crate::listener::Accepted;
-use crate::model::{Fault, Own, Protocol};
+use crate::model::{Fault, Own, Protocol, Text};
 use crate::tcp::{Detected, Reader, Writer, client_first, either_first, split};
 use crate::telemetry::{Direction, Party, Telemetry};
 
 /// One worker's outbound side.
 pub struct Outbound {
     own: Own,
+    /// Our workload's name, as the other sidecar is told it.
+    source: Text,
     discovery: discovery::Handle,
     telemetry: Telemetry,
     endpoints: Endpoints<Identity>,
@@ -55,9 +57,10 @@ impl Outbound {
         drain: Drain,
     ) -> Self {
         Self {
-            own,
             discovery,
             telemetry,
+            source: Text::try_from(&*own.workload).unwrap_or_default(),
+            own,
             endpoints: Endpoints::new(identity, endpoint::Limits::default()),
             balancer: Balancer::default(),
             learnt: Learnt::default(),

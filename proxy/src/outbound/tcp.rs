@@ -5,13 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::HeaderMap;
-
 use super::{Client, Destination, Outbound};
 use crate::balance::Picked;
 use crate::endpoint::TcpUpstream;
 use crate::http::Unanswered;
-use crate::model::{Cluster, Endpoint, Fault, Hop, Protocol};
+use crate::model::{Cluster, Endpoint, Fault, Fields, Hop, Protocol};
 use crate::tcp::{FirstBytes, Receiver, Relayed, Sender, relay};
 use crate::telemetry::{ConnectionRecord, Direction, Party};
 
@@ -135,9 +133,9 @@ impl Outbound {
             instance: endpoint
                 .sidecar
                 .as_ref()
-                .map(|sidecar| sidecar.instance.to_string())
+                .map(|sidecar| sidecar.instance.clone())
                 .unwrap_or_default(),
-            source: self.own.workload.to_string(),
+            source: self.source.clone(),
         }
     }
 
@@ -198,7 +196,7 @@ impl Outbound {
             .and_then(|endpoint| endpoint.sidecar.as_ref());
         self.telemetry.finish_connection(ConnectionRecord {
             direction: Direction::Outbound,
-            context: self.telemetry.begin(&HeaderMap::new()),
+            context: self.telemetry.begin(&Fields::new()),
             start,
             duration: began.elapsed(),
             protocol,
@@ -229,7 +227,7 @@ pub(super) fn party_of(destination: &Destination, endpoint: Option<&Endpoint>) -
     let mut party = Party::default();
     if let Destination::Service(port) = destination {
         party.service = Some(port.service().clone());
-        party.namespace = port.service().namespace().into();
+        party.namespace = port.service().shared_namespace();
     }
     if let Some(endpoint) = endpoint {
         party.workload = endpoint.workload.clone();

@@ -1,9 +1,8 @@
 //! A request head and the configuration in force give a backend (pure).
 
-use http::HeaderMap;
-
 use crate::model::{
-    Fault, HeaderMatch, PathMatch, RequestHead, Route, RouteMatch, Rule, ServicePort, TextMatch,
+    Fault, Fields, HeaderMatch, PathMatch, RequestHead, Route, RouteMatch, Rule, ServicePort,
+    TextMatch,
 };
 
 /// Where a request goes, and by which rule.
@@ -93,10 +92,9 @@ fn path_matches(wanted: &PathMatch, path: &str) -> bool {
 }
 
 /// Several fields of one name are one list (RFC 9110 5.3).
-fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
+fn header_matches(wanted: &HeaderMatch, headers: &Fields) -> bool {
     let mut values = headers
         .get_all(&wanted.name)
-        .iter()
         .filter_map(|value| value.to_str().ok());
     let Some(first) = values.next() else {
         return false;
@@ -120,18 +118,21 @@ mod tests {
     use regex::Regex;
 
     use super::*;
-    use crate::model::WeightedCluster;
+    use crate::model::{Text, WeightedCluster};
 
     fn head(method: Method, path: &str, headers: &[(&'static str, &'static str)]) -> RequestHead {
-        let mut map = HeaderMap::new();
+        let mut map = Fields::new();
         for (name, value) in headers {
-            map.append(*name, HeaderValue::from_static(value));
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         RequestHead {
             method,
             scheme: None,
             authority: None,
-            path: path.into(),
+            path: Text::try_from(path).unwrap(),
             version: Version::HTTP_11,
             upgrade: None,
             headers: map,

@@ -3,12 +3,12 @@
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::http2::{ErrorCode, Failure, Piece};
+use crate::model::Fields;
 use crate::multiplex::{StreamReceiver, StreamSender};
 
 /// Room offered to one read. Grown to [`READ_MAX`] once reads fill it, so that idle and small
@@ -199,7 +199,7 @@ impl Sender<'_> {
     pub async fn finish(&mut self) -> Result<(), StreamError> {
         match self {
             Sender::Tcp(writer) => Ok(writer.shutdown().await?),
-            Sender::Http2(stream) => Ok(stream.finish(&HeaderMap::new())?),
+            Sender::Http2(stream) => Ok(stream.finish(&Fields::new())?),
         }
     }
 

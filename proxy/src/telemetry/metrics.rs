@@ -3,10 +3,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use foldhash::fast::RandomState;
 
 use super::record::{ConnectionRecord, Direction, Party, RequestRecord};
 use crate::model::{Fault, ServiceName};
@@ -84,6 +86,7 @@ pub(super) struct Series {
 pub(super) struct Metrics {
     /// Tells the series of one instance from those of another in a thread's table.
     id: u64,
+    /// Seeded by the process, so that nobody outside can choose labels whose hashes collide.
     hasher: RandomState,
     /// Keyed by the labels' hash; the few that share a hash stand in one list.
     series: Mutex<Table>,
@@ -106,7 +109,7 @@ struct Table {
 pub struct ConnectionGauge(Arc<AtomicI64>);
 
 thread_local! {
-    static KNOWN: RefCell<HashMap<u64, Arc<Series>>> = RefCell::default();
+    static KNOWN: RefCell<HashMap<u64, Arc<Series>, RandomState>> = RefCell::default();
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -115,7 +118,7 @@ impl Metrics {
     pub(super) fn new(series_max: usize) -> Self {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             series: Mutex::default(),
             series_max,
             overflow: AtomicU64::new(0),

@@ -25,11 +25,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::model::Fault;
+use crate::model::{Fault, Fields};
 use export::Queued;
 use metrics::Metrics;
 use record::Record;
@@ -91,7 +90,7 @@ impl Telemetry {
     }
 
     /// The trace of a request (or, with no headers, of a connection), with a span of our own.
-    pub fn begin(&self, headers: &HeaderMap) -> trace::Context {
+    pub fn begin(&self, headers: &Fields) -> trace::Context {
         trace::Context::begin(headers, self.0.sampler)
     }
 

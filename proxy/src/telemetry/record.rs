@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use weft_proto::spiffe::SpiffeId;
 
 use super::trace;
-use crate::model::{Fault, Protocol, ServiceName};
+use crate::model::{Fault, Protocol, ServiceName, Text};
 
 /// Which way the traffic went, seen from the workload beside this proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,9 +48,9 @@ pub struct RequestRecord {
     pub duration: Duration,
     pub method: http::Method,
     pub scheme: &'static str,
-    pub authority: Option<String>,
+    pub authority: Option<Text>,
     /// With its query; spans and metrics cut that off.
-    pub path: String,
+    pub path: Text,
     pub version: http::Version,
     pub status: u16,
     pub grpc_status: Option<u16>,

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
-use crate::model::ServiceName;
+use crate::model::{ServiceName, Text};
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -40,8 +40,11 @@ fn spans_to(endpoint: String, protocol: Protocol) -> SpanOptions {
 }
 
 fn request(telemetry: &Telemetry, route: &str) -> RequestRecord {
-    let mut headers = HeaderMap::new();
-    headers.insert("traceparent", HeaderValue::from_static(TRACEPARENT));
+    let mut headers = Fields::new();
+    headers.set(
+        "traceparent".parse().unwrap(),
+        HeaderValue::from_static(TRACEPARENT),
+    );
     RequestRecord {
         direction: Direction::Outbound,
         context: telemetry.begin(&headers),
@@ -49,8 +52,8 @@ fn request(telemetry: &Telemetry, route: &str) -> RequestRecord {
         duration: Duration::from_micros(1500),
         method: http::Method::GET,
         scheme: "http",
-        authority: Some("orders:80".to_owned()),
-        path: "/list?token=secret".to_owned(),
+        authority: Some(Text::from_static("orders:80")),
+        path: Text::from_static("/list?token=secret"),
         version: http::Version::HTTP_11,
         status: 503,
         grpc_status: None,
@@ -78,7 +81,7 @@ fn request(telemetry: &Telemetry, route: &str) -> RequestRecord {
 fn connection(telemetry: &Telemetry) -> ConnectionRecord {
     ConnectionRecord {
         direction: Direction::Inbound,
-        context: telemetry.begin(&HeaderMap::new()),
+        context: telemetry.begin(&Fields::new()),
         start: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
         duration: Duration::from_secs(2),
         protocol: crate::model::Protocol::Tcp,
@@ -322,9 +325,9 @@ async fn without_a_collector_context_is_passed_on_all_the_same() {
     let (telemetry, exporter) = telemetry(None);
     exporter.run().await;
     let record = request(&telemetry, "to-orders");
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     record.context.inject(&mut headers);
-    let sent = headers["traceparent"].to_str().unwrap();
+    let sent = headers.get("traceparent").unwrap().to_str().unwrap();
     assert_eq!(sent[..36], TRACEPARENT[..36]);
     telemetry.finish_request(record);
     assert!(telemetry.render().contains("weft_spans_dropped_total 0\n"));
@@ -369,7 +372,7 @@ fn a_text_line_stays_a_line() {
     let (telemetry, _exporter) = telemetry(None);
     let (sender, receiver) = mpsc::channel(8);
     let mut record = request(&telemetry, "to orders");
-    record.authority = Some("a\nb".to_owned());
+    record.source.workload = "a\nb".into();
     let record = Record::Request(Arc::new(record));
     sender.try_send(Queued::Record(record)).unwrap();
     drop(sender);
@@ -378,7 +381,7 @@ fn a_text_line_stays_a_line() {
     let text = String::from_utf8(output).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
     for part in [
-        r#"authority="a\nb""#,
+        r#"source_workload="shop/a\nb""#,
         r#"route="to orders""#,
         "status=503",
         "path=/list?token=secret",

@@ -1,8 +1,9 @@
 //! The trace that a request belongs to: W3C Trace Context (level 1) and B3 in both its forms.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 
 use super::sampler::Sampler;
+use crate::model::Fields;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -43,7 +44,7 @@ enum Parent {
 
 impl Context {
     /// Goes on with the trace that the headers name, or starts one.
-    pub(super) fn begin(headers: &HeaderMap, sampler: Sampler) -> Context {
+    pub(super) fn begin(headers: &Fields, sampler: Sampler) -> Context {
         let span_id = random_span_id();
         let w3c = parse_traceparent(headers);
         let tracestate = w3c.as_ref().and_then(|_| read_tracestate(headers));
@@ -78,22 +79,22 @@ impl Context {
 
     /// Makes our span the parent of the next one. B3 headers are kept in step where the request
     /// came with them, and never added.
-    pub fn inject(&self, headers: &mut HeaderMap) {
+    pub fn inject(&self, headers: &mut Fields) {
         let flags = u8::from(self.sampled);
         if let Ok(value) = HeaderValue::from_bytes(&self.traceparent()) {
-            headers.insert(TRACEPARENT, value);
+            headers.set(TRACEPARENT, value);
         }
         match &self.tracestate {
-            Some(state) => drop(headers.insert(TRACESTATE, state.clone())),
-            None => drop(headers.remove(TRACESTATE)),
+            Some(state) => headers.set(TRACESTATE, state.clone()),
+            None => drop(headers.remove(&TRACESTATE)),
         }
-        let (single, multiple) = (
-            headers.contains_key(B3),
-            headers.contains_key(B3_TRACE_ID) || headers.contains_key(B3_SAMPLED),
-        );
-        if !single && !multiple {
+        if !headers.names().any(is_b3) {
             return;
         }
+        let (single, multiple) = (
+            headers.contains(&B3),
+            headers.contains(&B3_TRACE_ID) || headers.contains(&B3_SAMPLED),
+        );
         let (trace_id, span_id) = (self.trace_id_hex(), hex(&self.span_id));
         if single {
             insert(headers, B3, &format!("{trace_id}-{span_id}-{flags}"));
@@ -104,7 +105,7 @@ impl Context {
             insert(headers, B3_SAMPLED, &flags.to_string());
             match self.parent_span_id {
                 Some(parent) => insert(headers, B3_PARENT_SPAN_ID, &hex(&parent)),
-                None => drop(headers.remove(B3_PARENT_SPAN_ID)),
+                None => drop(headers.remove(&B3_PARENT_SPAN_ID)),
             }
         }
     }
@@ -124,18 +125,19 @@ impl Context {
     }
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+fn insert(headers: &mut Fields, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
+        headers.set(name, value);
     }
 }
 
 /// Trace Context 3.2: `00-TRACE-SPAN-FLAGS`, lower-case hex; a later version may append fields; ids
 /// of zeros only, and the version ff, are invalid. Two headers are as good as none.
-fn parse_traceparent(headers: &HeaderMap) -> Option<Parent> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    let value = values.next()?.to_str().ok()?.trim();
-    if values.next().is_some() || value.bytes().any(|b| b.is_ascii_uppercase()) {
+fn parse_traceparent(headers: &Fields) -> Option<Parent> {
+    let value = headers.get(&TRACEPARENT)?.to_str().ok()?.trim();
+    if headers.get_all(&TRACEPARENT).nth(1).is_some()
+        || value.bytes().any(|b| b.is_ascii_uppercase())
+    {
         return None;
     }
     let mut parts = value.split('-');
@@ -155,10 +157,9 @@ fn parse_traceparent(headers: &HeaderMap) -> Option<Parent> {
 }
 
 /// Several headers are one list (Trace Context 3.3.1).
-fn read_tracestate(headers: &HeaderMap) -> Option<HeaderValue> {
+fn read_tracestate(headers: &Fields) -> Option<HeaderValue> {
     let values: Vec<&[u8]> = headers
-        .get_all(TRACESTATE)
-        .iter()
+        .get_all(&TRACESTATE)
         .map(HeaderValue::as_bytes)
         .filter(|value| !value.is_empty())
         .collect();
@@ -169,8 +170,16 @@ fn read_tracestate(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&joined).ok()
 }
 
-fn parse_b3(headers: &HeaderMap) -> Option<Parent> {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+fn is_b3(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name == "b3" || name.starts_with("x-b3-")
+}
+
+fn parse_b3(headers: &Fields) -> Option<Parent> {
+    if !headers.names().any(is_b3) {
+        return None;
+    }
+    let text = |name: HeaderName| headers.get(&name).and_then(|value| value.to_str().ok());
     if let Some(single) = text(B3) {
         return parse_b3_single(single);
     }

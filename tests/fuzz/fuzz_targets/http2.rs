@@ -5,10 +5,10 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use libfuzzer_sys::fuzz_target;
 use weft_proxy::http2::{Connection, ErrorCode, Key, Limits, PREFACE, Piece, Role, Taken};
-use weft_proxy::model::{RequestHead, ResponseHead};
+use weft_proxy::model::{Fields, RequestHead, ResponseHead};
 
 /// What an answer, its head and its content, or a stream's end costs at most.
 const ANSWER_BYTES: usize = 200;
@@ -26,7 +26,7 @@ fn request() -> RequestHead {
         path: "/".into(),
         version: Version::HTTP_2,
         upgrade: None,
-        headers: HeaderMap::new(),
+        headers: Fields::new(),
     }
 }
 
@@ -35,7 +35,7 @@ fn response() -> ResponseHead {
         status: StatusCode::OK,
         version: Version::HTTP_2,
         upgrade: None,
-        headers: HeaderMap::new(),
+        headers: Fields::new(),
     }
 }
 
@@ -53,7 +53,7 @@ fn act(engine: &mut Connection, role: Role, key: Key, how: u8) {
             let _ = engine.send_end(key);
         }
         3 => {
-            let _ = engine.send_trailers(key, &HeaderMap::new());
+            let _ = engine.send_trailers(key, &Fields::new());
         }
         4 => engine.reset(key, ErrorCode::CANCEL),
         5 => engine.drop_receiver(key),
@@ -91,7 +91,7 @@ fuzz_target!(|input: (u8, &[u8])| {
     let mut keys = Vec::new();
     if role == Role::Client {
         for _ in 0..OPENED {
-            keys.push(engine.open(&request(), &[], false).expect("room"));
+            keys.push(engine.open(&request(), [], false).expect("room"));
         }
     }
     let mut buffer = BytesMut::new();

@@ -272,7 +272,7 @@ fn cookies_are_one_again() {
     let mut bench = Bench::server();
     bench.feed(&also(&[("cookie", "a=b"), ("x", "y"), ("cookie", "c=d")]));
     let head = bench.engine.accept().unwrap().head.unwrap();
-    let cookies: Vec<_> = head.headers.get_all("cookie").iter().collect();
+    let cookies: Vec<_> = head.headers.get_all("cookie").collect();
     assert_eq!(cookies, ["a=b; c=d"]);
 }
 

@@ -12,13 +12,13 @@ fn requests_as_they_go_out() {
         ..request("GET")
     };
     let tunnel = RequestHead {
-        path: String::new(),
+        path: Text::default(),
         scheme: None,
-        authority: Some("a.b:1".into()),
+        authority: Some(Text::from_static("a.b:1")),
         ..request("CONNECT")
     };
     let bare = RequestHead {
-        path: String::new(),
+        path: Text::default(),
         scheme: None,
         authority: None,
         ..request("GET")
@@ -57,7 +57,7 @@ fn requests_as_they_go_out() {
         HeaderName::from_static("x-more"),
         HeaderValue::from_static("1"),
     );
-    bench.engine.open(&request("GET"), &[extra], true).unwrap();
+    bench.engine.open(&request("GET"), [extra], true).unwrap();
     assert_eq!(
         bench.seen(),
         "HEADERS 11 end :method=GET :scheme=https :path=/ :authority=a.b x-more=1"
@@ -257,7 +257,7 @@ fn nothing_is_sent_on_a_stream_that_is_over() {
         let refused = bench.engine.send_data(key, &mut content).unwrap_err();
         assert_eq!(bench.engine.send_end(key), Err(refused));
         assert_eq!(
-            bench.engine.send_trailers(key, &HeaderMap::new()),
+            bench.engine.send_trailers(key, &Fields::new()),
             Err(refused)
         );
         bench.engine.reset(key, ErrorCode::CANCEL);

@@ -5,7 +5,7 @@ use http::{Request, Response, Version};
 use tokio::task::spawn_local;
 
 use super::*;
-use crate::model::RequestHead;
+use crate::model::{RequestHead, Text};
 
 /// Sends all plans' requests at once, and checks what comes back.
 pub(super) async fn ask(mut io: DuplexStream, plans: Rc<Vec<Plan>>, limits: Limits) {
@@ -33,15 +33,15 @@ pub(super) async fn ask(mut io: DuplexStream, plans: Rc<Vec<Plan>>, limits: Limi
 async fn exchange_one(multiplex: &Rc<Multiplex>, at: usize, plan: &Plan) -> SeenResponse {
     let head = RequestHead {
         method: plan.method.clone(),
-        scheme: Some("http".into()),
-        authority: Some("a.b:80".into()),
-        path: format!("/{at}"),
+        scheme: Some(Text::from_static("http")),
+        authority: Some(Text::from_static("a.b:80")),
+        path: Text::try_from(format!("/{at}").as_str()).unwrap(),
         version: Version::HTTP_2,
         upgrade: None,
-        headers: plan.headers.clone(),
+        headers: fields(&plan.headers),
     };
     let is_whole = plan.up.is_none();
-    let (mut sender, mut receiver) = multiplex.open(&head, &[], is_whole).expect("room");
+    let (mut sender, mut receiver) = multiplex.open(&head, [], is_whole).expect("room");
     let up = async {
         if !is_whole {
             let _ = send(&mut sender, &plan.up).await;
@@ -52,7 +52,7 @@ async fn exchange_one(multiplex: &Rc<Multiplex>, at: usize, plan: &Plan) -> Seen
     SeenResponse {
         informational: heads.len() as u8,
         status: last.as_ref().map_or(0, |head| head.status.as_u16()),
-        headers: last.map(|head| head.headers).unwrap_or_default(),
+        headers: last.map(|head| map(&head.headers)).unwrap_or_default(),
         seen,
     }
 }

@@ -43,17 +43,17 @@ async fn answer(
         let request = SeenRequest {
             plan: at,
             method: head.method,
-            authority: head.authority.expect("an authority"),
-            headers: head.headers,
+            authority: head.authority.expect("an authority").to_string(),
+            headers: map(&head.headers),
             seen,
         };
         let _ = requests.send(request);
     };
     let down = async {
         for _ in 0..plan.informational {
-            let _ = sender.respond(&response(103, HeaderMap::new()), false);
+            let _ = sender.respond(&response(103, &HeaderMap::new()), false);
         }
-        let head = response(200, plan.answer.clone());
+        let head = response(200, &plan.answer);
         let is_whole = plan.down.is_none();
         if sender.respond(&head, is_whole).is_ok() && !is_whole {
             let _ = send(&mut sender, &plan.down).await;
@@ -67,12 +67,12 @@ async fn answer(
     }
 }
 
-fn response(status: u16, headers: HeaderMap) -> ResponseHead {
+fn response(status: u16, headers: &HeaderMap) -> ResponseHead {
     ResponseHead {
         status: StatusCode::from_u16(status).unwrap(),
         version: Version::HTTP_2,
         upgrade: None,
-        headers,
+        headers: fields(headers),
     }
 }
 

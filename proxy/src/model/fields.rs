@@ -1,0 +1,221 @@
+//! The field lines of a head or a trailer section, in their order.
+//!
+//! A flat list and not a map: a message has a dozen fields, most are only passed on, and comparing a
+//! name costs a byte for the registered ones. So reading a head costs one allocation for all of its
+//! fields and looking one up costs no hash.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use http::{HeaderName, HeaderValue};
+
+/// Room that is made with the first line.
+const USUAL: usize = 16;
+/// Lists that a thread keeps for the next heads, instead of giving their room back.
+const SPARE_MAX: usize = 64;
+/// A longer list's room is given back.
+const SPARE_LINES_MAX: usize = 64;
+
+type Line = (HeaderName, HeaderValue);
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Names with values. A name may stand there several times (RFC 9110 5.3); its lines keep their order.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Fields {
+    lines: Vec<Line>,
+}
+
+/// What a field can be looked up by. Text must be in lower case.
+pub trait FieldName {
+    /// Whether it is this name.
+    fn names(&self, name: &HeaderName) -> bool;
+}
+
+impl FieldName for HeaderName {
+    fn names(&self, name: &HeaderName) -> bool {
+        self == name
+    }
+}
+
+impl FieldName for str {
+    fn names(&self, name: &HeaderName) -> bool {
+        self == name.as_str()
+    }
+}
+
+impl Fields {
+    /// None yet; allocates nothing.
+    pub const fn new() -> Self {
+        Self { lines: Vec::new() }
+    }
+
+    /// How many lines there are.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there is no line.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The first value of this name.
+    pub fn get(&self, name: &(impl FieldName + ?Sized)) -> Option<&HeaderValue> {
+        let (_, value) = self.lines.iter().find(|(known, _)| name.names(known))?;
+        Some(value)
+    }
+
+    /// Every value of this name, in their order.
+    pub fn get_all(&self, name: &(impl FieldName + ?Sized)) -> impl Iterator<Item = &HeaderValue> {
+        let same = move |(known, _): &&Line| name.names(known);
+        self.lines.iter().filter(same).map(|(_, value)| value)
+    }
+
+    /// Whether the name is there.
+    pub fn contains(&self, name: &(impl FieldName + ?Sized)) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Adds a line at the end.
+    pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        if self.lines.capacity() == 0 {
+            let spare = SPARE.with_borrow_mut(Vec::pop);
+            self.lines = spare.unwrap_or_else(|| Vec::with_capacity(USUAL));
+        }
+        self.lines.push((name, value));
+    }
+
+    /// Makes this the only line of its name: in the place of the first one, or at the end.
+    pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        let Some(first) = self.lines.iter().position(|(known, _)| *known == name) else {
+            return self.append(name, value);
+        };
+        self.lines[first].1 = value;
+        let mut index = 0;
+        self.lines.retain(|(known, _)| {
+            index += 1;
+            index <= first + 1 || *known != name
+        });
+    }
+
+    /// Takes away every line of this name; the first value is returned.
+    pub fn remove(&mut self, name: &(impl FieldName + ?Sized)) -> Option<HeaderValue> {
+        let first = self.lines.iter().position(|(known, _)| name.names(known))?;
+        let (_, value) = self.lines.remove(first);
+        self.lines.retain(|(known, _)| !name.names(known));
+        Some(value)
+    }
+
+    /// Keeps only the lines for which this holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&HeaderName, &HeaderValue) -> bool) {
+        self.lines.retain(|(name, value)| keep(name, value));
+    }
+
+    /// The lines in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.lines.iter().map(|(name, value)| (name, value))
+    }
+
+    /// The names of the lines, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.lines.iter().map(|(name, _)| name)
+    }
+}
+
+impl Drop for Fields {
+    fn drop(&mut self) {
+        if !(1..=SPARE_LINES_MAX).contains(&self.lines.capacity()) {
+            return;
+        }
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
+        // At the very end of a thread there is nothing left to keep them in.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_MAX {
+                spare.push(lines);
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl Extend<(HeaderName, HeaderValue)> for Fields {
+    fn extend<T: IntoIterator<Item = (HeaderName, HeaderValue)>>(&mut self, lines: T) {
+        for (name, value) in lines {
+            self.append(name, value);
+        }
+    }
+}
+
+impl<'f> IntoIterator for &'f Fields {
+    type Item = (&'f HeaderName, &'f HeaderValue);
+    type IntoIter = std::iter::Map<std::slice::Iter<'f, Line>, fn(&'f Line) -> Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.lines.iter().map(|(name, value)| (name, value))
+    }
+}
+
+impl FromIterator<(HeaderName, HeaderValue)> for Fields {
+    fn from_iter<T: IntoIterator<Item = (HeaderName, HeaderValue)>>(lines: T) -> Self {
+        let mut fields = Self::new();
+        fields.extend(lines);
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(text: &str) -> Fields {
+        let line = |line: &str| {
+            let (name, value) = line.split_once('=').unwrap();
+            (name.parse().unwrap(), value.parse().unwrap())
+        };
+        text.split_whitespace().map(line).collect()
+    }
+
+    #[test]
+    fn lines_keep_their_order() {
+        let check = |before: &str, change: fn(&mut Fields), expect: &str| {
+            let mut seen = fields(before);
+            change(&mut seen);
+            assert_eq!(seen, fields(expect), "{before}");
+        };
+        let value = HeaderValue::from_static;
+        let x = || HeaderName::from_static("x");
+        check(
+            "",
+            |f| f.set("x".parse().unwrap(), "9".parse().unwrap()),
+            "x=9",
+        );
+        check(
+            "a=1 x=2 b=3 x=4 c=5",
+            |f| f.set("x".parse().unwrap(), "9".parse().unwrap()),
+            "a=1 x=9 b=3 c=5",
+        );
+        check("a=1 x=2 b=3 x=4", |f| drop(f.remove("x")), "a=1 b=3");
+        check("a=1", |f| drop(f.remove("x")), "a=1");
+        check(
+            "x=1 a=2 x=3",
+            |f| f.retain(|_, value| value != "1"),
+            "a=2 x=3",
+        );
+        let mut several = fields("x=1 a=2 x=3");
+        assert_eq!(several.get_all("x").collect::<Vec<_>>(), ["1", "3"]);
+        assert_eq!(several.get(&x()), Some(&value("1")));
+        assert_eq!(several.remove(&x()), Some(value("1")));
+        assert!(!several.contains("x") && several.len() == 1 && !several.is_empty());
+        assert_eq!(format!("{several:?}"), r#"{"a": "2"}"#);
+    }
+}

@@ -1,0 +1,112 @@
+//! Short texts that are slices of what came over the wire.
+
+use std::fmt;
+use std::ops::Deref;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+/// Visible ASCII: a path, an authority, a scheme. A clone shares the octets, and so does one that is
+/// made of a header section; an empty one allocates nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Text(HeaderValue);
+
+/// The octets are not all visible ASCII.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotText;
+
+impl Text {
+    /// A text that is known when this is compiled; all of it must be visible ASCII.
+    pub const fn from_static(text: &'static str) -> Self {
+        Self(HeaderValue::from_static(text))
+    }
+
+    /// Takes a slice of a header section.
+    pub fn from_shared(octets: Bytes) -> Result<Self, NotText> {
+        let value = HeaderValue::from_maybe_shared(octets).map_err(|_| NotText)?;
+        Self::from_value(value)
+    }
+
+    /// Takes a field's value.
+    pub fn from_value(value: HeaderValue) -> Result<Self, NotText> {
+        let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
+        visible.then_some(Self(value)).ok_or(NotText)
+    }
+
+    /// It as a field's value.
+    pub fn to_value(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // Checked when it was made, so the empty text never stands for another.
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::from_static("")
+    }
+}
+
+impl TryFrom<&str> for Text {
+    type Error = NotText;
+
+    fn try_from(text: &str) -> Result<Self, NotText> {
+        HeaderValue::from_str(text)
+            .map_err(|_| NotText)
+            .and_then(Self::from_value)
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.0.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        self == *other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visible_ascii_only() {
+        let check = |text: &str, expect: bool| {
+            assert_eq!(Text::try_from(text).is_ok(), expect, "{text:?}");
+            let shared = Text::from_shared(Bytes::copy_from_slice(text.as_bytes()));
+            assert_eq!(shared.is_ok(), expect, "{text:?}");
+            if let Ok(shared) = shared {
+                assert_eq!(&*shared, text);
+            }
+        };
+        check("", true);
+        check("/a?b=c%20~!", true);
+        check("a b", false);
+        check("a\tb", false);
+        check("a\u{7f}", false);
+        check("ä", false);
+    }
+}
