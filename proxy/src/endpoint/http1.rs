@@ -39,7 +39,9 @@ impl Pool {
                 return Ok(self.upstream(idle.reader, idle.writer, true));
             }
         }
-        let stream = connect::connect(address, self.limits.connect_timeout).await?;
+        let connecting = connect::connect(address, self.limits.connect_timeout);
+        // Boxed, because most requests find a connection, and its state would be part of theirs.
+        let stream = Box::pin(connecting).await?;
         let (reader, writer) = split(stream, BytesMut::new());
         Ok(self.upstream(reader, writer, false))
     }

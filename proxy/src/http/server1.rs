@@ -48,8 +48,8 @@ pub async fn serve_http1<S: Serve>(
             Err(NoRequest::End) => return Ended::Closed,
             Err(NoRequest::Fault(fault)) => {
                 service.refused(fault);
-                refuse(&mut writer, fault).await;
-                linger(&mut reader, &mut writer).await;
+                Box::pin(refuse(&mut writer, fault)).await;
+                Box::pin(linger(&mut reader, &mut writer)).await;
                 return Ended::Closed;
             }
         };
@@ -63,7 +63,7 @@ pub async fn serve_http1<S: Serve>(
                 };
             }
             service.refused(Fault::MalformedRequest);
-            refuse(&mut writer, Fault::MalformedRequest).await;
+            Box::pin(refuse(&mut writer, Fault::MalformedRequest)).await;
             return Ended::Closed;
         }
         let mut keep_alive = received.keep_alive;
@@ -81,7 +81,7 @@ pub async fn serve_http1<S: Serve>(
             return Ended::Closed;
         }
         if !whole || !keep_alive {
-            linger(&mut reader, &mut writer).await;
+            Box::pin(linger(&mut reader, &mut writer)).await;
             return Ended::Closed;
         }
     }

@@ -83,15 +83,15 @@ impl Serve for HopRequests {
         let hop = match Hop::take(&mut request.head.headers) {
             Ok(hop) => hop,
             Err(_) => {
-                return self
-                    .inbound
-                    .answer(request.responder, Fault::MalformedRequest, false, false)
-                    .await;
+                let answer =
+                    self.inbound
+                        .answer(request.responder, Fault::MalformedRequest, false, false);
+                return Box::pin(answer).await;
             }
         };
         let checked = self.check(&hop);
         if request.head.method == Method::CONNECT {
-            return self.serve_tcp(request, &hop, checked).await;
+            return Box::pin(self.serve_tcp(request, &hop, checked)).await;
         }
         if hop.no_host {
             request.head.authority = None;
@@ -163,8 +163,8 @@ impl Inbound {
             Err(Failure::Unanswered(failed)) => {
                 if let Some(responder) = responder {
                     let unprocessed = failed.unprocessed && call.on_hop;
-                    self.answer(responder, failed.fault, head.is_grpc(), unprocessed)
-                        .await;
+                    let grpc = head.is_grpc();
+                    Box::pin(self.answer(responder, failed.fault, grpc, unprocessed)).await;
                 }
                 Err(failed.fault)
             }
@@ -202,9 +202,9 @@ impl Inbound {
             let mut opened = opened.map_err(|failed| self.unreachable(address, failed))?;
             let ended = if head.upgrade.is_some() {
                 let upgraded =
-                    exchange_upgrade(head, body, responder, &mut opened.upstream, call.on_hop)
-                        .await;
-                upgraded.map(|(outcome, _)| outcome)
+                    exchange_upgrade(head, body, responder, &mut opened.upstream, call.on_hop);
+                // Boxed, as everything rare here, so that the usual request's state stays small.
+                Box::pin(upgraded).await.map(|(outcome, _)| outcome)
             } else {
                 exchange(head, body, responder, &mut opened.upstream).await
             };

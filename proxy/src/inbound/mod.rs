@@ -124,9 +124,9 @@ impl Inbound {
             address: peer,
         };
         match original_destination {
-            Some(destination) => self.serve_intercepted(client, destination).await,
+            Some(destination) => Box::pin(self.serve_intercepted(client, destination)).await,
             None if offers_hop(&mut client.reader).await == Some(true) => {
-                self.serve_hop(client).await
+                Box::pin(self.serve_hop(client)).await
             }
             None => self.refuse(
                 client,
@@ -168,13 +168,13 @@ impl Inbound {
                 .refused(Direction::Inbound, Fault::PeerIdentity);
         };
         let requests = Rc::new(HopRequests::new(self.clone(), peer, address));
-        serve_http2(
+        Box::pin(serve_http2(
             stream,
             requests,
             &self.limits,
             self.drain.clone(),
             Some(until),
-        )
+        ))
         .await;
     }
 

@@ -28,23 +28,26 @@ impl Inbound {
         match self.configured(destination.port()) {
             Some(protocol) if protocol.is_http() => {
                 if let Some(protocol) = client_first(&mut client.reader).await {
-                    self.serve_protocol(client, destination, protocol, None)
-                        .await;
+                    Box::pin(self.serve_protocol(client, destination, protocol, None)).await;
                 }
             }
             Some(protocol) => {
-                self.serve_plain_tcp(client, destination, protocol, None)
-                    .await
+                Box::pin(self.serve_plain_tcp(client, destination, protocol, None)).await
             }
             None => {
                 match either_first(&mut client.reader, self.open_application(destination)).await {
                     Ok(Detected::Client(protocol, upstream)) => {
-                        self.serve_protocol(client, destination, protocol, upstream)
+                        Box::pin(self.serve_protocol(client, destination, protocol, upstream))
                             .await;
                     }
                     Ok(Detected::Server(upstream)) => {
-                        self.serve_plain_tcp(client, destination, Protocol::Tcp, Some(upstream))
-                            .await;
+                        Box::pin(self.serve_plain_tcp(
+                            client,
+                            destination,
+                            Protocol::Tcp,
+                            Some(upstream),
+                        ))
+                        .await;
                     }
                     Ok(Detected::End) => {}
                     Err(fault) => self.refuse(client, fault, "the application takes no connection"),
@@ -86,7 +89,14 @@ impl Inbound {
                 let requests = requests();
                 if let Some((stream, peeked)) = client.reader.reunite(client.writer) {
                     let io = Rewound::new(stream, peeked);
-                    serve_http2(io, requests, &self.limits, self.drain.clone(), None).await;
+                    Box::pin(serve_http2(
+                        io,
+                        requests,
+                        &self.limits,
+                        self.drain.clone(),
+                        None,
+                    ))
+                    .await;
                 }
             }
             // Another sidecar dials the inbound port itself; whoever sent it here changed its way.
@@ -98,8 +108,7 @@ impl Inbound {
                 );
             }
             Protocol::Tls | Protocol::Tcp | Protocol::Http1 => {
-                self.serve_plain_tcp(client, application, protocol, upstream)
-                    .await;
+                Box::pin(self.serve_plain_tcp(client, application, protocol, upstream)).await;
             }
         }
     }

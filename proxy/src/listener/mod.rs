@@ -52,6 +52,8 @@ pub fn bind(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListene
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
+    // Whatever is accepted here inherits these.
+    set_socket_options(&SockRef::from(&socket));
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -93,9 +95,9 @@ impl Listener {
 }
 
 fn prepare(stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<Accepted> {
-    set_options(&stream);
-    let local = canonical(stream.local_addr().ok()?);
-    let original_destination = original_destination(&stream).filter(|original| *original != local);
+    let local = stream.local_addr().ok()?;
+    let original_destination =
+        original_destination(&stream, local.ip()).filter(|original| *original != canonical(local));
     Some(Accepted {
         stream,
         peer: canonical(peer),
@@ -104,18 +106,22 @@ fn prepare(stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) ->
     })
 }
 
-/// What every TCP connection of the proxy is set to. A socket that takes no option is already gone,
-/// and the next read says so.
+/// What every TCP connection that the proxy makes is set to.
 pub fn set_options(stream: &TcpStream) {
-    let _ = stream.set_nodelay(true);
+    set_socket_options(&SockRef::from(stream));
+}
+
+/// A socket that takes no option is already gone, and the next read says so.
+fn set_socket_options(socket: &SockRef<'_>) {
+    let _ = socket.set_tcp_nodelay(true);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE)
         .with_interval(KEEPALIVE / 4);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 /// Asks the kernel's connection tracking where the connection was going (SO_ORIGINAL_DST).
-fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
+fn original_destination(stream: &TcpStream, local: IpAddr) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
     let v4 = || {
         socket
@@ -129,7 +135,7 @@ fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
             .ok()
             .and_then(|address| address.as_socket())
     };
-    let address = match stream.local_addr().ok()?.ip() {
+    let address = match local {
         IpAddr::V4(_) => v4(),
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => v4(),
         IpAddr::V6(_) => v6(),

@@ -74,7 +74,8 @@ impl Multiplex {
         let ended = self.inner.borrow().engine.ended();
         drop(guard);
         if is_whole && !socket.is_at_end {
-            let _ = timeout(LINGER, linger(socket.io)).await;
+            // Boxed, because its buffer would make every connection larger for as long as it lives.
+            let _ = timeout(LINGER, Box::pin(linger(socket.io))).await;
         }
         ended
     }

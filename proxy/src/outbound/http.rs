@@ -333,7 +333,8 @@ impl OutboundRequests {
 impl Serve for OutboundRequests {
     async fn serve(&self, request: Request<'_>) {
         if request.head.method == Method::CONNECT {
-            return self.serve_tunnel(request).await;
+            // Boxed, as everything rare here, so that the usual request's state stays small.
+            return Box::pin(self.serve_tunnel(request)).await;
         }
         let Request {
             mut head,
@@ -368,7 +369,8 @@ impl Serve for OutboundRequests {
             Err(Failure::Unanswered(failed)) => {
                 if let Some(responder) = responder {
                     // A client that is gone can't be told.
-                    let _ = respond(responder, failed.fault, head.is_grpc(), false).await;
+                    let grpc = head.is_grpc();
+                    let _ = Box::pin(respond(responder, failed.fault, grpc, false)).await;
                 }
                 self.record(head, trail, Err(failed.fault), body.received);
             }
@@ -394,9 +396,8 @@ async fn send<'d>(
     opened: &mut Opened,
 ) -> Result<Outcome, Failure> {
     if head.upgrade.is_some() {
-        let (outcome, _) =
-            exchange_upgrade(head, body, responder, &mut opened.upstream, false).await?;
-        return Ok(outcome);
+        let upgraded = exchange_upgrade(head, body, responder, &mut opened.upstream, false);
+        return Box::pin(upgraded).await.map(|(outcome, _)| outcome);
     }
     exchange(head, body, responder, &mut opened.upstream).await
 }

@@ -3,6 +3,9 @@
 //! A connection comes in one of two ways. Intercepted, it carries the address that the application
 //! dialled, and that address decides. Explicit, the application speaks HTTP to us, and each
 //! request's host decides. From there on both are the same.
+//!
+//! Each step's future is boxed: a connection mostly rests deep within one of them, and would otherwise
+//! carry the room of all the others with it.
 
 mod destination;
 mod http;
@@ -87,10 +90,10 @@ impl Outbound {
         };
         match original_destination {
             Some(address) => match self.find_address(address).await {
-                Ok(destination) => self.serve_destination(destination, client).await,
+                Ok(destination) => Box::pin(self.serve_destination(destination, client)).await,
                 Err(fault) => self.refuse(client, fault),
             },
-            None => self.serve_explicit(client).await,
+            None => Box::pin(self.serve_explicit(client)).await,
         }
         drop((open, permit));
     }
@@ -121,18 +124,18 @@ impl Outbound {
                     writer,
                 } = served.await
                 {
-                    self.serve_connect(
+                    Box::pin(self.serve_connect(
                         &authority,
                         Client {
                             reader,
                             writer,
                             address,
                         },
-                    )
+                    ))
                     .await;
                 }
             }
-            Some(Protocol::Http2) => self.serve_http2(client, requests).await,
+            Some(Protocol::Http2) => Box::pin(self.serve_http2(client, requests)).await,
             Some(Protocol::Tls) => self.refuse(client, Fault::MalformedRequest),
             None => {}
         }
@@ -153,7 +156,7 @@ impl Outbound {
             .buffer
             .extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
         if client.writer.flush().await.is_ok() {
-            self.serve_destination(destination, client).await;
+            Box::pin(self.serve_destination(destination, client)).await;
         }
     }
 
@@ -165,14 +168,13 @@ impl Outbound {
         };
         match configured {
             Some(protocol) if protocol.is_http() => {
-                self.serve_client_first(destination, client).await
+                Box::pin(self.serve_client_first(destination, client)).await
             }
-            Some(protocol) => self.serve_tcp(destination, client, protocol, None).await,
+            Some(protocol) => Box::pin(self.serve_tcp(destination, client, protocol, None)).await,
             None if self.learnt.speaks_first(&destination) => {
-                self.serve_tcp(destination, client, Protocol::Tcp, None)
-                    .await;
+                Box::pin(self.serve_tcp(destination, client, Protocol::Tcp, None)).await;
             }
-            None => self.serve_detected(destination, client).await,
+            None => Box::pin(self.serve_detected(destination, client)).await,
         }
     }
 
@@ -180,8 +182,7 @@ impl Outbound {
     /// something else.
     async fn serve_client_first(self: &Rc<Self>, destination: Destination, mut client: Client) {
         if let Some(protocol) = client_first(&mut client.reader).await {
-            self.serve_protocol(destination, client, protocol, None)
-                .await;
+            Box::pin(self.serve_protocol(destination, client, protocol, None)).await;
         }
     }
 
@@ -190,13 +191,11 @@ impl Outbound {
         let open = self.open_tcp(&destination, Protocol::Tcp);
         match either_first(&mut client.reader, open).await {
             Ok(Detected::Client(protocol, upstream)) => {
-                self.serve_protocol(destination, client, protocol, upstream)
-                    .await;
+                Box::pin(self.serve_protocol(destination, client, protocol, upstream)).await;
             }
             Ok(Detected::Server(upstream)) => {
                 self.learnt.remember_server_first(&destination);
-                self.serve_tcp(destination, client, Protocol::Tcp, Some(upstream))
-                    .await;
+                Box::pin(self.serve_tcp(destination, client, Protocol::Tcp, Some(upstream))).await;
             }
             Ok(Detected::End) => {}
             Err(fault) => self.refuse(client, fault),
@@ -234,16 +233,14 @@ impl Outbound {
             }
             Protocol::Http2 => {
                 let requests = requests();
-                self.serve_http2(client, requests).await;
+                Box::pin(self.serve_http2(client, requests)).await;
             }
             // A client that speaks to a forward proxy of its own is none of our business.
             Protocol::Http1 => {
-                self.serve_tcp(destination, client, Protocol::Tcp, upstream)
-                    .await
+                Box::pin(self.serve_tcp(destination, client, Protocol::Tcp, upstream)).await
             }
             Protocol::Tcp | Protocol::Tls => {
-                self.serve_tcp(destination, client, protocol, upstream)
-                    .await
+                Box::pin(self.serve_tcp(destination, client, protocol, upstream)).await
             }
         }
     }
@@ -251,7 +248,14 @@ impl Outbound {
     async fn serve_http2(&self, client: Client, requests: Rc<OutboundRequests>) {
         if let Some((stream, peeked)) = client.reader.reunite(client.writer) {
             let io = Rewound::new(stream, peeked);
-            serve_http2(io, requests, &self.limits, self.drain.clone(), None).await;
+            Box::pin(serve_http2(
+                io,
+                requests,
+                &self.limits,
+                self.drain.clone(),
+                None,
+            ))
+            .await;
         }
     }
 

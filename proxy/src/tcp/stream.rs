@@ -16,6 +16,8 @@ use crate::multiplex::{StreamReceiver, StreamSender};
 const READ_MIN: usize = 8 * 1024;
 /// See [`READ_MIN`].
 const READ_MAX: usize = 128 * 1024;
+/// Room is made for a read when less than this share of it is left.
+const ROOM_SHARE: usize = 8;
 /// Pieces up to this size are gathered in the writer's buffer; larger ones are written beside it.
 const GATHER_MAX: usize = 4 * 1024;
 /// What a writer gathers before it writes on its own.
@@ -59,12 +61,17 @@ impl Reader {
     /// Reads once; 0 is the end. Nothing is allocated while there is nothing to read. Cancel-safe.
     pub async fn fill(&mut self) -> io::Result<usize> {
         self.io.readable().await?;
-        self.buffer.reserve(self.next_read);
+        // What is left of the room is used up first: the slices of a head that is still in hand keep
+        // it from being used again, and new room for each read would cost more than the read.
+        if self.buffer.capacity() - self.buffer.len() < self.next_read / ROOM_SHARE {
+            self.buffer.reserve(self.next_read);
+        }
         // A read that doesn't fill the room clears the readiness, so that the next wait costs no call.
+        let room = self.buffer.capacity() - self.buffer.len();
         let read = self.io.read_buf(&mut self.buffer).await?;
-        let full = read >= self.next_read;
+        let full = read >= room;
         self.next_read = if full {
-            READ_MAX.min(read * 2)
+            READ_MAX.min(self.next_read * 2)
         } else {
             self.next_read.max(READ_MIN)
         };
