@@ -15,8 +15,8 @@ use weft_proto::spiffe::SpiffeId;
 use weft_proxy::detect::Rewound;
 use weft_proxy::endpoint::{Credentials, Endpoints, Limits};
 use weft_proxy::http::{
-    Failure, Request, Serve, ServerLimits, exchange, exchange_upgrade, respond, serve_http1,
-    serve_http2,
+    Failure, Request, Serve, ServerLimits, Workers, exchange, exchange_upgrade, respond,
+    serve_http1, serve_http2,
 };
 use weft_proxy::model::{Fault, Protocol};
 use weft_proxy::tcp::{client_first, split};
@@ -40,16 +40,16 @@ struct Forwarder {
     endpoints: Endpoints<NoCredentials>,
     application: SocketAddr,
     protocol: Protocol,
+    workers: Rc<Workers<Self>>,
 }
 
 impl Serve for Forwarder {
-    async fn serve(&self, request: Request<'_>) {
+    async fn serve(&self, request: &mut Request<'_>) {
         let Request {
-            mut head,
-            mut body,
+            head,
+            body,
             responder,
         } = request;
-        let mut responder = Some(responder);
         let mut opened = match self
             .endpoints
             .open_plain(self.application, self.protocol)
@@ -69,17 +69,17 @@ impl Serve for Forwarder {
         };
         let upstream = &mut opened.upstream;
         let ended = if head.upgrade.is_some() {
-            exchange_upgrade(&mut head, &mut body, &mut responder, upstream, false)
+            exchange_upgrade(head, body, responder, upstream, false)
                 .await
                 .map(|(outcome, _)| outcome)
         } else {
-            exchange(&mut head, &mut body, &mut responder, upstream).await
+            exchange(head, body, responder, upstream).await
         };
         match ended {
             Ok(outcome) if outcome.reusable => self.endpoints.give_back(self.application, opened),
             Ok(_) | Err(Failure::ClientGone) => {}
             Err(Failure::Unanswered(failed)) => {
-                if let Some(responder) = responder {
+                if let Some(responder) = responder.take() {
                     let _ = respond(responder, failed.fault, false, false).await;
                 }
             }
@@ -87,6 +87,10 @@ impl Serve for Forwarder {
     }
 
     fn refused(&self, _: Fault) {}
+
+    fn workers(&self) -> &Rc<Workers<Self>> {
+        &self.workers
+    }
 }
 
 /// Runs `test` with the address of a forwarder in front of `application`.
@@ -103,6 +107,7 @@ async fn with_forwarder<F: Future<Output = ()>>(
             endpoints: Endpoints::new(NoCredentials, Limits::default()),
             application,
             protocol,
+            workers: Rc::default(),
         });
         let (_keep, drain) = watch::channel(false);
         loop {

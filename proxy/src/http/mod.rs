@@ -11,6 +11,7 @@ mod sink;
 mod upgrade;
 mod upstream;
 mod websocket;
+mod workers;
 
 pub use body::{Body, BodyError, Piece, RequestBody};
 pub use exchange::{Failure, Outcome, exchange};
@@ -20,7 +21,9 @@ pub use server2::serve_http2;
 pub use sink::{Responder, Sink};
 pub use upgrade::exchange_upgrade;
 pub use upstream::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
+pub use workers::Workers;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::model::{Fault, RequestHead};
@@ -29,15 +32,18 @@ use crate::model::{Fault, RequestHead};
 pub struct Request<'d> {
     pub head: RequestHead,
     pub body: RequestBody<'d>,
-    pub responder: Responder<'d>,
+    /// Taken by whoever answers.
+    pub responder: Option<Responder<'d>>,
 }
 
 /// A story that serves requests.
-pub trait Serve: 'static {
+pub trait Serve: Sized + 'static {
     /// Answers one request, whatever happens.
-    fn serve(&self, request: Request<'_>) -> impl Future<Output = ()>;
+    fn serve(&self, request: &mut Request<'_>) -> impl Future<Output = ()>;
     /// Takes note of a request that was refused before it was one.
     fn refused(&self, fault: Fault);
+    /// The tasks that serve the streams of this kind on this thread.
+    fn workers(&self) -> &Rc<Workers<Self>>;
 }
 
 /// Limits of a downstream connection.

@@ -115,12 +115,14 @@ async fn serve_one<S: Serve>(
         decoder: &mut decoder,
         limits: limits.http1,
     });
-    Box::pin(service.serve(Request {
+    let mut request = Request {
         head,
         body,
-        responder,
-    }))
-    .await;
+        responder: Some(responder),
+    };
+    // Boxed, so that a connection between two requests is small.
+    Box::pin(service.serve(&mut request)).await;
+    drop(request);
     decoder.is_done() && !upgrade
 }
 

@@ -30,7 +30,7 @@ pub async fn serve_http2<S: Serve, I>(
     let used = Cell::new(false);
     let mut driving = pin!(connection.drive(&mut io, |accepted| {
         used.set(true);
-        tokio::task::spawn_local(serve_stream(accepted, service.clone()));
+        service.workers().serve(accepted, service.clone());
     }));
     let mut told = false;
     let mut look = pin!(sleep(limits.head_timeout));
@@ -72,7 +72,7 @@ pub async fn serve_http2<S: Serve, I>(
     }
 }
 
-async fn serve_stream<S: Serve>(accepted: Accepted, service: Rc<S>) {
+pub(super) async fn serve_stream<S: Serve>(accepted: Accepted, service: &S) {
     let Accepted {
         head,
         receiver,
@@ -82,13 +82,12 @@ async fn serve_stream<S: Serve>(accepted: Accepted, service: Rc<S>) {
     match head {
         Ok(head) => {
             let body = RequestBody::new(Body::Http2 { stream: receiver });
-            // Boxed, so that the task that is spawned is small to move.
-            Box::pin(service.serve(Request {
+            let mut request = Request {
                 head,
                 body,
-                responder,
-            }))
-            .await;
+                responder: Some(responder),
+            };
+            service.serve(&mut request).await;
         }
         Err(refusal) => {
             let fault = match refusal {
@@ -97,7 +96,7 @@ async fn serve_stream<S: Serve>(accepted: Accepted, service: Rc<S>) {
             };
             service.refused(fault);
             // A client that is gone can't be told.
-            let _ = respond(responder, fault, false, false).await;
+            let _ = Box::pin(respond(responder, fault, false, false)).await;
             drop(receiver);
         }
     }

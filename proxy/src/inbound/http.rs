@@ -10,10 +10,10 @@ use weft_proto::spiffe::SpiffeId;
 
 use super::Inbound;
 use crate::authorization::decide;
-use crate::http::{Ending, Failure, Outcome, Request, RequestBody, Responder, Serve, Unanswered};
+use crate::http::{Ending, Failure, Outcome, Request, Serve, Unanswered, Workers};
 use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
 use crate::http2::ErrorCode;
-use crate::model::{Fault, Hop, Protocol, RequestHead, hop};
+use crate::model::{Fault, Hop, Protocol, hop};
 use crate::telemetry::{Direction, Party, RequestRecord, trace};
 
 /// Pooled connections that one request may be tried on. Each may just have been closing.
@@ -79,13 +79,13 @@ impl HopRequests {
 }
 
 impl Serve for HopRequests {
-    async fn serve(&self, mut request: Request<'_>) {
+    async fn serve(&self, request: &mut Request<'_>) {
         let hop = match Hop::take(&mut request.head.headers) {
             Ok(hop) => hop,
             Err(_) => {
-                let answer =
-                    self.inbound
-                        .answer(request.responder, Fault::MalformedRequest, false, false);
+                let answer = self
+                    .inbound
+                    .answer(request, Fault::MalformedRequest, false, false);
                 return Box::pin(answer).await;
             }
         };
@@ -112,10 +112,14 @@ impl Serve for HopRequests {
     fn refused(&self, fault: Fault) {
         self.inbound.telemetry.refused(Direction::Inbound, fault);
     }
+
+    fn workers(&self) -> &Rc<Workers<Self>> {
+        &self.inbound.hop_workers
+    }
 }
 
 impl Serve for PlainRequests {
-    async fn serve(&self, mut request: Request<'_>) {
+    async fn serve(&self, request: &mut Request<'_>) {
         hop::strip(&mut request.head.headers);
         let protocol = match request.head.version {
             http::Version::HTTP_2 => Protocol::Http2,
@@ -137,64 +141,59 @@ impl Serve for PlainRequests {
     fn refused(&self, fault: Fault) {
         self.inbound.telemetry.refused(Direction::Inbound, fault);
     }
+
+    fn workers(&self) -> &Rc<Workers<Self>> {
+        &self.inbound.plain_workers
+    }
 }
 
 impl Inbound {
-    async fn serve_request(&self, request: Request<'_>, call: Call<'_>, port: u16) {
-        let Request {
-            mut head,
-            mut body,
-            responder,
-            ..
-        } = request;
-        let context = self.telemetry.begin(&head.headers);
-        context.inject(&mut head.headers);
+    async fn serve_request(&self, request: &mut Request<'_>, call: Call<'_>, port: u16) {
+        let headers = &mut request.head.headers;
+        let context = self.telemetry.begin(headers);
+        context.inject(headers);
         let (start, began) = (SystemTime::now(), Instant::now());
-        let mut responder = Some(responder);
         let ended = match call.application {
-            Ok(address) => {
-                self.forward(&mut head, &mut body, &mut responder, address, &call)
-                    .await
-            }
+            Ok(address) => self.forward(request, address, &call).await,
             Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
         };
         let ended = match ended {
             Ok(outcome) => Ok(outcome),
             Err(Failure::Unanswered(failed)) => {
-                if let Some(responder) = responder {
-                    let unprocessed = failed.unprocessed && call.on_hop;
-                    let grpc = head.is_grpc();
-                    Box::pin(self.answer(responder, failed.fault, grpc, unprocessed)).await;
-                }
+                let unprocessed = failed.unprocessed && call.on_hop;
+                let grpc = request.head.is_grpc();
+                Box::pin(self.answer(request, failed.fault, grpc, unprocessed)).await;
                 Err(failed.fault)
             }
             Err(Failure::ClientGone) => {
-                if let Some(responder) = responder {
+                if let Some(responder) = request.responder.take() {
                     responder.reset(ErrorCode::CANCEL);
                 }
                 Err(Fault::ClientGone)
             }
         };
         self.record(
-            head,
+            request,
             call,
             ended.as_ref().map_err(|fault| *fault),
             (context, start, began),
             port,
-            body.received,
         );
     }
 
     /// To the application. Only a pooled connection that closed before it answered is tried a second
     /// time: the application was closing it while the request was on its way.
-    async fn forward<'d>(
+    async fn forward(
         &self,
-        head: &mut RequestHead,
-        body: &mut RequestBody<'d>,
-        responder: &mut Option<Responder<'d>>,
+        request: &mut Request<'_>,
         address: SocketAddr,
         call: &Call<'_>,
     ) -> Result<Outcome, Failure> {
+        let Request {
+            head,
+            body,
+            responder,
+        } = request;
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -239,34 +238,36 @@ impl Inbound {
 
     pub(super) async fn answer(
         &self,
-        responder: Responder<'_>,
+        request: &mut Request<'_>,
         fault: Fault,
         grpc: bool,
         unprocessed: bool,
     ) {
-        // A client that is gone can't be told.
-        let _ = respond(responder, fault, grpc, unprocessed).await;
+        if let Some(responder) = request.responder.take() {
+            // A client that is gone can't be told.
+            let _ = respond(responder, fault, grpc, unprocessed).await;
+        }
     }
 
     fn record(
         &self,
-        head: RequestHead,
+        request: &Request<'_>,
         call: Call<'_>,
         ended: Result<&Outcome, Fault>,
         (context, start, began): (trace::Context, SystemTime, Instant),
         port: u16,
-        request_bytes: u64,
     ) {
+        let head = &request.head;
         let ending = Ending::of(ended, head.is_grpc());
         self.telemetry.finish_request(RequestRecord {
             direction: Direction::Inbound,
             context,
             start,
             duration: began.elapsed(),
-            method: head.method,
+            method: head.method.clone(),
             scheme: "http",
-            authority: head.authority,
-            path: head.path,
+            authority: head.authority.clone(),
+            path: head.path.clone(),
             version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
@@ -276,7 +277,7 @@ impl Inbound {
             route: None,
             peer: call.peer.cloned(),
             tls: call.on_hop,
-            request_bytes,
+            request_bytes: request.body.received,
             response_bytes: ending.response_bytes,
             retries: 0,
             upstream: call.application.ok(),

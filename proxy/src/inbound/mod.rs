@@ -24,12 +24,12 @@ use tracing::{debug, warn};
 use weft_proto::spiffe::SpiffeId;
 use weft_proto::svid;
 
-use self::http::HopRequests;
+use self::http::{HopRequests, PlainRequests};
 use crate::authorization::Policy;
 use crate::detect::{Rewound, client_hello};
 use crate::discovery::{self, ApplicationPorts};
 use crate::endpoint::{self, Endpoints};
-use crate::http::{Drain, ServerLimits, serve_http2};
+use crate::http::{Drain, ServerLimits, Workers, serve_http2};
 use crate::identity::{Identity, explain};
 use crate::listener::Accepted;
 use crate::model::{Fault, Own, Protocol};
@@ -53,6 +53,8 @@ pub struct Inbound {
     identity: Identity,
     telemetry: Telemetry,
     endpoints: Endpoints<Identity>,
+    hop_workers: Rc<Workers<HopRequests>>,
+    plain_workers: Rc<Workers<PlainRequests>>,
     limits: ServerLimits,
     drain: Drain,
 }
@@ -103,6 +105,8 @@ impl Inbound {
             identity,
             telemetry,
             endpoints,
+            hop_workers: Rc::default(),
+            plain_workers: Rc::default(),
             limits,
             drain,
         }
@@ -223,6 +227,8 @@ impl Inbound {
     /// Lets go of what is idle; to be called every second or so.
     pub fn sweep(&self) {
         self.endpoints.sweep();
+        self.hop_workers.sweep();
+        self.plain_workers.sweep();
     }
 
     /// Our workload, for telemetry.

@@ -32,7 +32,7 @@ impl HopRequests {
     /// A stream that stands for a TCP connection.
     pub(super) async fn serve_tcp(
         &self,
-        request: Request<'_>,
+        request: &mut Request<'_>,
         hop: &Hop,
         checked: Result<(), Fault>,
     ) {
@@ -48,11 +48,6 @@ impl HopRequests {
             client: self.client,
             port: hop.port,
         };
-        let Request {
-            mut body,
-            responder,
-            ..
-        } = request;
         let opened = match application {
             Ok(address) => inbound.open_application(address).await,
             Err(fault) => Err(fault),
@@ -65,14 +60,16 @@ impl HopRequests {
                     upgrade: None,
                     headers: Fields::new(),
                 };
-                let Ok(mut sink) = responder.respond(head, false) else {
+                let responder = request.responder.take();
+                let Some(Ok(mut sink)) = responder.map(|to| to.respond(head, false)) else {
                     return;
                 };
-                let relayed = relay((body.tunnel(), sink.tunnel()), upstream.halves()).await;
+                let relayed =
+                    relay((request.body.tunnel(), sink.tunnel()), upstream.halves()).await;
                 inbound.record_connection(trail, None, relayed);
             }
             Err(fault) => {
-                inbound.answer(responder, fault, false, true).await;
+                inbound.answer(request, fault, false, true).await;
                 inbound.record_connection(trail, Some(fault), Relayed::default());
             }
         }

@@ -15,11 +15,11 @@ use super::destination::Destination;
 use super::tcp::party_of;
 use crate::balance::Picked;
 use crate::endpoint::Opened;
+use crate::http::is_idempotent;
 use crate::http::{
-    Ending, Failure, Outcome, Request, Responder, Serve, Unanswered, exchange, exchange_upgrade,
-    respond,
+    Ending, Failure, Outcome, Request, Responder, Serve, Unanswered, Workers, exchange,
+    exchange_upgrade, respond,
 };
-use crate::http::{RequestBody, is_idempotent};
 use crate::http2::ErrorCode;
 use crate::model::{Cluster, Configuration, Endpoint, Fault, Hop, Protocol, RequestHead, hop};
 use crate::route;
@@ -150,16 +150,14 @@ impl OutboundRequests {
     }
 
     /// Tries endpoints until one answers, or a failure isn't safe to repeat.
-    async fn attempt<'d>(
+    async fn attempt(
         &self,
-        head: &mut RequestHead,
-        body: &mut RequestBody<'d>,
-        responder: &mut Option<Responder<'d>>,
+        request: &mut Request<'_>,
         trail: &mut Trail,
     ) -> Result<Outcome, Failure> {
         let mut tried: Vec<Arc<str>> = Vec::new();
         let mut last = Unanswered::unprocessed(Fault::NoEndpoint);
-        let version = head.version;
+        let version = request.head.version;
         for attempt in 0..ATTEMPTS_MAX {
             let Some(target) = &trail.target else {
                 return Err(Failure::Unanswered(last));
@@ -173,11 +171,8 @@ impl OutboundRequests {
             };
             trail.attempts = u32::try_from(attempt).unwrap_or(u32::MAX);
             trail.endpoint = endpoint.clone();
-            head.version = version;
-            let failed = match self
-                .send_once(head, body, responder, target, endpoint.as_deref())
-                .await
-            {
+            request.head.version = version;
+            let failed = match self.send_once(request, target, endpoint.as_deref()).await {
                 Ok(outcome) => {
                     picked.inspect(Picked::succeeded);
                     return Ok(outcome);
@@ -185,7 +180,8 @@ impl OutboundRequests {
                 Err(Failure::ClientGone) => return Err(Failure::ClientGone),
                 Err(Failure::Unanswered(failed)) => failed,
             };
-            let repeatable = failed.unprocessed || (failed.stale && is_idempotent(&head.method));
+            let repeatable =
+                failed.unprocessed || (failed.stale && is_idempotent(&request.head.method));
             if let Some(picked) = picked {
                 // An application that doesn't speak this client's protocol still serves the others.
                 if failed.unprocessed && failed.fault != Fault::UpstreamProtocol {
@@ -194,7 +190,7 @@ impl OutboundRequests {
                 tried.push(picked.endpoint.id.clone());
             }
             last = failed;
-            if !repeatable || responder.is_none() || !body.rewind() {
+            if !repeatable || request.responder.is_none() || !request.body.rewind() {
                 break;
             }
         }
@@ -209,14 +205,13 @@ impl OutboundRequests {
             .pick(cluster, tried, Instant::now(), &mut *random)
     }
 
-    async fn send_once<'d>(
+    async fn send_once(
         &self,
-        head: &mut RequestHead,
-        body: &mut RequestBody<'d>,
-        responder: &mut Option<Responder<'d>>,
+        request: &mut Request<'_>,
         target: &Target,
         endpoint: Option<&Endpoint>,
     ) -> Result<Outcome, Failure> {
+        let head = &request.head;
         let spoken = if head.version == Version::HTTP_2 {
             Protocol::Http2
         } else {
@@ -245,7 +240,7 @@ impl OutboundRequests {
             (None, _) => (Err(Unanswered::unprocessed(Fault::NoEndpoint)), self.client),
         };
         let mut opened = opened.map_err(Failure::Unanswered)?;
-        let outcome = send(head, body, responder, &mut opened).await?;
+        let outcome = send(request, &mut opened).await?;
         if outcome.reusable {
             endpoints.give_back(address, opened);
         }
@@ -253,13 +248,15 @@ impl OutboundRequests {
     }
 
     /// CONNECT on a stream of HTTP/2: a tunnel of opaque bytes.
-    async fn serve_tunnel(&self, request: Request<'_>) {
+    async fn serve_tunnel(&self, request: &mut Request<'_>) {
         let Request {
             head,
-            mut body,
+            body,
             responder,
-            ..
         } = request;
+        let Some(responder) = responder.take() else {
+            return;
+        };
         let outbound = &self.outbound;
         let opened = match outbound
             .find_authority(head.authority.as_deref().unwrap_or_default(), None)
@@ -288,13 +285,8 @@ impl OutboundRequests {
         }
     }
 
-    fn record(
-        &self,
-        head: RequestHead,
-        trail: Trail,
-        ended: Result<&Outcome, Fault>,
-        request_bytes: u64,
-    ) {
+    fn record(&self, request: &Request<'_>, trail: Trail, ended: Result<&Outcome, Fault>) {
+        let head = &request.head;
         let outbound = &self.outbound;
         let ending = Ending::of(ended, head.is_grpc());
         let endpoint = trail.endpoint.as_deref();
@@ -308,10 +300,10 @@ impl OutboundRequests {
             context: trail.context,
             start: trail.start,
             duration: trail.began.elapsed(),
-            method: head.method,
+            method: head.method.clone(),
             scheme: "http",
-            authority: head.authority,
-            path: head.path,
+            authority: head.authority.clone(),
+            path: head.path.clone(),
             version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
@@ -321,7 +313,7 @@ impl OutboundRequests {
             route: trail.target.and_then(|target| target.route),
             peer: sidecar.map(|sidecar| sidecar.spiffe_id.clone()),
             tls: sidecar.is_some(),
-            request_bytes,
+            request_bytes: request.body.received,
             response_bytes: ending.response_bytes,
             retries: trail.attempts,
             upstream: trail.endpoint.map(|endpoint| endpoint.address),
@@ -331,20 +323,15 @@ impl OutboundRequests {
 }
 
 impl Serve for OutboundRequests {
-    async fn serve(&self, request: Request<'_>) {
+    async fn serve(&self, request: &mut Request<'_>) {
         if request.head.method == Method::CONNECT {
             // Boxed, as everything rare here, so that the usual request's state stays small.
             return Box::pin(self.serve_tunnel(request)).await;
         }
-        let Request {
-            mut head,
-            mut body,
-            responder,
-            ..
-        } = request;
-        hop::strip(&mut head.headers);
-        let context = self.outbound.telemetry.begin(&head.headers);
-        context.inject(&mut head.headers);
+        let headers = &mut request.head.headers;
+        hop::strip(headers);
+        let context = self.outbound.telemetry.begin(headers);
+        context.inject(headers);
         let mut trail = Trail {
             start: SystemTime::now(),
             began: Instant::now(),
@@ -353,32 +340,31 @@ impl Serve for OutboundRequests {
             endpoint: None,
             attempts: 0,
         };
-        let mut responder = Some(responder);
-        let version = head.version;
-        let ended = match self.find_target(&head).await {
+        let version = request.head.version;
+        let ended = match self.find_target(&request.head).await {
             Ok(target) => {
                 trail.target = Some(target);
-                self.attempt(&mut head, &mut body, &mut responder, &mut trail)
-                    .await
+                self.attempt(request, &mut trail).await
             }
             Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
         };
-        head.version = version;
+        request.head.version = version;
+        let responder = request.responder.take();
         match ended {
-            Ok(outcome) => self.record(head, trail, Ok(&outcome), body.received),
+            Ok(outcome) => self.record(request, trail, Ok(&outcome)),
             Err(Failure::Unanswered(failed)) => {
                 if let Some(responder) = responder {
                     // A client that is gone can't be told.
-                    let grpc = head.is_grpc();
+                    let grpc = request.head.is_grpc();
                     let _ = Box::pin(respond(responder, failed.fault, grpc, false)).await;
                 }
-                self.record(head, trail, Err(failed.fault), body.received);
+                self.record(request, trail, Err(failed.fault));
             }
             Err(Failure::ClientGone) => {
                 if let Some(responder) = responder {
                     responder.reset(ErrorCode::CANCEL);
                 }
-                self.record(head, trail, Err(Fault::ClientGone), body.received);
+                self.record(request, trail, Err(Fault::ClientGone));
             }
         }
     }
@@ -386,15 +372,19 @@ impl Serve for OutboundRequests {
     fn refused(&self, fault: Fault) {
         self.outbound.telemetry.refused(Direction::Outbound, fault);
     }
+
+    fn workers(&self) -> &Rc<Workers<Self>> {
+        &self.outbound.workers
+    }
 }
 
 /// One request to one upstream.
-async fn send<'d>(
-    head: &mut RequestHead,
-    body: &mut RequestBody<'d>,
-    responder: &mut Option<Responder<'d>>,
-    opened: &mut Opened,
-) -> Result<Outcome, Failure> {
+async fn send(request: &mut Request<'_>, opened: &mut Opened) -> Result<Outcome, Failure> {
+    let Request {
+        head,
+        body,
+        responder,
+    } = request;
     if head.upgrade.is_some() {
         let upgraded = exchange_upgrade(head, body, responder, &mut opened.upstream, false);
         return Box::pin(upgraded).await.map(|(outcome, _)| outcome);

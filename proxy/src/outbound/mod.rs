@@ -28,7 +28,7 @@ use crate::balance::Balancer;
 use crate::detect::Rewound;
 use crate::discovery;
 use crate::endpoint::{self, Endpoints};
-use crate::http::{Drain, Ended, ServerLimits, serve_http1, serve_http2};
+use crate::http::{Drain, Ended, ServerLimits, Workers, serve_http1, serve_http2};
 use crate::identity::Identity;
 use crate::listener::Accepted;
 use crate::model::{Fault, Own, Protocol, Text};
@@ -45,6 +45,7 @@ pub struct Outbound {
     endpoints: Endpoints<Identity>,
     balancer: Balancer,
     learnt: Learnt,
+    workers: Rc<Workers<OutboundRequests>>,
     random: RefCell<SmallRng>,
     limits: ServerLimits,
     drain: Drain,
@@ -67,6 +68,7 @@ impl Outbound {
             endpoints: Endpoints::new(identity, endpoint::Limits::default()),
             balancer: Balancer::default(),
             learnt: Learnt::default(),
+            workers: Rc::default(),
             random: RefCell::new(SmallRng::from_os_rng()),
             limits,
             drain,
@@ -270,6 +272,7 @@ impl Outbound {
     pub fn sweep(&self) {
         self.endpoints.sweep();
         self.learnt.sweep();
+        self.workers.sweep();
     }
 
     fn party(&self) -> Party {

@@ -1,0 +1,112 @@
+//! Tasks that serve one stream after the other. A task for each stream would be made, moved and thrown
+//! away again, several kilobytes each time; these stay, and their room with them.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use super::Serve;
+use super::server2::serve_stream;
+use crate::multiplex::Accepted;
+
+/// Tasks of one kind that wait for a stream on each thread; one more ends with its stream.
+const IDLE_MAX: usize = 512;
+
+/// The tasks of one thread that serve streams of one kind.
+pub struct Workers<S> {
+    idle: RefCell<Vec<Rc<Desk<S>>>>,
+    /// The fewest that were idle since the last sweep.
+    unused: Cell<usize>,
+}
+
+/// Where a task finds its next stream.
+struct Desk<S> {
+    stream: Cell<Option<Stream<S>>>,
+    /// It has been idle for too long.
+    leaves: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+type Stream<S> = (Accepted, Rc<S>);
+
+impl<S> Default for Workers<S> {
+    fn default() -> Self {
+        Self {
+            idle: RefCell::default(),
+            unused: Cell::default(),
+        }
+    }
+}
+
+impl<S: Serve> Workers<S> {
+    /// Has a stream served by a task that is idle, or a new one.
+    pub(super) fn serve(self: &Rc<Self>, accepted: Accepted, service: Rc<S>) {
+        let idle = self.idle.borrow_mut().pop();
+        if let Some(desk) = idle {
+            self.unused
+                .set(self.unused.get().min(self.idle.borrow().len()));
+            desk.stream.set(Some((accepted, service)));
+            return desk.wake();
+        }
+        self.unused.set(0);
+        let desk = Rc::new(Desk {
+            stream: Cell::new(Some((accepted, service))),
+            leaves: Cell::default(),
+            waker: Cell::default(),
+        });
+        tokio::task::spawn_local(work(self.clone(), desk));
+    }
+
+    /// Sends tasks away that had nothing to do since the last call; to be called every second or so.
+    pub fn sweep(&self) {
+        let unused = self.unused.get();
+        for desk in self.idle.borrow_mut().drain(..unused) {
+            desk.leaves.set(true);
+            desk.wake();
+        }
+        self.unused.set(self.idle.borrow().len());
+    }
+
+    /// Whether the task is to wait for another stream.
+    fn keep(&self, desk: &Rc<Desk<S>>) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let keeps = idle.len() < IDLE_MAX;
+        if keeps {
+            idle.push(desk.clone());
+        }
+        keeps
+    }
+}
+
+impl<S> Desk<S> {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next stream; nothing when the task is to end.
+    async fn next(&self) -> Option<Stream<S>> {
+        poll_fn(|cx| match self.stream.take() {
+            None if self.leaves.get() => Poll::Ready(None),
+            Some(stream) => Poll::Ready(Some(stream)),
+            None => {
+                self.waker.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+/// A panic ends the task and with it the stream, and nobody waits for it: its desk is not among the
+/// idle ones.
+async fn work<S: Serve>(workers: Rc<Workers<S>>, desk: Rc<Desk<S>>) {
+    while let Some((accepted, service)) = desk.next().await {
+        serve_stream(accepted, &*service).await;
+        if !workers.keep(&desk) {
+            return;
+        }
+    }
+}
