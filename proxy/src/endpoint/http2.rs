@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
@@ -24,6 +25,7 @@ use crate::http2::{ErrorCode, Role};
 use crate::identity::explain;
 use crate::model::Fault;
 use crate::multiplex::Multiplex;
+use crate::tcp::ReadAhead;
 
 /// A connection without streams is closed after this long.
 const IDLE: Duration = Duration::from_secs(60);
@@ -183,6 +185,7 @@ impl<C: Credentials + 'static> Pool<C> {
                     .ok_or_else(failed)?;
                 let stream = connect::connect(*address, self.limits.connect_timeout).await?;
                 let name = ServerName::IpAddress(IpAddr::from(address.ip()));
+                let stream = ReadAhead::new(stream, BytesMut::new());
                 let handshake = TlsConnector::from(config).connect(name, stream);
                 let stream = match timeout(self.limits.connect_timeout, handshake).await {
                     Ok(Ok(stream)) => stream,

@@ -26,14 +26,14 @@ use weft_proto::svid;
 
 use self::http::{HopRequests, PlainRequests};
 use crate::authorization::Policy;
-use crate::detect::{Rewound, client_hello};
+use crate::detect::client_hello;
 use crate::discovery::{self, ApplicationPorts};
 use crate::endpoint::{self, Endpoints};
 use crate::http::{Drain, ServerLimits, Workers, serve_http2};
 use crate::identity::{Identity, explain};
 use crate::listener::Accepted;
 use crate::model::{Fault, Own, Protocol};
-use crate::tcp::{Reader, Writer, split};
+use crate::tcp::{ReadAhead, Reader, Writer, split};
 use crate::telemetry::{Direction, Party, Telemetry};
 
 /// What the hop is called in TLS (RFC 7301).
@@ -150,8 +150,8 @@ impl Inbound {
         let Some((stream, peeked)) = client.reader.reunite(client.writer) else {
             return;
         };
-        let handshake = TlsAcceptor::from(config).accept(Rewound::new(stream, peeked));
-        let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        let handshake = TlsAcceptor::from(config).accept(ReadAhead::new(stream, peeked));
+        let stream = match timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 let error = explain(&error);
@@ -183,7 +183,10 @@ impl Inbound {
     }
 
     /// Who is at the other end, and how long both certificates vouch for the connection.
-    fn authenticated(&self, stream: &TlsStream<Rewound<TcpStream>>) -> Option<(SpiffeId, Instant)> {
+    fn authenticated(
+        &self,
+        stream: &TlsStream<ReadAhead<TcpStream>>,
+    ) -> Option<(SpiffeId, Instant)> {
         let leaf: &CertificateDer<'_> = stream.get_ref().1.peer_certificates()?.first()?;
         let peer = svid::spiffe_id(leaf).ok()?;
         let theirs = svid::not_after(leaf).ok()?;

@@ -1,6 +1,6 @@
 //! The relay between two streams.
 
-use super::{Receiver, Sender, StreamError};
+use super::{Receiver, Sender, StreamError, bulk};
 
 /// What a relay carried.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +41,9 @@ async fn copy(
     to: &mut Sender<'_>,
     count: &mut u64,
 ) -> Result<(), StreamError> {
+    if let (Receiver::Tcp(from), Sender::Tcp(to)) = (&mut *from, &mut *to) {
+        return Ok(bulk::copy(from, to, count).await?);
+    }
     while let Some(data) = from.next().await? {
         *count += data.len() as u64;
         to.send(data).await?;

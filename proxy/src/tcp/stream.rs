@@ -96,6 +96,10 @@ impl Reader {
         !matches!(self.io.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    pub(super) fn socket(&self) -> &TcpStream {
+        self.io.as_ref()
+    }
+
     /// Puts the two halves together again.
     pub fn reunite(self, writer: Writer) -> Option<(TcpStream, BytesMut)> {
         let stream = self.io.reunite(writer.io).ok()?;
@@ -130,6 +134,10 @@ impl Writer {
             self.buffer = BytesMut::new();
         }
         Ok(())
+    }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        self.io.as_ref()
     }
 
     /// Sends what has gathered, then the end of this direction.
