@@ -14,6 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::net::TcpListener as ControlListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, interval, sleep};
@@ -25,7 +26,7 @@ use crate::discovery::{self, ApplicationPorts};
 use crate::http::{ServerLimits, draining};
 use crate::identity::Identity;
 use crate::inbound::{Inbound, Parts};
-use crate::listener::{Listener, bind};
+use crate::listener::{Handed, Listener, Spread, bind};
 use crate::model::{Known, Name, Own, Service, ServiceName};
 use crate::outbound::Outbound;
 use crate::telemetry::{Gauges, Telemetry, TelemetryOptions};
@@ -78,6 +79,16 @@ struct Sockets {
     inbound: Vec<std::net::TcpListener>,
 }
 
+/// Where one worker's connections come from: its own sockets, and the other workers.
+struct Connections {
+    index: usize,
+    sockets: Sockets,
+    outbound: Spread,
+    inbound: Spread,
+    outbound_handed: UnboundedReceiver<Handed>,
+    inbound_handed: UnboundedReceiver<Handed>,
+}
+
 /// Runs the sidecar until it is told to stop and has drained.
 pub fn run(settings: Settings) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -112,16 +123,27 @@ async fn start(settings: Settings) -> Result<(), Error> {
     let sockets: Vec<Sockets> = (0..settings.workers)
         .map(|_| open_sockets(&settings))
         .collect::<Result<_, _>>()?;
+    let (outbound, outbound_handed) = Spread::new(settings.workers);
+    let (inbound, inbound_handed) = Spread::new(settings.workers);
+    let handed = outbound_handed.into_iter().zip(inbound_handed);
     let stop_requested = Arc::new(Notify::new());
     let leaving = Arc::new(AtomicBool::new(false));
     start_control(&shared, exporter, stop_requested.clone(), leaving.clone()).await?;
     let (ended, mut worker_ended) = watch::channel(false);
-    for (index, sockets) in sockets.into_iter().enumerate() {
+    for (index, (sockets, handed)) in sockets.into_iter().zip(handed).enumerate() {
         let (shared, ended) = (shared.clone(), ended.clone());
+        let connections = Connections {
+            index,
+            sockets,
+            outbound: outbound.clone(),
+            inbound: inbound.clone(),
+            outbound_handed: handed.0,
+            inbound_handed: handed.1,
+        };
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
-                work(shared, sockets);
+                work(shared, connections);
                 ended.send_replace(true);
             })?;
     }
@@ -313,7 +335,7 @@ fn open_sockets(settings: &Settings) -> Result<Sockets, Error> {
 }
 
 /// One worker, on its own thread.
-fn work(shared: Shared, sockets: Sockets) {
+fn work(shared: Shared, connections: Connections) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -321,10 +343,10 @@ fn work(shared: Shared, sockets: Sockets) {
         Ok(runtime) => runtime,
         Err(error) => return warn!(%error, "a worker can't start"),
     };
-    runtime.block_on(LocalSet::new().run_until(serve(shared, sockets)));
+    runtime.block_on(LocalSet::new().run_until(serve(shared, connections)));
 }
 
-async fn serve(shared: Shared, sockets: Sockets) {
+async fn serve(shared: Shared, connections: Connections) {
     let Shared {
         settings,
         own,
@@ -363,15 +385,23 @@ async fn serve(shared: Shared, sockets: Sockets) {
         drain: drain.clone(),
     }));
 
+    let Connections {
+        index,
+        sockets,
+        mut outbound_handed,
+        mut inbound_handed,
+        ..
+    } = connections;
     for socket in sockets.outbound {
         let Ok(listener) = Listener::new(socket, permits.clone()) else {
             return;
         };
-        let outbound = outbound.clone();
+        let (outbound, spread) = (outbound.clone(), connections.outbound.clone());
         tokio::task::spawn_local(async move {
             loop {
-                let accepted = listener.accept().await;
-                tokio::task::spawn_local(outbound.clone().serve(accepted));
+                if let Some(accepted) = spread.place(index, listener.accept().await) {
+                    tokio::task::spawn_local(outbound.clone().serve(accepted));
+                }
             }
         });
     }
@@ -379,12 +409,15 @@ async fn serve(shared: Shared, sockets: Sockets) {
         let Ok(listener) = Listener::new(socket, permits.clone()) else {
             return;
         };
-        let (inbound, mut drain) = (inbound.clone(), drain.clone());
+        let (inbound, spread) = (inbound.clone(), connections.inbound.clone());
+        let mut drain = drain.clone();
         tokio::task::spawn_local(async move {
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
-                        tokio::task::spawn_local(inbound.clone().serve(accepted));
+                        if let Some(accepted) = spread.place(index, accepted) {
+                            tokio::task::spawn_local(inbound.clone().serve(accepted));
+                        }
                     }
                     // The closed port tells callers that come now to go elsewhere.
                     () = draining(&mut drain) => return,
@@ -394,9 +427,22 @@ async fn serve(shared: Shared, sockets: Sockets) {
     }
     let mut sweep = interval(SWEEP);
     loop {
-        sweep.tick().await;
-        outbound.sweep();
-        inbound.sweep();
+        tokio::select! {
+            Some(handed) = outbound_handed.recv() => {
+                if let Some(accepted) = handed.take() {
+                    tokio::task::spawn_local(outbound.clone().serve(accepted));
+                }
+            }
+            Some(handed) = inbound_handed.recv() => {
+                if let Some(accepted) = handed.take() {
+                    tokio::task::spawn_local(inbound.clone().serve(accepted));
+                }
+            }
+            _ = sweep.tick() => {
+                outbound.sweep();
+                inbound.sweep();
+            }
+        }
     }
 }
 

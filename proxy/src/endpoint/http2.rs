@@ -19,7 +19,7 @@ use tracing::warn;
 use weft_proto::spiffe::SpiffeId;
 use weft_proto::svid;
 
-use super::{Credentials, Limits, connect};
+use super::{Credentials, Limits, TLS_BUFFER_MAX, connect};
 use crate::http::Unanswered;
 use crate::http2::{ErrorCode, Role};
 use crate::identity::explain;
@@ -188,7 +188,10 @@ impl<C: Credentials + 'static> Pool<C> {
                 let stream = ReadAhead::new(stream, BytesMut::new());
                 let handshake = TlsConnector::from(config).connect(name, stream);
                 let stream = match timeout(self.limits.connect_timeout, handshake).await {
-                    Ok(Ok(stream)) => stream,
+                    Ok(Ok(mut stream)) => {
+                        stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_MAX));
+                        stream
+                    }
                     Ok(Err(error)) => return Err(refused(*address, spiffe_id, &error)),
                     Err(_) => return Err(failed()),
                 };

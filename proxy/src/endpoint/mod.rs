@@ -21,6 +21,9 @@ use crate::http::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
 use crate::identity::Identity;
 use crate::model::{Endpoint, Hop, Protocol};
 
+/// Encrypted bytes that wait for one socket at most, so that one write takes many records.
+pub const TLS_BUFFER_MAX: usize = 256 * 1024;
+
 /// Limits of the pools; each is for one worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

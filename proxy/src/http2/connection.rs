@@ -22,6 +22,11 @@ pub const OUTPUT_MAX: usize = 256 * 1024;
 /// When this much waits to be sent, new requests are refused: responses without content end their
 /// streams at once, so nothing else limits how many of them a peer can make us hold (RFC 9113 10.5).
 pub(super) const OUTPUT_REFUSES: usize = 2 * OUTPUT_MAX;
+/// Content beyond this comes in frames of [`RECORD_PAYLOAD`].
+const BULK: usize = 64 * 1024;
+/// With its frame's header this fills a TLS record to the byte, so that the receiver of bulk finds a
+/// whole frame in each record and moves none of it.
+const RECORD_PAYLOAD: usize = 16_384 - 9;
 /// Streams that we reset lately, whose frames may still be on their way (RFC 9113 5.4.2); more when
 /// more may be open at once.
 const RESETS_REMEMBERED: usize = 256;
@@ -323,7 +328,12 @@ impl Connection {
                 return Ok(());
             }
             let length = data.len().min(own).min(room);
-            let length = length.min(self.peer.max_frame_size as usize);
+            let most = if data.len() > BULK {
+                RECORD_PAYLOAD
+            } else {
+                self.peer.max_frame_size as usize
+            };
+            let length = length.min(most);
             stream.send_window -= length as i64;
             self.send_window -= length as i64;
             put_data_header(&mut self.output, key.id, length as u32, 0);

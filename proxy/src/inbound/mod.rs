@@ -28,7 +28,7 @@ use self::http::{HopRequests, PlainRequests};
 use crate::authorization::Policy;
 use crate::detect::client_hello;
 use crate::discovery::{self, ApplicationPorts};
-use crate::endpoint::{self, Endpoints};
+use crate::endpoint::{self, Endpoints, TLS_BUFFER_MAX};
 use crate::http::{Drain, ServerLimits, Workers, serve_http2};
 use crate::identity::{Identity, explain};
 use crate::listener::Accepted;
@@ -118,7 +118,7 @@ impl Inbound {
             stream,
             peer,
             original_destination,
-            permit,
+            held,
         } = accepted;
         let open = self.telemetry.connection_opened(Direction::Inbound);
         let (reader, writer) = split(stream, BytesMut::new());
@@ -138,7 +138,7 @@ impl Inbound {
                 "neither redirected here nor another sidecar",
             ),
         }
-        drop((open, permit));
+        drop((open, held));
     }
 
     /// Streams of another sidecar.
@@ -152,7 +152,10 @@ impl Inbound {
         };
         let handshake = TlsAcceptor::from(config).accept(ReadAhead::new(stream, peeked));
         let stream = match timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake)).await {
-            Ok(Ok(stream)) => stream,
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_MAX));
+                stream
+            }
             Ok(Err(error)) => {
                 let error = explain(&error);
                 warn!(%address, error, "the TLS handshake of another sidecar failed");

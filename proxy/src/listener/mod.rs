@@ -1,6 +1,8 @@
 //! Accepting connections: a permit first, then the connection, then where it was going before it was
 //! redirected here.
 
+mod spread;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
+
+pub use spread::{Handed, Held, Spread};
 
 /// Connections that the kernel holds for us before we accept them.
 const BACKLOG: i32 = 4096;
@@ -25,8 +29,7 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// The address that it was redirected from; none when it was made to this listener itself.
     pub original_destination: Option<SocketAddr>,
-    /// Held for as long as the connection lives.
-    pub permit: OwnedSemaphorePermit,
+    pub held: Held,
 }
 
 /// A listening socket of one worker.
@@ -36,8 +39,8 @@ pub struct Listener {
     permits: Arc<Semaphore>,
 }
 
-/// Binds an address. `share` lets every worker bind it too (SO_REUSEPORT); the kernel spreads the
-/// connections.
+/// Binds an address. `share` lets every worker bind it too (SO_REUSEPORT), so that each accepts some of
+/// the connections; [`Spread`] decides who serves them.
 pub fn bind(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -102,7 +105,7 @@ fn prepare(stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) ->
         stream,
         peer: canonical(peer),
         original_destination,
-        permit,
+        held: Held::new(permit),
     })
 }
 

@@ -81,7 +81,7 @@ impl Outbound {
             stream,
             peer,
             original_destination,
-            permit,
+            held,
         } = accepted;
         let open = self.telemetry.connection_opened(Direction::Outbound);
         let (reader, writer) = split(stream, BytesMut::new());
@@ -97,7 +97,7 @@ impl Outbound {
             },
             None => Box::pin(self.serve_explicit(client)).await,
         }
-        drop((open, permit));
+        drop((open, held));
     }
 
     /// The application speaks HTTP to us and says in each request where it wants to go.

@@ -1,6 +1,13 @@
 //! The relay between two streams.
 
+use std::collections::VecDeque;
+
+use futures_util::FutureExt;
+
 use super::{Receiver, Sender, StreamError, bulk};
+
+/// Bytes that are gathered for one write; what a direction holds at most, with a piece that was larger.
+const TOGETHER_MAX: usize = 128 * 1024;
 
 /// What a relay carried.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,9 +51,34 @@ async fn copy(
     if let (Receiver::Tcp(from), Sender::Tcp(to)) = (&mut *from, &mut *to) {
         return Ok(bulk::copy(from, to, count).await?);
     }
-    while let Some(data) = from.next().await? {
-        *count += data.len() as u64;
-        to.send(data).await?;
+    let mut pieces = VecDeque::new();
+    let mut next = from.next().await;
+    loop {
+        // What came together is sent together, and before whatever ended it.
+        let mut bytes = 0;
+        let ended = loop {
+            match next {
+                Ok(Some(data)) => {
+                    bytes += data.len();
+                    pieces.push_back(data);
+                }
+                Ok(None) => break Some(Ok(())),
+                Err(error) => break Some(Err(error)),
+            }
+            if bytes >= TOGETHER_MAX {
+                break None;
+            }
+            match from.next().now_or_never() {
+                Some(another) => next = another,
+                None => break None,
+            }
+        };
+        *count += bytes as u64;
+        to.send(&mut pieces).await?;
+        match ended {
+            Some(Ok(())) => return to.finish().await,
+            Some(Err(error)) => return Err(error),
+            None => next = from.next().await,
+        }
     }
-    to.finish().await
 }

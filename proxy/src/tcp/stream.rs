@@ -1,6 +1,7 @@
 //! The halves of a stream.
 
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +21,8 @@ const READ_MAX: usize = 128 * 1024;
 const ROOM_SHARE: usize = 8;
 /// Pieces up to this size are gathered in the writer's buffer; larger ones are written beside it.
 const GATHER_MAX: usize = 4 * 1024;
+/// Slices of one vectored write.
+const SLICES_MAX: usize = 32;
 /// What a writer gathers before it writes on its own.
 const BUFFER_MAX: usize = 32 * 1024;
 
@@ -125,6 +128,32 @@ impl Writer {
         self.io.write_all_buf(&mut both).await
     }
 
+    /// Sends what has gathered, and all of these.
+    async fn write_all(&mut self, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
+        self.flush().await?;
+        while !pieces.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = slices.len().min(pieces.len());
+            for (slice, piece) in slices.iter_mut().zip(&*pieces) {
+                *slice = IoSlice::new(piece);
+            }
+            let mut written = self.io.write_vectored(&slices[..count]).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            while let Some(piece) = pieces.front_mut() {
+                let sent = written.min(piece.len());
+                piece.advance(sent);
+                written -= sent;
+                if !piece.is_empty() {
+                    break;
+                }
+                pieces.pop_front();
+            }
+        }
+        Ok(())
+    }
+
     /// Sends what has gathered.
     pub async fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
@@ -199,14 +228,16 @@ impl Receiver<'_> {
 }
 
 impl Sender<'_> {
-    /// Hands bytes on; returns once the carrier took them.
-    pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
+    /// Hands bytes on; returns once the carrier took them, and leaves none.
+    pub async fn send(&mut self, pieces: &mut VecDeque<Bytes>) -> Result<(), StreamError> {
         match self {
-            Sender::Tcp(writer) => {
-                writer.write(data).await?;
-                Ok(writer.flush().await?)
+            Sender::Tcp(writer) => Ok(writer.write_all(pieces).await?),
+            Sender::Http2(stream) => {
+                for piece in pieces.drain(..) {
+                    stream.data(piece).await?;
+                }
+                Ok(())
             }
-            Sender::Http2(stream) => Ok(stream.data(data).await?),
         }
     }
 
