@@ -60,11 +60,12 @@ impl Pool {
         self.idle.borrow_mut().get_mut(&address)?.pop()
     }
 
-    pub(super) fn put(&self, address: SocketAddr, mut reader: Reader, writer: Writer) {
+    pub(super) fn put(&self, address: SocketAddr, mut reader: Reader, mut writer: Writer) {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(address).or_default();
         if connections.len() < self.limits.idle_per_address && reader.buffer.is_empty() {
             reader.shrink();
+            writer.shrink();
             connections.push(Idle {
                 reader,
                 writer,

@@ -67,7 +67,8 @@ pub async fn serve_http1<S: Serve>(
             return Ended::Closed;
         }
         let mut keep_alive = received.keep_alive;
-        let whole = serve_one(
+        // Boxed, so that a connection between two requests is small.
+        let whole = Box::pin(serve_one(
             received,
             &mut reader,
             &mut writer,
@@ -75,11 +76,12 @@ pub async fn serve_http1<S: Serve>(
             service,
             limits,
             &drain,
-        )
+        ))
         .await;
         if writer.within_message || writer.flush().await.is_err() {
             return Ended::Closed;
         }
+        writer.shrink();
         if !whole || !keep_alive {
             Box::pin(linger(&mut reader, &mut writer)).await;
             return Ended::Closed;
@@ -120,8 +122,7 @@ async fn serve_one<S: Serve>(
         body,
         responder: Some(responder),
     };
-    // Boxed, so that a connection between two requests is small.
-    Box::pin(service.serve(&mut request)).await;
+    service.serve(&mut request).await;
     drop(request);
     decoder.is_done() && !upgrade
 }

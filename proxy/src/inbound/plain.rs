@@ -35,7 +35,8 @@ impl Inbound {
                 Box::pin(self.serve_plain_tcp(client, destination, protocol, None)).await
             }
             None => {
-                match either_first(&mut client.reader, self.open_application(destination)).await {
+                let open = self.open_application(destination);
+                match Box::pin(either_first(&mut client.reader, open)).await {
                     Ok(Detected::Client(protocol, upstream)) => {
                         Box::pin(self.serve_protocol(client, destination, protocol, upstream))
                             .await;

@@ -191,7 +191,7 @@ impl Outbound {
     /// Nothing is known of the destination: both sides are looked at.
     async fn serve_detected(self: &Rc<Self>, destination: Destination, mut client: Client) {
         let open = self.open_tcp(&destination, Protocol::Tcp);
-        match either_first(&mut client.reader, open).await {
+        match Box::pin(either_first(&mut client.reader, open)).await {
             Ok(Detected::Client(protocol, upstream)) => {
                 Box::pin(self.serve_protocol(destination, client, protocol, upstream)).await;
             }

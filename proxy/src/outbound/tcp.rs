@@ -150,7 +150,7 @@ impl Outbound {
         let (start, began) = (SystemTime::now(), Instant::now());
         let opened = match upstream {
             Some(upstream) => Ok(upstream),
-            None => self.open_tcp(&destination, protocol).await,
+            None => Box::pin(self.open_tcp(&destination, protocol)).await,
         };
         let mut ended = Ended {
             fault: None,

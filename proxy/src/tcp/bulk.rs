@@ -1,7 +1,7 @@
 //! From socket to socket. Bytes pass through one buffer that all connections of a thread share; once
 //! a direction is shown to be bulk they stay in the kernel, and only pages change hands (splice(2)).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 
@@ -11,13 +11,10 @@ use tokio::net::TcpStream;
 
 use super::{Reader, Writer};
 
-/// Room of the shared buffer: what one read takes at most, and what a direction holds while its
-/// receiver takes nothing.
-const SCRATCH: usize = 64 * 1024;
 /// A direction is bulk once it carried this much in reads of [`BULK_READ`] on the average.
 const BULK_BYTES: u64 = 1024 * 1024;
 /// See [`BULK_BYTES`]. Below, copying costs less than the calls for a pipe.
-const BULK_READ: u64 = 16 * 1024;
+const BULK_READ: u64 = 8 * 1024;
 /// What a pipe is to hold; the kernel grants an unprivileged user less once many pipes are large.
 const PIPE: usize = 1024 * 1024;
 /// Pipes of a thread; each takes two descriptors, and while its receiver takes nothing up to [`PIPE`]
@@ -25,7 +22,6 @@ const PIPE: usize = 1024 * 1024;
 const PIPES_MAX: usize = 128;
 
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static PIPES: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -55,28 +51,20 @@ pub(super) async fn copy(from: &mut Reader, to: &mut Writer, count: &mut u64) ->
     }
 }
 
-/// One read, and the write of what it brought.
-async fn pass(from: &Reader, to: &mut Writer) -> io::Result<usize> {
-    loop {
-        from.socket().readable().await?;
-        let passed: io::Result<usize> = BUFFER.with_borrow_mut(|buffer| {
-            buffer.resize(SCRATCH, 0);
-            let read = from.socket().try_read(buffer)?;
-            let written = match to.socket().try_write(&buffer[..read]) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-                written => written?,
-            };
-            to.buffer.extend_from_slice(&buffer[written..read]);
-            Ok(read)
-        });
-        match passed {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            passed => {
-                to.flush().await?;
-                return passed;
-            }
-        }
-    }
+/// One read, and the write of what it brought. What the receiver doesn't take at once is kept, and
+/// nothing more is read before it is gone.
+async fn pass(from: &mut Reader, to: &mut Writer) -> io::Result<usize> {
+    let passed = from.pass(|bytes| {
+        let written = match to.socket().try_write(bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            written => written?,
+        };
+        to.buffer.extend_from_slice(&bytes[written..]);
+        Ok(bytes.len())
+    });
+    let passed = passed.await?;
+    to.flush().await?;
+    passed
 }
 
 async fn splice_all(

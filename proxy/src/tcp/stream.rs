@@ -1,10 +1,14 @@
 //! The halves of a stream.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -12,12 +16,13 @@ use crate::http2::{ErrorCode, Failure, Piece};
 use crate::model::Fields;
 use crate::multiplex::{StreamReceiver, StreamSender};
 
-/// Room offered to one read. Grown to [`READ_MAX`] once reads fill it, so that idle and small
-/// connections stay small and bulk costs few calls.
-const READ_MIN: usize = 8 * 1024;
-/// See [`READ_MIN`].
-const READ_MAX: usize = 128 * 1024;
-/// Room is made for a read when less than this share of it is left.
+/// Room of the buffer that all connections of a thread share for a read: what it brings is kept in as
+/// much memory as it is long, so that idle and small connections stay small.
+const SHARED_READ: usize = 16 * 1024;
+/// A connection whose reads fill it reads into room of its own, up to this much; bulk costs few calls
+/// and is not copied.
+const DIRECT_READ_MAX: usize = 128 * 1024;
+/// Room is made for such a read when less than this share of it is left.
 const ROOM_SHARE: usize = 8;
 /// Pieces up to this size are gathered in the writer's buffer; larger ones are written beside it.
 const GATHER_MAX: usize = 4 * 1024;
@@ -31,7 +36,8 @@ const BUFFER_MAX: usize = 32 * 1024;
 pub struct Reader {
     io: OwnedReadHalf,
     pub buffer: BytesMut,
-    next_read: usize,
+    /// Room for a read of its own, once reads fill the shared one.
+    direct_read: Option<usize>,
 }
 
 /// The writing half of a TCP connection with what was written and not yet sent.
@@ -50,7 +56,7 @@ pub fn split(stream: TcpStream, buffer: BytesMut) -> (Reader, Writer) {
         Reader {
             io: read,
             buffer,
-            next_read: READ_MIN,
+            direct_read: None,
         },
         Writer {
             io: write,
@@ -60,32 +66,66 @@ pub fn split(stream: TcpStream, buffer: BytesMut) -> (Reader, Writer) {
     )
 }
 
+thread_local! {
+    static SHARED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Reads once into the shared buffer. A read that doesn't fill it clears the readiness, so that the
+/// next wait costs no call.
+async fn read_shared<T>(io: &mut OwnedReadHalf, mut take: impl FnMut(&[u8]) -> T) -> io::Result<T> {
+    poll_fn(|cx| {
+        SHARED.with_borrow_mut(|shared| {
+            shared.resize(SHARED_READ, 0);
+            let mut read = ReadBuf::new(shared);
+            ready!(Pin::new(&mut *io).poll_read(cx, &mut read))?;
+            Poll::Ready(Ok(take(read.filled())))
+        })
+    })
+    .await
+}
+
 impl Reader {
-    /// Reads once; 0 is the end. Nothing is allocated while there is nothing to read. Cancel-safe.
+    /// Reads once; 0 is the end. Cancel-safe.
     pub async fn fill(&mut self) -> io::Result<usize> {
-        self.io.readable().await?;
-        // What is left of the room is used up first: the slices of a head that is still in hand keep
-        // it from being used again, and new room for each read would cost more than the read.
-        if self.buffer.capacity() - self.buffer.len() < self.next_read / ROOM_SHARE {
-            self.buffer.reserve(self.next_read);
+        let Self {
+            io,
+            buffer,
+            direct_read,
+        } = self;
+        let Some(size) = *direct_read else {
+            let keep = |bytes: &[u8]| {
+                buffer.extend_from_slice(bytes);
+                bytes.len()
+            };
+            let read = read_shared(io, keep).await?;
+            *direct_read = (read == SHARED_READ).then_some(2 * SHARED_READ);
+            return Ok(read);
+        };
+        // What is left of the room is used up first.
+        if buffer.capacity() - buffer.len() < size / ROOM_SHARE {
+            buffer.reserve(size);
         }
-        // A read that doesn't fill the room clears the readiness, so that the next wait costs no call.
-        let room = self.buffer.capacity() - self.buffer.len();
-        let read = self.io.read_buf(&mut self.buffer).await?;
-        let full = read >= room;
-        self.next_read = if full {
-            READ_MAX.min(self.next_read * 2)
-        } else {
-            self.next_read.max(READ_MIN)
+        let room = buffer.capacity() - buffer.len();
+        let read = io.read_buf(buffer).await?;
+        *direct_read = match read {
+            _ if read >= room => Some(DIRECT_READ_MAX.min(size * 2)),
+            ..SHARED_READ => None,
+            _ => Some(size),
         };
         Ok(read)
+    }
+
+    /// Reads once into the buffer that all connections share, and hands over what there is; 0 is the
+    /// end.
+    pub(super) async fn pass<T>(&mut self, to: impl FnMut(&[u8]) -> T) -> io::Result<T> {
+        read_shared(&mut self.io, to).await
     }
 
     /// Gives the buffer's memory back while the connection is idle.
     pub fn shrink(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
-            self.next_read = READ_MIN;
+            self.direct_read = None;
         }
     }
 
@@ -175,6 +215,13 @@ impl Writer {
         self.io.shutdown().await
     }
 
+    /// Gives the buffer's memory back while the connection is idle.
+    pub fn shrink(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// Makes the connection end with a reset once it is dropped.
     pub fn reset(&mut self) {
         // Refused only when the socket is gone already, and then there is nothing left to reset.
@@ -212,7 +259,12 @@ impl Receiver<'_> {
                 if reader.buffer.is_empty() && reader.fill().await? == 0 {
                     return Ok(None);
                 }
-                Ok(Some(reader.buffer.split().freeze()))
+                let read = reader.buffer.split().freeze();
+                if reader.direct_read.is_none() {
+                    // What is left of the room would be held for as long as nothing comes.
+                    reader.buffer = BytesMut::new();
+                }
+                Ok(Some(read))
             }
             Receiver::Http2(_, early) if early.is_some() => Ok(early.take()),
             Receiver::Http2(stream, _) => loop {
