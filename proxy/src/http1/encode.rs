@@ -7,6 +7,9 @@ use http::{Method, StatusCode, Version};
 use super::BodyLength;
 use crate::model::{Fields, RequestHead, ResponseHead};
 
+/// Room that is made for a head at once; most need no more.
+const HEAD_USUAL: usize = 768;
+
 /// Writes a request head and says how its body will be framed. `has_body` is false when it is known
 /// that none follows. In HTTP/1.0 a body needs a Content-Length (RFC 1945 7.2.2), so a request that
 /// has none is sent as HTTP/1.1.
@@ -14,6 +17,7 @@ pub fn write_request(buffer: &mut BytesMut, head: &RequestHead, has_body: bool) 
     let length = content_length(&head.headers);
     let chunked = has_body && length.is_none() && head.upgrade.is_none();
     let old = head.version == Version::HTTP_10 && !chunked;
+    buffer.reserve(HEAD_USUAL);
 
     buffer.put_slice(head.method.as_str().as_bytes());
     buffer.put_u8(b' ');
@@ -69,6 +73,7 @@ pub fn write_response(
         || method == Method::HEAD;
     let unknown_length = content_length(&head.headers).is_none();
     let mut framing = Framing::Plain;
+    buffer.reserve(HEAD_USUAL);
 
     buffer.put_slice(if version == Version::HTTP_10 {
         b"HTTP/1.0 "
