@@ -170,7 +170,7 @@ pub fn route(shape: Shape, count: usize) -> Route {
     Route {
         name: cluster.clone(),
         protocol: None,
-        rules: rules.collect(),
+        rules: rules.collect::<Vec<_>>().into(),
         default_cluster: cluster.clone(),
     }
 }

@@ -254,7 +254,7 @@ fn route(expected: &Name, message: wire::Route) -> Result<Route> {
     Ok(Route {
         name,
         protocol: protocol("protocol", message.protocol)?,
-        rules: each("rules", message.rules, rule)?,
+        rules: each("rules", message.rules, rule)?.into(),
         default_cluster: from_text("default_cluster", &message.default_cluster)?,
     })
 }

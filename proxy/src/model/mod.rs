@@ -10,6 +10,7 @@ mod name;
 mod own;
 mod protocol;
 mod route;
+mod rules;
 mod service;
 
 pub use cluster::{Cluster, Endpoint, Inbound, InboundPort, Sidecar};
@@ -21,4 +22,5 @@ pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
 pub use own::Own;
 pub use protocol::Protocol;
 pub use route::{HeaderMatch, PathMatch, Route, RouteMatch, Rule, TextMatch, WeightedCluster};
+pub use rules::Rules;
 pub use service::{Address, Port, Service};
