@@ -19,7 +19,11 @@ fn balance(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("balance/pick");
     for count in [1, 10, 1_000, 10_000] {
         let endpoints = (0..count).map(|number| Arc::new(endpoint(number)));
-        let cluster = Cluster::new(port("shop/orders:80"), None, endpoints.collect());
+        let cluster = Cluster {
+            name: port("shop/orders:80"),
+            protocol: None,
+            endpoints: endpoints.collect(),
+        };
         let (balancer, now) = (Balancer::default(), Instant::now());
         let mut random = StdRng::seed_from_u64(1);
         let mut outstanding = VecDeque::new();

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod configuration;
+mod endpoints;
 mod fault;
 mod head;
 pub mod hop;
@@ -15,6 +16,7 @@ mod service;
 
 pub use cluster::{Cluster, Endpoint, Inbound, InboundPort, Sidecar};
 pub use configuration::{Configuration, Entry, Known};
+pub use endpoints::Endpoints;
 pub use fault::Fault;
 pub use head::{RequestHead, ResponseHead};
 pub use hop::Hop;

@@ -18,10 +18,17 @@ fn endpoint() -> wire::Endpoint {
     }
 }
 
+fn other_endpoint() -> wire::Endpoint {
+    wire::Endpoint {
+        id: "two:9001".to_owned(),
+        ..endpoint()
+    }
+}
+
 fn cluster() -> wire::Cluster {
     wire::Cluster {
         name: "shop/stock:80".to_owned(),
-        endpoints: vec![endpoint(), endpoint()],
+        endpoints: vec![endpoint(), other_endpoint()],
         ..wire::Cluster::default()
     }
 }
@@ -95,6 +102,7 @@ fn clusters() {
     check(&|c| c.name = "shop/other:80".to_owned(), "name");
     check(&|c| c.protocol = 9, "protocol");
     check(&|c| c.endpoints[1].id.clear(), "endpoints[1].id");
+    check(&|c| c.endpoints[1] = endpoint(), "endpoints[1].id");
     check(
         &|c| c.endpoints[1].address = "host".to_owned(),
         "endpoints[1].address",
