@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rpds::HashTrieMapSync;
 use weft_proto::svid::TrustBundle;
 use weft_proto::v1alpha1 as wire;
 
@@ -221,13 +222,14 @@ impl Resources {
     fn forget(&mut self, name: &Name, configuration: &mut Configuration) {
         self.tracked.remove(name);
         self.outbox.push(Change::Remove(name.clone()));
-        match name {
-            Name::Service(name) => drop(configuration.services.remove(name)),
-            Name::Address(address) => drop(configuration.addresses.remove(address)),
-            Name::Route(name) => drop(configuration.routes.remove(name)),
-            Name::Cluster(name) => drop(configuration.clusters.remove(name)),
-            Name::Inbound | Name::TrustBundle(_) => {}
-        }
+        // Before its first answer there is nothing to take out.
+        let _ = match name {
+            Name::Service(name) => configuration.services.remove_mut(name),
+            Name::Address(address) => configuration.addresses.remove_mut(address),
+            Name::Route(name) => configuration.routes.remove_mut(name),
+            Name::Cluster(name) => configuration.clusters.remove_mut(name),
+            Name::Inbound | Name::TrustBundle(_) => false,
+        };
     }
 
     /// What a new stream says at first: what is held, and what is asked for besides.
@@ -342,7 +344,7 @@ fn put(
 }
 
 fn replace<K: Clone + Eq + std::hash::Hash, T>(
-    map: &mut HashMap<K, Entry<T>>,
+    map: &mut HashTrieMapSync<K, Entry<T>>,
     key: &K,
     value: Option<T>,
 ) {
@@ -351,7 +353,7 @@ fn replace<K: Clone + Eq + std::hash::Hash, T>(
         Some(before) => before.replace(value),
         None => Entry::new(value),
     };
-    map.insert(key.clone(), entry);
+    map.insert_mut(key.clone(), entry);
 }
 
 fn sweep_entry(configuration: &Configuration, name: &Name) -> bool {

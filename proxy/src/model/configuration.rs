@@ -1,19 +1,21 @@
 //! What is in force now: an immutable value, replaced as a whole at each push.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rpds::HashTrieMapSync;
+
 use super::{Address, Cluster, Inbound, Route, Service, ServiceName, ServicePort};
 
-/// Every resource that this proxy has asked for. Cloning clones the maps, not the resources.
+/// Every resource that this proxy has asked for. The maps share what they have in common with their
+/// clones, so the next configuration costs what is new in it and not what there is.
 #[derive(Clone, Debug, Default)]
 pub struct Configuration {
-    pub services: HashMap<ServiceName, Entry<Service>>,
-    pub addresses: HashMap<SocketAddr, Entry<Address>>,
-    pub routes: HashMap<ServicePort, Entry<Route>>,
-    pub clusters: HashMap<ServicePort, Entry<Cluster>>,
+    pub services: HashTrieMapSync<ServiceName, Entry<Service>>,
+    pub addresses: HashTrieMapSync<SocketAddr, Entry<Address>>,
+    pub routes: HashTrieMapSync<ServicePort, Entry<Route>>,
+    pub clusters: HashTrieMapSync<ServicePort, Entry<Cluster>>,
     pub inbound: Option<Arc<Inbound>>,
 }
 
