@@ -237,6 +237,35 @@ fn unique(ids: &mut HashSet<Arc<str>>, endpoint: Endpoint) -> Result<Arc<Endpoin
     Ok(Arc::new(endpoint))
 }
 
+/// What a change makes of a cluster. It costs what is in the change, and next to nothing for what is
+/// in the cluster. One that doesn't fit, or holds anything that a whole cluster must not, is taken in
+/// no part.
+pub fn decode_change(base: &Cluster, change: &[u8]) -> Result<Cluster> {
+    let message: wire::ClusterChange = parse(change)?;
+    let mut cluster = base.clone();
+    let mut ids = HashSet::new();
+    each("removed", message.removed, |id| {
+        let Some(removed) = cluster.endpoints.remove(&id) else {
+            let reason = format!("`{}` is not there", shorten(&id));
+            return Err(reject("", reason));
+        };
+        ids.insert(removed.id.clone());
+        Ok(())
+    })?;
+    each("upserted", message.upserted, |message| {
+        cluster
+            .endpoints
+            .insert(unique(&mut ids, endpoint(message)?)?);
+        Ok(())
+    })?;
+    let count = cluster.endpoints.len();
+    if count > LIST_MAX {
+        let reason = format!("{count} elements would be more than {LIST_MAX}");
+        return Err(reject("endpoints", reason));
+    }
+    Ok(cluster)
+}
+
 fn endpoint(message: wire::Endpoint) -> Result<Endpoint> {
     let ip: IpAddr = from_text("address", &message.address)?;
     let sidecar = match message.sidecar {
