@@ -17,13 +17,13 @@ use weft_proto::v1alpha1::admin_server::AdminServer;
 use weft_proto::v1alpha1::discovery_server::DiscoveryServer;
 use weft_proto::v1alpha1::identity_server::IdentityServer;
 
+use crate::admin;
 use crate::ca::{self, Authority, ServingIdentity};
 use crate::grpc::{self, AdminService, DiscoveryService, IdentityService, Renewals};
 use crate::registry::Resolver;
 use crate::store::{self, Store};
-use crate::subscription::Subscriptions;
+use crate::subscription::{Encode, Subscriptions};
 use crate::telemetry::{Metrics, start_log};
-use crate::{admin, grpc::encode};
 
 /// How often a connection is probed, and how long the answer may take: a proxy whose machine is gone
 /// is withdrawn after their sum.
@@ -174,6 +174,10 @@ impl App {
         let tls = grpc::tls(bundle.clone(), identity.clone(), provider)?;
         let metrics = Arc::new(Metrics::default());
         let roots = bundle.load().certificates().to_vec();
+        let encode = Encode {
+            whole: grpc::encode,
+            change: grpc::encode_change,
+        };
         let subscriptions =
             Subscriptions::new(&options.trust_domain, roots, encode, metrics.clone());
         Ok(Self {

@@ -316,6 +316,7 @@ async fn a_rejected_resource_leaves_the_others_up_to_date() {
         version: bad.version.clone(),
         field: "ports[0]".to_owned(),
         reason: "can't be".to_owned(),
+        whole_wanted: false,
     };
     proxy.acknowledge(&push, vec![rejection]).await;
     let revision = control
@@ -344,6 +345,93 @@ async fn a_rejected_resource_leaves_the_others_up_to_date() {
         .await;
     wait(&control, revision, 5000).await;
     assert_eq!(proxies(&control).await[0].rejected, []);
+}
+
+/// Slices with ten thousand endpoints, of which one has another address.
+fn ten_thousand_endpoints(other: &str) -> String {
+    let mut text = "{apiVersion: v1, kind: Service, metadata: {name: many, namespace: shop}, \
+        spec: {ports: [{port: 80}]}}\n"
+        .to_owned();
+    for slice in 0..10 {
+        let addresses = (0..1000).map(|number| match (slice, number) {
+            (4, 999) => other.to_owned(),
+            _ => format!("10.{slice}.{}.{}", number / 250, number % 250),
+        });
+        let endpoints: Vec<String> = addresses
+            .map(|ip| format!("{{addresses: [{ip}]}}"))
+            .collect();
+        text.push_str(&format!(
+            "---\n{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, \
+             metadata: {{name: many-{slice}, namespace: shop, labels: {{kubernetes.io/service-name: many}}}}, \
+             addressType: IPv4, ports: [{{port: 8080}}], endpoints: [{}]}}\n",
+            endpoints.join(", ")
+        ));
+    }
+    text
+}
+
+#[tokio::test]
+async fn one_of_ten_thousand_endpoints_is_pushed_alone() {
+    let control = Control::start().await;
+    control.apply(&ten_thousand_endpoints("192.0.2.1")).await;
+    let svid = control.join("shop", "web").await;
+    let mut hello = hello("web", "i-web");
+    hello.takes_changes = true;
+    let mut proxy = control.attach(&svid, hello.clone()).await.unwrap();
+    let many = "shop/many:80";
+    proxy.subscribe(&[(Cluster, many)]).await;
+    let whole = proxy.until(Cluster, many, |_| true).await;
+    assert_eq!(endpoint_ids(&whole).len(), 10_000);
+
+    let revision = control.apply(&ten_thousand_endpoints("192.0.2.2")).await;
+    let push = proxy.push().await;
+    assert!(push.encoded_len() < 300, "{} bytes", push.encoded_len());
+    let [resource] = &push.resources[..] else {
+        panic!("{push:?}");
+    };
+    assert_eq!(
+        (&resource.base_version, resource.body.len()),
+        (&whole.version, 0)
+    );
+    let change = wire::ClusterChange::decode(resource.change.clone()).unwrap();
+    assert_eq!(change.removed, ["192.0.2.1:8080"]);
+    assert_eq!(change.upserted.len(), 1);
+    assert_eq!(change.upserted[0].address, "192.0.2.2");
+
+    // It can't apply that: it gets the whole, and until it has it nobody says that it is up to date.
+    let rejection = wire::Rejection {
+        r#type: resource.r#type,
+        name: many.to_owned(),
+        version: resource.version.clone(),
+        field: "base_version".to_owned(),
+        reason: "is not held".to_owned(),
+        whole_wanted: true,
+    };
+    proxy.acknowledge(&push, vec![rejection]).await;
+    let push = proxy.push().await;
+    assert_eq!(
+        (
+            push.resources.len(),
+            push.resources[0].base_version.as_str()
+        ),
+        (1, "")
+    );
+    assert_eq!(endpoint_ids(&push.resources[0]).len(), 10_000);
+    assert_eq!(push.resources[0].version, resource.version);
+    assert_eq!(wait(&control, revision, 1).await.waiting.len(), 1);
+    assert_eq!(proxies(&control).await[0].rejected, []);
+    proxy.acknowledge(&push, Vec::new()).await;
+    assert_eq!(wait(&control, revision, 5000).await.waiting, []);
+
+    // What it holds is the same after a restart of the control plane, and so is the next change's base.
+    hello.known = proxy.known();
+    let directory = control.stop().await;
+    let control = Control::start_in(directory, Duration::from_secs(3600)).await;
+    let mut proxy = control.attach(&svid, hello).await.unwrap();
+    control.apply(&ten_thousand_endpoints("192.0.2.3")).await;
+    let push = proxy.push().await;
+    assert_eq!(push.resources[0].base_version, resource.version);
+    assert!(push.encoded_len() < 300, "{} bytes", push.encoded_len());
 }
 
 #[tokio::test]

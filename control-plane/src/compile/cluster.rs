@@ -15,7 +15,7 @@ pub(super) fn compile(mesh: &Mesh, name: &super::ServicePort) -> Compiled {
     let Some(service) = mesh.catalog.service(&name.service) else {
         return Compiled::Absent;
     };
-    let (protocol, endpoints) = match (&service.spec.kind, service.spec.port(name.port)) {
+    let (protocol, mut endpoints) = match (&service.spec.kind, service.spec.port(name.port)) {
         (ServiceKind::ExternalName(host), port) => {
             if port.is_none() && !service.spec.ports.is_empty() {
                 return Compiled::Absent;
@@ -30,7 +30,7 @@ pub(super) fn compile(mesh: &Mesh, name: &super::ServicePort) -> Compiled {
             let protocol = port.and_then(|port| Protocol::of(port.app_protocol.as_ref()));
             let addresses = addresses.iter();
             let endpoints = addresses.map(|ip| plain_endpoint(SocketAddr::new(*ip, target), None));
-            (protocol, endpoints.collect())
+            (protocol, endpoints.collect::<Vec<_>>())
         }
         (ServiceKind::ClusterIp, Some(port)) => (
             Protocol::of(port.app_protocol.as_ref()),
@@ -38,10 +38,13 @@ pub(super) fn compile(mesh: &Mesh, name: &super::ServicePort) -> Compiled {
         ),
         (ServiceKind::ClusterIp, None) => return Compiled::Absent,
     };
+    let left_out = endpoints.len().saturating_sub(ENDPOINTS_MAX);
+    endpoints.truncate(ENDPOINTS_MAX);
     Compiled::Present(Configuration::Cluster(Cluster {
         name: name.clone(),
         protocol,
         endpoints,
+        left_out,
     }))
 }
 
@@ -65,7 +68,7 @@ pub(super) fn endpoints(
         .chain(listed)
         .map(|endpoint| (endpoint.id.clone(), endpoint))
         .collect();
-    by_id.into_values().take(ENDPOINTS_MAX).collect()
+    by_id.into_values().collect()
 }
 
 /// The workload's port that a service's port points at. A name means what each workload says it does.

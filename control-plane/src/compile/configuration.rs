@@ -98,6 +98,8 @@ pub struct Cluster {
     pub protocol: Option<Protocol>,
     /// Ordered by ID.
     pub endpoints: Vec<Endpoint>,
+    /// How many there are beyond [`ENDPOINTS_MAX`](super::ENDPOINTS_MAX), which nobody is told of.
+    pub left_out: usize,
 }
 
 /// One place that serves.

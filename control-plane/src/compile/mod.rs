@@ -5,6 +5,7 @@
 
 mod address;
 mod catalog;
+mod change;
 mod cluster;
 mod configuration;
 mod inbound;
@@ -16,6 +17,7 @@ mod status;
 pub(crate) mod tests;
 
 pub use catalog::{Affected, Catalog, RouteName};
+pub use change::{ClusterChange, change};
 pub use cluster::ENDPOINTS_MAX;
 pub use configuration::{
     Address, Cluster, Configuration, Endpoint, Inbound, InboundPort, Port, Protocol, Route, Rule,

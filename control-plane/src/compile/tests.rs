@@ -135,6 +135,22 @@ fn clusters_of_selected_workloads() {
 }
 
 #[test]
+fn endpoints_beyond_the_limit_are_counted() {
+    let mut mesh = mesh(ORDERS, &[]);
+    for index in 0..ENDPOINTS_MAX + 2 {
+        let ip = format!("10.{}.{}.1", index / 250, index % 250);
+        mesh.workloads
+            .insert(workload(&format!("i-{index:05} orders {ip} 8080")));
+    }
+    let cluster = cluster(&mesh, "shop/orders:80").unwrap();
+    assert_eq!(
+        (cluster.endpoints.len(), cluster.left_out),
+        (ENDPOINTS_MAX, 2)
+    );
+    assert_eq!(cluster.endpoints[ENDPOINTS_MAX - 1].id, "i-09999:8080");
+}
+
+#[test]
 fn clusters_of_endpoint_slices() {
     let slice = "
 apiVersion: v1

@@ -56,6 +56,7 @@ pub(super) fn hello(
         known: known.collect(),
         proxy_version: hello.proxy_version.chars().take(64).collect(),
         certificate_not_after,
+        takes_changes: hello.takes_changes,
         workload: Workload {
             instance: instance.clone(),
             name: hello.workload.into(),
@@ -98,6 +99,7 @@ pub(super) fn rejections(sent: Vec<wire::Rejection>, instance: &Arc<str>) -> Vec
     let sent = sent.into_iter();
     sent.map(|rejection| Rejection {
         name: name(rejection.r#type, &rejection.name, instance),
+        whole_wanted: rejection.whole_wanted,
         field: rejection.field.chars().take(512).collect(),
         reason: rejection.reason.chars().take(1024).collect(),
     })

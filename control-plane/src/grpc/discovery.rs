@@ -175,7 +175,17 @@ impl Stream {
             }
             Message::Acknowledge(acknowledge) => {
                 let rejected = decode::rejections(acknowledge.rejected, &self.instance);
-                for rejection in &rejected {
+                let (unfit, refused): (Vec<_>, Vec<_>) = rejected
+                    .iter()
+                    .partition(|rejection| rejection.whole_wanted);
+                for rejection in unfit {
+                    tracing::info!(
+                        spiffe_id = %self.spiffe_id, instance = %self.instance,
+                        resource = %rejection.name, field = rejection.field,
+                        reason = rejection.reason, "a proxy wants the whole of a resource"
+                    );
+                }
+                for rejection in refused {
                     tracing::warn!(
                         spiffe_id = %self.spiffe_id, instance = %self.instance,
                         resource = %rejection.name, field = rejection.field,

@@ -6,10 +6,11 @@ use rustls_pki_types::CertificateDer;
 use weft_proto::v1alpha1 as wire;
 
 use crate::compile::{
-    Address, Cluster, Configuration, Endpoint, Inbound, Name, Protocol, Route, Rule, Service,
+    Address, Cluster, ClusterChange, Configuration, Endpoint, Inbound, Name, Protocol, Route, Rule,
+    Service,
 };
 use crate::resource::{HeaderValueMatch, HttpRouteMatch, PathMatch};
-use crate::subscription::{Delivery, Outgoing};
+use crate::subscription::{Content, Delivery, Outgoing};
 
 /// The body of a resource. prost writes fields in the order of their numbers, and none of the
 /// messages has a map: the same value always gives the same bytes.
@@ -57,12 +58,29 @@ pub(super) fn trust_bundle(
     }
 }
 
+/// What makes one version of a cluster another.
+pub fn encode_change(change: &ClusterChange) -> Bytes {
+    let message = wire::ClusterChange {
+        removed: change.removed.clone(),
+        upserted: change.upserted.iter().map(endpoint).collect(),
+    };
+    message.encode_to_vec().into()
+}
+
 fn resource(delivery: Delivery) -> wire::Resource {
-    wire::Resource {
+    let resource = wire::Resource {
         r#type: kind(&delivery.name),
         name: delivery.name.text(),
         version: delivery.version.to_string(),
-        body: delivery.body,
+        ..wire::Resource::default()
+    };
+    match delivery.content {
+        Content::Whole(body) => wire::Resource { body, ..resource },
+        Content::Change { base, change } => wire::Resource {
+            base_version: base.to_string(),
+            change,
+            ..resource
+        },
     }
 }
 

@@ -15,7 +15,7 @@ mod renewal;
 
 pub use admin::AdminService;
 pub use discovery::DiscoveryService;
-pub use encode::encode;
+pub use encode::{encode, encode_change};
 pub use identity::{IdentityService, TOKENS_TABLE, sweep_tokens};
 pub use listen::{CONNECTIONS_MAX, Connection, LocalConnection, accept_local, accept_tls, tls};
 pub use peer::Peer;

@@ -7,8 +7,9 @@ use std::time::SystemTime;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::session::{ACKNOWLEDGE_TIMEOUT, Delivery, Ended, Outgoing, Rejection};
-use super::topics::{Published, Topics};
+use super::Encode;
+use super::session::{ACKNOWLEDGE_TIMEOUT, Content, Delivery, Ended, Outgoing, Rejection};
+use super::topics::{Base, Published, Topics};
 use crate::compile::Name;
 use crate::registry::Workload;
 
@@ -24,6 +25,8 @@ const QUESTIONS_MAX: usize = 16;
 pub struct Held {
     /// The version it was last sent, or said it has.
     pub sent: Option<Arc<str>>,
+    /// What it acknowledged last of a cluster, as long as that is known: what a change is made from.
+    pub base: Option<Base>,
     /// The generation of the topic that the proxy last answered to.
     pub settled: u64,
     pub rejected: Option<Rejected>,
@@ -45,6 +48,8 @@ struct InFlight {
 struct Sent {
     name: Name,
     version: Arc<str>,
+    base: Option<Base>,
+    is_change: bool,
     generation: u64,
     changed_at: Instant,
 }
@@ -61,6 +66,7 @@ pub struct Attached {
     pub due: BTreeSet<Name>,
     pub wake: Arc<Notify>,
     pub replaced: bool,
+    takes_changes: bool,
     in_flight: Option<InFlight>,
     nonces: u64,
     to_ask: VecDeque<u64>,
@@ -73,6 +79,7 @@ impl Attached {
         workload: &Workload,
         proxy_version: String,
         certificate_not_after: SystemTime,
+        takes_changes: bool,
     ) -> Self {
         Self {
             instance: workload.instance.clone(),
@@ -84,6 +91,7 @@ impl Attached {
             due: BTreeSet::new(),
             wake: Arc::new(Notify::new()),
             replaced: false,
+            takes_changes,
             in_flight: None,
             nonces: 0,
             to_ask: VecDeque::new(),
@@ -92,10 +100,12 @@ impl Attached {
         }
     }
 
-    /// Notes a subscription. One that is repeated has the resource sent again: the proxy forgot it.
-    pub fn subscribe(&mut self, name: Name, known: Option<Arc<str>>) {
+    /// Notes a subscription, with what is known of what the proxy holds. One that is repeated has the
+    /// resource sent again: the proxy forgot it.
+    pub fn subscribe(&mut self, name: Name, known: Option<Arc<str>>, base: Option<Base>) {
         let held = Held {
             sent: known,
+            base,
             ..Held::default()
         };
         self.subscribed.insert(name.clone(), held);
@@ -127,7 +137,12 @@ impl Attached {
 
     /// What is to be sent now, if anything is. One push at most is in flight: what changes meanwhile
     /// is sent once, in its last version.
-    pub fn next(&mut self, topics: &Topics, settling: bool) -> Result<Option<Outgoing>, Ended> {
+    pub fn next(
+        &mut self,
+        topics: &mut Topics,
+        settling: bool,
+        encode: Encode,
+    ) -> Result<Option<Outgoing>, Ended> {
         if self.replaced {
             return Err(Ended::Replaced);
         }
@@ -143,7 +158,7 @@ impl Attached {
                 Ok(None)
             };
         }
-        let (resources, sent) = self.take_due(topics, settling);
+        let (resources, sent) = self.take_due(topics, settling, encode);
         if resources.is_empty() {
             return Ok(None);
         }
@@ -158,43 +173,52 @@ impl Attached {
     }
 
     /// Takes what fits into one push; the rest stays due.
-    fn take_due(&mut self, topics: &Topics, settling: bool) -> (Vec<Delivery>, Vec<Sent>) {
+    fn take_due(
+        &mut self,
+        topics: &mut Topics,
+        settling: bool,
+        encode: Encode,
+    ) -> (Vec<Delivery>, Vec<Sent>) {
         let (mut resources, mut sent, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut left = BTreeSet::new();
         let mut due = std::mem::take(&mut self.due).into_iter();
         for name in due.by_ref() {
-            let (Some(topic), Some(held)) = (topics.get(&name), self.subscribed.get_mut(&name))
+            let (Some(topic), Some(held)) = (topics.get_mut(&name), self.subscribed.get_mut(&name))
             else {
                 continue;
             };
-            let Some(published) = &topic.published else {
+            let Some(published) = topic.published.clone() else {
                 continue;
             };
             if held.sent.as_ref() == Some(&published.version) {
                 held.settled = topic.generation;
                 continue;
             }
-            if settling && is_held_back(held, published) {
+            if settling && is_held_back(held, &published) {
                 left.insert(name);
                 continue;
             }
-            let is_full = bytes + published.body.len() > PUSH_BYTES_MAX && !resources.is_empty();
+            let base = held.base.as_ref().filter(|_| self.takes_changes);
+            let content = topic.content(base, encode);
+            let is_full = bytes + content.len() > PUSH_BYTES_MAX && !resources.is_empty();
             if is_full || resources.len() >= PUSH_RESOURCES_MAX {
                 left.insert(name);
                 break;
             }
-            bytes += published.body.len();
+            bytes += content.len();
             held.sent = Some(published.version.clone());
             sent.push(Sent {
                 name: name.clone(),
                 version: published.version.clone(),
+                base: published.as_base(),
+                is_change: matches!(content, Content::Change { .. }),
                 generation: topic.generation,
                 changed_at: topic.changed_at,
             });
             resources.push(Delivery {
                 name,
-                version: published.version.clone(),
-                body: published.body.clone(),
+                version: published.version,
+                content,
             });
         }
         left.extend(due);
@@ -221,12 +245,26 @@ impl Attached {
             .collect();
         let mut changed = Vec::new();
         for sent in in_flight.resources {
+            let rejection = rejections.remove(&sent.name);
+            let held = self.subscribed.get_mut(&sent.name);
+            // Who was sent the whole can't wish for it again.
+            let whole_wanted = rejection.as_ref().is_some_and(|r| r.whole_wanted);
+            if whole_wanted && sent.is_change {
+                if let Some(held) = held {
+                    (held.sent, held.base) = (None, None);
+                    self.due.insert(sent.name);
+                }
+                continue;
+            }
             changed.push(sent.changed_at);
-            let Some(held) = self.subscribed.get_mut(&sent.name) else {
+            let Some(held) = held else {
                 continue;
             };
             held.settled = held.settled.max(sent.generation);
-            held.rejected = rejections.remove(&sent.name).map(|rejection| Rejected {
+            if rejection.is_none() {
+                held.base = sent.base;
+            }
+            held.rejected = rejection.map(|rejection| Rejected {
                 version: sent.version,
                 field: rejection.field,
                 reason: rejection.reason,

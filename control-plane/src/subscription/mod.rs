@@ -26,12 +26,12 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-pub use session::{Delivery, Ended, Hello, Outgoing, Rejection, Session};
+pub use session::{Content, Delivery, Ended, Hello, Outgoing, Rejection, Session};
 pub use state::{AttachRefused, PROXIES_MAX, SUBSCRIPTIONS_MAX, SubscribeRefused};
 pub use view::{ProxyView, RejectedView, TimedCondition, TimedParent};
 pub use wait::{Lag, Waited};
 
-use crate::compile::{Configuration, Mesh};
+use crate::compile::{ClusterChange, Configuration, Mesh};
 use crate::telemetry::Metrics;
 use state::State;
 
@@ -39,8 +39,14 @@ use state::State;
 /// come back within a second, and until then theirs only seem to be gone.
 pub const SETTLE_TIME: Duration = Duration::from_millis(1500);
 
-/// Turns a resource into the bytes that go over the wire.
-pub type Encode = fn(&Configuration) -> Bytes;
+/// How what goes over the wire is turned into bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Encode {
+    /// The body of a resource.
+    pub whole: fn(&Configuration) -> Bytes,
+    /// A change of one.
+    pub change: fn(&ClusterChange) -> Bytes,
+}
 
 /// Everything that is subscribed to, and by whom. Cloning shares it.
 #[derive(Clone)]

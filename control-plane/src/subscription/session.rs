@@ -25,6 +25,8 @@ pub struct Hello {
     /// What it holds, with versions, empty for what it holds as absent.
     pub known: Vec<(Name, Arc<str>)>,
     pub certificate_not_after: SystemTime,
+    /// It can take a cluster's change in place of the cluster.
+    pub takes_changes: bool,
 }
 
 /// A resource on its way to a proxy.
@@ -32,7 +34,28 @@ pub struct Hello {
 pub struct Delivery {
     pub name: Name,
     pub version: Arc<str>,
-    pub body: Bytes,
+    pub content: Content,
+}
+
+/// A resource's body, or what makes it of the one that the proxy holds.
+#[derive(Clone, Debug)]
+pub enum Content {
+    Whole(Bytes),
+    Change { base: Arc<str>, change: Bytes },
+}
+
+impl Content {
+    /// Bytes of it.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Whole(body) => body.len(),
+            Self::Change { change, .. } => change.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What is to be sent to a proxy next.
@@ -66,6 +89,8 @@ pub enum Ended {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub name: Name,
+    /// It is only the change that it can't take, because of what it holds.
+    pub whole_wanted: bool,
     pub field: String,
     pub reason: String,
 }
@@ -102,7 +127,7 @@ impl Session {
     /// Waits for what is to be sent next.
     pub async fn next(&self) -> Result<Outgoing, Ended> {
         loop {
-            if let Some(outgoing) = self.shared.lock().next(self.id)? {
+            if let Some(outgoing) = self.shared.lock().next(self.id, self.shared.encode)? {
                 if let Outgoing::Push { resources, .. } = &outgoing {
                     self.shared.metrics.pushes.add(1);
                     self.shared.metrics.resources_pushed.add(resources.len());
@@ -126,7 +151,8 @@ impl Session {
 
     /// Takes the answer to a push in.
     pub fn acknowledge(&self, nonce: u64, rejected: Vec<Rejection>) -> Result<(), Ended> {
-        self.shared.metrics.resources_rejected.add(rejected.len());
+        let refused = rejected.iter().filter(|rejection| !rejection.whole_wanted);
+        self.shared.metrics.resources_rejected.add(refused.count());
         let changed = self.shared.lock().acknowledge(self.id, nonce, rejected)?;
         for changed_at in changed {
             self.shared

@@ -11,7 +11,7 @@ use weft_proto::spiffe::SpiffeId;
 use super::attached::Attached;
 use super::losses::Losses;
 use super::session::{Ended, Hello, Outgoing, Rejection};
-use super::topics::{SessionId, Topics};
+use super::topics::{Published, SessionId, Topics};
 use super::view::TimedParent;
 use super::{Encode, SETTLE_TIME};
 use crate::compile::{Affected, Mesh, Name, RouteName, route_status};
@@ -93,7 +93,12 @@ impl State {
         }
         self.sessions_opened += 1;
         let id = self.sessions_opened;
-        let attached = Attached::new(&workload, hello.proxy_version, hello.certificate_not_after);
+        let attached = Attached::new(
+            &workload,
+            hello.proxy_version,
+            hello.certificate_not_after,
+            hello.takes_changes,
+        );
         self.sessions.insert(id, attached);
         self.by_instance.insert(instance, id);
         self.set_workload(workload);
@@ -201,8 +206,11 @@ impl State {
         let Some(attached) = self.sessions.get_mut(&id) else {
             return;
         };
-        self.topics.subscribe(&name, id, &self.mesh, encode);
-        attached.subscribe(name, known);
+        let topic = self.topics.subscribe(&name, id, &self.mesh, encode);
+        let published = topic.published.as_ref();
+        let held = published.filter(|published| Some(&published.version) == known.as_ref());
+        let base = held.and_then(Published::as_base);
+        attached.subscribe(name, known, base);
     }
 
     pub fn unsubscribe(&mut self, id: SessionId, names: &[Name]) {
@@ -218,10 +226,10 @@ impl State {
     }
 
     /// What is to be sent to a proxy now, if anything is.
-    pub fn next(&mut self, id: SessionId) -> Result<Option<Outgoing>, Ended> {
+    pub fn next(&mut self, id: SessionId, encode: Encode) -> Result<Option<Outgoing>, Ended> {
         let settling = self.settling_until.is_some();
         let attached = self.sessions.get_mut(&id).ok_or(Ended::Replaced)?;
-        attached.next(&self.topics, settling)
+        attached.next(&mut self.topics, settling, encode)
     }
 
     /// Takes a proxy's answer to a push in.

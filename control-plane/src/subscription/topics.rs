@@ -8,16 +8,21 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::Encode;
+use super::{Content, Encode};
 use crate::compile::{
-    Address, Affected, Compiled, Configuration, Mesh, Name, ServiceName, compile,
+    Address, Affected, Cluster, Compiled, Configuration, ENDPOINTS_MAX, Mesh, Name, ServiceName,
+    change, compile,
 };
 
 /// One proxy's connection. Never used twice.
 pub type SessionId = u64;
 
+/// Versions of a cluster that a change is made from at a time. Proxies that hold yet another one get
+/// the whole.
+const BASES_MAX: usize = 16;
+
 /// A resource as it is pushed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Published {
     /// A hash of the body; empty when there is no such resource.
     pub version: Arc<str>,
@@ -26,6 +31,37 @@ pub struct Published {
     pub is_of_endpoints: bool,
     /// It is made of endpoints, and has none.
     pub is_hollow: bool,
+    /// What a cluster is made of, so that it can be told what changes.
+    cluster: Option<Arc<Cluster>>,
+}
+
+impl PartialEq for Published {
+    /// The version tells of the content; what is left out of a cluster doesn't reach anybody.
+    fn eq(&self, other: &Self) -> bool {
+        let of = |published: &Self| (published.is_of_endpoints, published.is_hollow);
+        self.version == other.version && of(self) == of(other)
+    }
+}
+
+impl Published {
+    /// What later changes can be made from; of clusters only.
+    pub fn as_base(&self) -> Option<Base> {
+        Some(Base {
+            version: self.version.clone(),
+            cluster: self.cluster.clone()?,
+        })
+    }
+
+    fn left_out(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.left_out)
+    }
+}
+
+/// A version of a cluster that a proxy holds.
+#[derive(Clone, Debug)]
+pub struct Base {
+    pub version: Arc<str>,
+    cluster: Arc<Cluster>,
 }
 
 /// A resource and who wants it.
@@ -39,6 +75,37 @@ pub struct Topic {
     pub changed_at: Instant,
     /// Absent while DNS has not answered.
     pub published: Option<Published>,
+    /// What leads to it from the versions that proxies hold, as far as somebody needed it; nothing where
+    /// that isn't less than the whole.
+    changes: HashMap<Arc<str>, Option<Bytes>>,
+}
+
+impl Topic {
+    /// What a proxy needs that holds `base`, or nothing that is known. A change is made and encoded
+    /// once, however many proxies need it.
+    pub fn content(&mut self, base: Option<&Base>, encode: Encode) -> Content {
+        let Some(published) = &self.published else {
+            return Content::Whole(Bytes::new());
+        };
+        let whole = Content::Whole(published.body.clone());
+        let (Some(base), Some(cluster)) = (base, &published.cluster) else {
+            return whole;
+        };
+        if self.changes.len() >= BASES_MAX && !self.changes.contains_key(&base.version) {
+            return whole;
+        }
+        let made = self.changes.entry(base.version.clone()).or_insert_with(|| {
+            let change = (encode.change)(&change(&base.cluster, cluster)?);
+            Some(change).filter(|change| change.len() < published.body.len())
+        });
+        match made {
+            Some(change) => Content::Change {
+                base: base.version.clone(),
+                change: change.clone(),
+            },
+            None => whole,
+        }
+    }
 }
 
 /// Every topic, found by what a change touches.
@@ -55,6 +122,10 @@ pub struct Topics {
 impl Topics {
     pub fn get(&self, name: &Name) -> Option<&Topic> {
         self.topics.get(name)
+    }
+
+    pub fn get_mut(&mut self, name: &Name) -> Option<&mut Topic> {
+        self.topics.get_mut(name)
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -87,6 +158,7 @@ impl Topics {
                 names.insert(name.clone());
             }
             let published = publish(name, compile(mesh, name), encode);
+            warn_of_left_out(name, None, published.as_ref());
             self.generations += 1;
             let topic = Topic {
                 subscribers: BTreeSet::new(),
@@ -94,6 +166,7 @@ impl Topics {
                 revision: 0,
                 changed_at: Instant::now(),
                 published,
+                changes: HashMap::new(),
             };
             self.topics.insert(name.clone(), topic);
         }
@@ -169,9 +242,12 @@ impl Topics {
             let Some(published) = publish(&name, compile(mesh, &name), encode) else {
                 continue;
             };
+            warn_of_left_out(&name, topic.published.as_ref(), Some(&published));
             if topic.published.as_ref() == Some(&published) {
+                topic.published = Some(published);
                 continue;
             }
+            topic.changes.clear();
             self.generations += 1;
             topic.generation = self.generations;
             topic.revision = topic.revision.max(revision);
@@ -180,6 +256,17 @@ impl Topics {
             changed.push(name);
         }
         changed
+    }
+}
+
+/// Says once that a cluster has more endpoints than are offered, until it has no more than that.
+fn warn_of_left_out(name: &Name, before: Option<&Published>, after: Option<&Published>) {
+    let left_out = after.map_or(0, Published::left_out);
+    if left_out > 0 && before.map_or(0, Published::left_out) == 0 {
+        tracing::warn!(
+            %name, left_out,
+            "a cluster has more than {ENDPOINTS_MAX} endpoints; those with the lowest IDs are offered"
+        );
     }
 }
 
@@ -204,16 +291,21 @@ pub fn publish(name: &Name, compiled: Compiled, encode: Encode) -> Option<Publis
             (is_address, is_address)
         }
     };
-    let body = configuration.as_ref().map(encode).unwrap_or_default();
+    let body = configuration.as_ref().map(encode.whole).unwrap_or_default();
     let version = match &configuration {
         Some(_) => version_of(&body),
         None => "".into(),
+    };
+    let cluster = match configuration {
+        Some(Configuration::Cluster(cluster)) => Some(Arc::new(cluster)),
+        _ => None,
     };
     Some(Published {
         version,
         body,
         is_of_endpoints,
         is_hollow,
+        cluster,
     })
 }
 

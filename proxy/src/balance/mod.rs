@@ -122,13 +122,13 @@ impl Balancer {
         now: Instant,
         random: &mut impl Rng,
     ) -> Option<Picked> {
-        let weight = cluster.weight();
+        let weight = cluster.endpoints.weight();
         if weight == 0 {
             return None;
         }
         let mut first: Option<Candidate<'_>> = None;
         for _ in 0..DRAWS_MAX {
-            let endpoint = cluster.at(random.random_range(0..weight))?;
+            let endpoint = cluster.endpoints.at(random.random_range(0..weight))?;
             let is_first = first
                 .as_ref()
                 .is_some_and(|(first, _)| Arc::ptr_eq(first, endpoint));
@@ -240,7 +240,11 @@ mod tests {
             })
         };
         let endpoints = weights.iter().enumerate().map(endpoint).collect();
-        Cluster::new("shop/s:80".parse().unwrap(), None, endpoints)
+        Cluster {
+            name: "shop/s:80".parse().unwrap(),
+            protocol: None,
+            endpoints,
+        }
     }
 
     /// Shares of 10,000 picks in percent, `held` of them outstanding at a time.

@@ -194,9 +194,20 @@ fn take(handle: &Handle, identity: &Identity, push: wire::Push) -> Vec<wire::Rej
             version,
             field,
             reason,
+            whole_wanted: false,
         });
     }
     for rejection in &rejected {
+        if rejection.whole_wanted {
+            tracing::info!(
+                resource = rejection.name,
+                version = rejection.version,
+                field = rejection.field,
+                reason = rejection.reason,
+                "cannot take a change of a resource; asking for the whole"
+            );
+            continue;
+        }
         tracing::warn!(
             resource = rejection.name,
             version = rejection.version,
@@ -231,6 +242,7 @@ fn hello(
         proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
         known,
         ports_up,
+        takes_changes: true,
     }
 }
 

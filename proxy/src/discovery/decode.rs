@@ -1,6 +1,7 @@
 //! Protobuf bodies become the model's types, or a rejection that says which field is wrong and why.
 //! Pure: no I/O, no clock.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -92,7 +93,7 @@ fn within<T>(parent: impl std::fmt::Display, result: Result<T>) -> Result<T> {
 }
 
 /// Decodes each element of a list under its index.
-fn each<A, B>(field: &str, list: Vec<A>, decode: impl Fn(A) -> Result<B>) -> Result<Vec<B>> {
+fn each<A, B>(field: &str, list: Vec<A>, mut decode: impl FnMut(A) -> Result<B>) -> Result<Vec<B>> {
     if list.len() > LIST_MAX {
         return Err(reject(
             field,
@@ -222,10 +223,52 @@ fn cluster(expected: &Name, message: wire::Cluster) -> Result<Cluster> {
     let name: crate::model::ServicePort = from_text("name", &message.name)?;
     same_name("name", expected, &Name::Cluster(name.clone()))?;
     let protocol = protocol("protocol", message.protocol)?;
+    let mut ids = HashSet::new();
     let endpoints = each("endpoints", message.endpoints, |message| {
-        endpoint(message).map(Arc::new)
+        unique(&mut ids, endpoint(message)?)
     })?;
-    Ok(Cluster::new(name, protocol, endpoints))
+    Ok(Cluster {
+        name,
+        protocol,
+        endpoints: endpoints.into_iter().collect(),
+    })
+}
+
+fn unique(ids: &mut HashSet<Arc<str>>, endpoint: Endpoint) -> Result<Arc<Endpoint>> {
+    if !ids.insert(endpoint.id.clone()) {
+        let reason = format!("`{}` is named twice", shorten(&endpoint.id));
+        return Err(reject("id", reason));
+    }
+    Ok(Arc::new(endpoint))
+}
+
+/// What a change makes of a cluster. It costs what is in the change, and next to nothing for what is
+/// in the cluster. One that doesn't fit, or holds anything that a whole cluster must not, is taken in
+/// no part.
+pub fn decode_change(base: &Cluster, change: &[u8]) -> Result<Cluster> {
+    let message: wire::ClusterChange = parse(change)?;
+    let mut cluster = base.clone();
+    let mut ids = HashSet::new();
+    each("removed", message.removed, |id| {
+        let Some(removed) = cluster.endpoints.remove(&id) else {
+            let reason = format!("`{}` is not there", shorten(&id));
+            return Err(reject("", reason));
+        };
+        ids.insert(removed.id.clone());
+        Ok(())
+    })?;
+    each("upserted", message.upserted, |message| {
+        cluster
+            .endpoints
+            .insert(unique(&mut ids, endpoint(message)?)?);
+        Ok(())
+    })?;
+    let count = cluster.endpoints.len();
+    if count > LIST_MAX {
+        let reason = format!("{count} elements would be more than {LIST_MAX}");
+        return Err(reject("endpoints", reason));
+    }
+    Ok(cluster)
 }
 
 fn endpoint(message: wire::Endpoint) -> Result<Endpoint> {
@@ -259,7 +302,7 @@ fn route(expected: &Name, message: wire::Route) -> Result<Route> {
     Ok(Route {
         name,
         protocol: protocol("protocol", message.protocol)?,
-        rules: each("rules", message.rules, rule)?,
+        rules: each("rules", message.rules, rule)?.into(),
         default_cluster: from_text("default_cluster", &message.default_cluster)?,
     })
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use weft_proto::v1alpha1 as wire;
 
+use super::held::Held;
 use super::publish::{Applied, Change, Resources, is_known};
 use super::{ApplicationPorts, dump, persist};
 use crate::bootstrap::Settings;
@@ -303,7 +304,7 @@ impl Handle {
         self.shared.path.clone()
     }
 
-    pub(super) fn to_keep(&self) -> Vec<wire::Resource> {
+    pub(super) fn to_keep(&self) -> Vec<(Name, Held)> {
         self.lock().to_keep()
     }
 

@@ -1,12 +1,13 @@
 //! What the control plane knows, asked for by name at first use and kept up to date by its pushes.
 //!
 //! `client` holds the stream, `decode` turns what comes over it into the model's types, `publish` puts
-//! those in force, `persist` keeps them over a restart, `ports` sees whether the application listens.
+//! those in force, `held` has them as they came, `persist` keeps them over a restart, `ports` sees whether the application listens.
 
 mod client;
 mod decode;
 mod dump;
 mod handle;
+mod held;
 mod listeners;
 mod names;
 mod persist;
@@ -20,9 +21,10 @@ use std::sync::Arc;
 use crate::bootstrap::Settings;
 use crate::identity::Identity;
 
-pub use decode::{Decoded, Rejection, decode};
+pub use decode::{Decoded, Rejection, decode, decode_change};
 pub use handle::{Handle, Unavailable};
 pub use ports::ApplicationPorts;
+pub use publish::{Applied, Resources};
 
 /// Everything of discovery that takes time; runs until it is dropped.
 pub async fn run(handle: Handle, identity: Identity, settings: Arc<Settings>) {

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use prost::Message;
-use weft_proto::v1alpha1::{Push, Resource};
+use weft_proto::v1alpha1::{Push, Resource, ResourceName};
 
-use super::publish::{Held, Resources};
+use super::held::Held;
+use super::publish::Resources;
 use super::{Handle, names};
 use crate::identity::{move_aside, read, write};
-use crate::model::Configuration;
+use crate::model::{Configuration, Name};
 
 /// Also the version of the format.
 const MAGIC: &[u8] = b"weft resources 1\n";
@@ -53,10 +54,7 @@ fn restore(
     resources: &mut Resources,
     configuration: &mut Configuration,
 ) {
-    let held = Held {
-        version: resource.version,
-        body: resource.body,
-    };
+    let held = Held::new(resource.version, resource.body);
     let restored = names::from_wire(resource.r#type, &resource.name)
         .map_err(|(field, reason)| format!("{field}: {reason}"))
         .and_then(|name| {
@@ -71,6 +69,21 @@ fn restore(
             "a stored resource can't be used; asking for it again when it is needed"
         );
     }
+}
+
+/// Resources as the control plane would send them.
+fn whole(kept: Vec<(Name, Held)>) -> Vec<Resource> {
+    let resources = kept.into_iter().map(|(name, held)| {
+        let (ResourceName { r#type, name }, body) = (names::to_wire(&name), held.whole());
+        Resource {
+            r#type,
+            name,
+            version: held.version,
+            body,
+            ..Resource::default()
+        }
+    });
+    resources.collect()
 }
 
 fn encode(resources: Vec<Resource>) -> Vec<u8> {
@@ -112,9 +125,10 @@ pub(super) async fn run(handle: &Handle) {
 /// Writes what is in force now.
 pub(super) async fn store(handle: &Handle) {
     let Some(path) = handle.path() else { return };
-    let resources = handle.to_keep();
+    let kept = handle.to_keep();
     let target = path.clone();
-    let written = tokio::task::spawn_blocking(move || write(&target, &encode(resources))).await;
+    // Clusters that came as changes are made whole here, where nobody waits for it.
+    let written = tokio::task::spawn_blocking(move || write(&target, &encode(whole(kept)))).await;
     if let Ok(Err(error)) = written {
         tracing::warn!(
             path = %path.display(), %error,

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
+use rpds::HashTrieMapSync;
 use weft_proto::svid::TrustBundle;
 use weft_proto::v1alpha1 as wire;
 
-use super::decode::{Decoded, Rejection, decode_body};
+use super::decode::{Decoded, Rejection, decode_body, decode_change};
+use super::held::Held;
 use super::{Handle, names};
 use crate::model::{Configuration, Entry, Inbound, Known, Name};
 
@@ -23,9 +24,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// A resource that was not used for this many sweeps is forgotten.
 const IDLE_SWEEPS_MAX: u8 = 10;
 
-/// Everything about the resources by name; `Configuration` is made from it.
+/// Everything about the resources by name; `Configuration` is made from it. Public so that what a
+/// push costs can be measured.
 #[derive(Debug, Default)]
-pub(super) struct Resources {
+pub struct Resources {
     tracked: HashMap<Name, Tracked>,
     /// What the stream has not said yet, in order.
     outbox: Vec<Change>,
@@ -40,13 +42,6 @@ struct Tracked {
     rejected: Option<Rejected>,
     /// Sweeps since it was last used.
     idle: u8,
-}
-
-/// A good answer as it came; the empty version says that there is no such resource.
-#[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub version: String,
-    pub body: Bytes,
 }
 
 /// A version that was not taken.
@@ -68,9 +63,41 @@ pub(super) enum Change {
 
 /// What a push came to.
 #[derive(Debug, Default)]
-pub(super) struct Applied {
+pub struct Applied {
     pub rejected: Vec<wire::Rejection>,
     pub trust_bundle: Option<TrustBundle>,
+}
+
+impl Tracked {
+    /// Takes a change of what is held. One that can't be taken leaves everything as it was, and the
+    /// whole will come.
+    fn change(
+        &mut self,
+        name: &Name,
+        resource: wire::Resource,
+        configuration: &mut Configuration,
+    ) -> Result<(), Rejection> {
+        let reject = |field: &str, reason: String| Rejection {
+            field: field.to_owned(),
+            reason,
+        };
+        let Name::Cluster(name) = name else {
+            let reason = "only clusters are sent as changes".to_owned();
+            return Err(reject("change", reason));
+        };
+        let held = self.held.as_mut();
+        let held = held.filter(|held| held.version == resource.base_version);
+        let base = configuration.clusters.get(name).and_then(Entry::peek);
+        let (Some(held), Some(base)) = (held, base) else {
+            let reason = format!("`{}` is not held", resource.base_version);
+            return Err(reject("base_version", reason));
+        };
+        let cluster = decode_change(base, &resource.change)?;
+        held.change(resource.version, resource.change);
+        self.rejected = None;
+        replace(&mut configuration.clusters, name, Some(cluster));
+        Ok(())
+    }
 }
 
 /// Whether a name belongs to the proxy itself, and is never forgotten.
@@ -81,7 +108,7 @@ fn is_own(name: &Name) -> bool {
 impl Resources {
     /// Subscribes to a name if it isn't yet. Evicts what was not used for longest when there are too
     /// many, and says so; what was evicted is taken out of `configuration`.
-    pub(super) fn want(&mut self, name: &Name, configuration: &mut Configuration) -> bool {
+    pub fn want(&mut self, name: &Name, configuration: &mut Configuration) -> bool {
         if let Some(tracked) = self.tracked.get_mut(name) {
             tracked.idle = 0;
             return false;
@@ -114,22 +141,19 @@ impl Resources {
 
     /// Takes a push: each resource that is good replaces the one before, the others are rejected and
     /// leave what was held of them.
-    pub(super) fn apply(&mut self, push: wire::Push, configuration: &mut Configuration) -> Applied {
+    pub fn apply(&mut self, push: wire::Push, configuration: &mut Configuration) -> Applied {
         let mut applied = Applied::default();
         for resource in push.resources {
-            let (kind, text, version) = (resource.r#type, resource.name, resource.version);
+            let (kind, text) = (resource.r#type, resource.name.clone());
+            let version = resource.version.clone();
+            // A change that can't be taken says nothing against the resource.
+            let whole_wanted = !resource.base_version.is_empty();
             let result = names::from_wire(kind, &text)
                 .map_err(|(field, reason)| Rejection {
                     field: field.to_owned(),
                     reason,
                 })
-                .and_then(|name| {
-                    let held = Held {
-                        version: version.clone(),
-                        body: resource.body,
-                    };
-                    self.apply_one(&name, held, configuration)
-                });
+                .and_then(|name| self.apply_one(&name, resource, configuration));
             match result {
                 Ok(Some(bundle)) => applied.trust_bundle = Some(bundle),
                 Ok(None) => {}
@@ -139,6 +163,7 @@ impl Resources {
                     version,
                     field,
                     reason,
+                    whole_wanted,
                 }),
             }
         }
@@ -148,13 +173,17 @@ impl Resources {
     fn apply_one(
         &mut self,
         name: &Name,
-        held: Held,
+        resource: wire::Resource,
         configuration: &mut Configuration,
     ) -> Result<Option<TrustBundle>, Rejection> {
         // An answer that crossed with the removal of its subscription is of no use to anybody.
         let Some(tracked) = self.tracked.get_mut(name) else {
             return Ok(None);
         };
+        if !resource.base_version.is_empty() {
+            return tracked.change(name, resource, configuration).map(|()| None);
+        }
+        let held = Held::new(resource.version, resource.body);
         match decode_held(name, &held) {
             Ok(decoded) => {
                 tracked.held = Some(held);
@@ -222,13 +251,14 @@ impl Resources {
     fn forget(&mut self, name: &Name, configuration: &mut Configuration) {
         self.tracked.remove(name);
         self.outbox.push(Change::Remove(name.clone()));
-        match name {
-            Name::Service(name) => drop(configuration.services.remove(name)),
-            Name::Address(address) => drop(configuration.addresses.remove(address)),
-            Name::Route(name) => drop(configuration.routes.remove(name)),
-            Name::Cluster(name) => drop(configuration.clusters.remove(name)),
-            Name::Inbound | Name::TrustBundle(_) => {}
-        }
+        // Before its first answer there is nothing to take out.
+        let _ = match name {
+            Name::Service(name) => configuration.services.remove_mut(name),
+            Name::Address(address) => configuration.addresses.remove_mut(address),
+            Name::Route(name) => configuration.routes.remove_mut(name),
+            Name::Cluster(name) => configuration.clusters.remove_mut(name),
+            Name::Inbound | Name::TrustBundle(_) => false,
+        };
     }
 
     /// What a new stream says at first: what is held, and what is asked for besides.
@@ -273,20 +303,11 @@ impl Resources {
     }
 
     /// What is kept over a restart. The trust bundle is the identity's to keep.
-    pub(super) fn to_keep(&self) -> Vec<wire::Resource> {
+    pub(super) fn to_keep(&self) -> Vec<(Name, Held)> {
         let tracked = self.tracked.iter();
         let kept = tracked.filter(|(name, _)| !matches!(name, Name::TrustBundle(_)));
-        kept.filter_map(|(name, tracked)| {
-            let held = tracked.held.clone()?;
-            let wire::ResourceName { r#type, name } = names::to_wire(name);
-            Some(wire::Resource {
-                r#type,
-                name,
-                version: held.version,
-                body: held.body,
-            })
-        })
-        .collect()
+        kept.filter_map(|(name, tracked)| Some((name.clone(), tracked.held.clone()?)))
+            .collect()
     }
 }
 
@@ -305,7 +326,7 @@ fn decode_held(name: &Name, held: &Held) -> Result<Option<Decoded>, Rejection> {
     if held.version.is_empty() {
         return Ok(None);
     }
-    decode_body(name, &held.body).map(Some)
+    decode_body(name, &held.whole()).map(Some)
 }
 
 /// Puts one answer in force. A trust bundle is returned: it is the identity's.
@@ -343,7 +364,7 @@ fn put(
 }
 
 fn replace<K: Clone + Eq + std::hash::Hash, T>(
-    map: &mut HashMap<K, Entry<T>, RandomState>,
+    map: &mut HashTrieMapSync<K, Entry<T>, RandomState>,
     key: &K,
     value: Option<T>,
 ) {
@@ -352,7 +373,7 @@ fn replace<K: Clone + Eq + std::hash::Hash, T>(
         Some(before) => before.replace(value),
         None => Entry::new(value),
     };
-    map.insert(key.clone(), entry);
+    map.insert_mut(key.clone(), entry);
 }
 
 fn sweep_entry(configuration: &Configuration, name: &Name) -> bool {
@@ -381,6 +402,8 @@ pub(super) async fn sweep(handle: &Handle) {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     fn name(index: usize) -> Name {
@@ -456,6 +479,130 @@ mod tests {
             let kept = index < SUBSCRIPTIONS_MAX - 1 - EVICTED;
             assert_eq!(is_known(&configuration, &name(index)), kept, "{index}");
         }
+    }
+
+    fn cluster(version: &str, ids: &[&str]) -> wire::Resource {
+        let body = wire::Cluster {
+            name: "shop/s:80".to_owned(),
+            endpoints: ids.iter().map(|id| endpoint(id, "10.0.0.1")).collect(),
+            ..wire::Cluster::default()
+        };
+        wire::Resource {
+            body: body.encode_to_vec().into(),
+            ..of_cluster(version)
+        }
+    }
+
+    fn change(base: &str, version: &str, upserted: wire::Endpoint) -> wire::Resource {
+        let change = wire::ClusterChange {
+            upserted: vec![upserted],
+            ..wire::ClusterChange::default()
+        };
+        wire::Resource {
+            base_version: base.to_owned(),
+            change: change.encode_to_vec().into(),
+            ..of_cluster(version)
+        }
+    }
+
+    fn of_cluster(version: &str) -> wire::Resource {
+        wire::Resource {
+            r#type: wire::ResourceType::Cluster.into(),
+            name: "shop/s:80".to_owned(),
+            version: version.to_owned(),
+            ..wire::Resource::default()
+        }
+    }
+
+    fn endpoint(id: &str, address: &str) -> wire::Endpoint {
+        wire::Endpoint {
+            id: id.to_owned(),
+            address: address.to_owned(),
+            port: 80,
+            weight: 1,
+            ..wire::Endpoint::default()
+        }
+    }
+
+    #[test]
+    fn a_change_is_taken_whole_or_the_whole_is_asked_for() {
+        let mut resources = Resources::default();
+        let mut configuration = Configuration::default();
+        let of_changes = Name::Cluster("shop/s:80".parse().unwrap());
+        let good = || endpoint("b", "10.0.0.2");
+        let mut check = |resource: wire::Resource, rejected: &str, held: &str| {
+            let push = wire::Push {
+                nonce: 1,
+                resources: vec![resource.clone()],
+            };
+            let seen = resources.apply(push, &mut configuration).rejected;
+            let seen = seen.iter().map(|rejection| {
+                let whole = if rejection.whole_wanted {
+                    ", whole"
+                } else {
+                    ""
+                };
+                format!("{}{whole}", rejection.field)
+            });
+            assert_eq!(seen.collect::<String>(), rejected, "{resource:?}");
+            let Some(tracked) = resources.tracked.get(&of_changes) else {
+                resources.want(&of_changes, &mut configuration);
+                return;
+            };
+            let version = tracked.held.as_ref().map_or("none", |held| &held.version);
+            let Name::Cluster(port) = &of_changes else {
+                return;
+            };
+            let ids = match configuration.cluster(port) {
+                Known::Present(cluster) => {
+                    let ids = cluster.endpoints.iter().map(|endpoint| endpoint.id.clone());
+                    ids.collect::<Vec<_>>().join("")
+                }
+                Known::Absent => "absent".to_owned(),
+                Known::Unknown => "unknown".to_owned(),
+            };
+            assert_eq!(format!("{version} {ids}"), held, "{resource:?}");
+            let is_wrong = !rejected.is_empty() && !rejected.ends_with("whole");
+            assert_eq!(tracked.rejected.is_some(), is_wrong, "{resource:?}");
+        };
+        // Before it was subscribed to, and before there was an answer.
+        check(change("1", "2", good()), "", "");
+        check(
+            change("1", "2", good()),
+            "base_version, whole",
+            "none unknown",
+        );
+        check(of_cluster(""), "", " absent");
+        check(change("1", "2", good()), "base_version, whole", " absent");
+        check(cluster("1", &["a"]), "", "1 a");
+        check(change("0", "2", good()), "base_version, whole", "1 a");
+        check(change("2", "2", good()), "base_version, whole", "1 a");
+        check(change("1", "2", good()), "", "2 ab");
+        check(change("1", "2", good()), "base_version, whole", "2 ab");
+        let nowhere = || endpoint("c", "host");
+        check(
+            change("2", "3", nowhere()),
+            "upserted[0].address, whole",
+            "2 ab",
+        );
+        check(cluster("3", &["c", "c"]), "endpoints[1].id", "2 ab");
+        // What was rejected whole doesn't stand in the way of the next change of what is held.
+        check(change("2", "4", endpoint("d", "10.0.0.4")), "", "4 abd");
+        let service = wire::Resource {
+            name: "shop/s0".to_owned(),
+            r#type: wire::ResourceType::Service.into(),
+            ..change("1", "2", good())
+        };
+        resources.want(&name(0), &mut configuration);
+        let push = wire::Push {
+            nonce: 1,
+            resources: vec![service],
+        };
+        let rejected = resources.apply(push, &mut configuration).rejected;
+        assert_eq!(
+            (rejected[0].field.as_str(), rejected[0].whole_wanted),
+            ("change", true)
+        );
     }
 
     #[test]

@@ -172,6 +172,7 @@ fn resource(kind: ResourceType, name: &str, version: &str, body: Vec<u8>) -> wir
         name,
         version,
         body: body.into(),
+        ..wire::Resource::default()
     }
 }
 
@@ -310,7 +311,10 @@ async fn one_bad_resource_hurts_only_itself() {
     assert_eq!(rejection.field, "endpoints[0].address");
     let current = rig.handle.current();
     let address = |name: &str| match current.cluster(&port(name)) {
-        Known::Present(cluster) => cluster.endpoints[0].address.ip().to_string(),
+        Known::Present(cluster) => {
+            let first = cluster.endpoints.iter().next().unwrap();
+            first.address.ip().to_string()
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -397,6 +401,66 @@ async fn a_reconnect_and_a_restart_say_what_is_known() {
         again.current().inbound.as_ref().unwrap().ports[0].port,
         9001
     );
+}
+
+#[tokio::test]
+async fn a_changed_cluster_outlives_a_restart() {
+    let mut rig = Rig::start().await;
+    let (mut session, hello) = rig.session().await;
+    assert!(hello.takes_changes);
+    session.receive().await;
+    session.push(1, vec![inbound("i1", 9001)]).await;
+    let name = Name::Cluster(port("a/a:1"));
+    let resolve = tokio::spawn({
+        let (handle, name) = (rig.handle.clone(), name.clone());
+        async move { handle.resolve(&[name]).await }
+    });
+    while !matches!(session.receive().await, Message::Subscribe(_)) {}
+    session
+        .push(2, vec![cluster("a/a:1", "c1", "10.0.0.1")])
+        .await;
+    resolve.await.unwrap().unwrap();
+
+    let change = |base: &str, version: &str| {
+        let other = wire::Endpoint {
+            id: "two:9001".to_owned(),
+            address: "10.0.0.2".to_owned(),
+            port: 9001,
+            weight: 1,
+            ..wire::Endpoint::default()
+        };
+        let change = wire::ClusterChange {
+            upserted: vec![other],
+            ..wire::ClusterChange::default()
+        };
+        wire::Resource {
+            base_version: base.to_owned(),
+            change: change.encode_to_vec().into(),
+            ..resource(ResourceType::Cluster, "a/a:1", version, Vec::new())
+        }
+    };
+    let acknowledge = session.push(3, vec![change("c0", "c9")]).await;
+    assert!(acknowledge.rejected[0].whole_wanted);
+    let acknowledge = session.push(4, vec![change("c1", "c2")]).await;
+    assert!(acknowledge.rejected.is_empty(), "{acknowledge:?}");
+    rig.handle.flush().await;
+
+    let settings = settings(
+        rig.directory.path(),
+        &rig.authority,
+        &rig.address.to_string(),
+    );
+    let identity = Identity::open(&settings).unwrap();
+    let again = Handle::open(&settings, &identity);
+    let (Known::Present(restored), Known::Present(before)) = (
+        again.current().cluster(&port("a/a:1")),
+        rig.handle.current().cluster(&port("a/a:1")),
+    ) else {
+        panic!("it is held");
+    };
+    assert_eq!((restored.endpoints.len(), &restored), (2, &before));
+    let (known, _) = again.begin();
+    assert!(known.iter().any(|known| known.version == "c2"));
 }
 
 #[tokio::test]

@@ -5,47 +5,14 @@ use std::sync::Arc;
 
 use weft_proto::spiffe::SpiffeId;
 
-use super::{Protocol, ServiceName, ServicePort, Text};
+use super::{Endpoints, Protocol, ServiceName, ServicePort, Text};
 
 /// The endpoints behind one port of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     pub name: ServicePort,
     pub protocol: Option<Protocol>,
-    pub endpoints: Vec<Arc<Endpoint>>,
-    /// For each endpoint the sum of the weights up to it, so that a draw needs no walk over all.
-    cumulative: Vec<u64>,
-}
-
-impl Cluster {
-    pub fn new(
-        name: ServicePort,
-        protocol: Option<Protocol>,
-        endpoints: Vec<Arc<Endpoint>>,
-    ) -> Self {
-        let weights = endpoints.iter().scan(0u64, |sum, endpoint| {
-            *sum += u64::from(endpoint.weight);
-            Some(*sum)
-        });
-        let cumulative = weights.collect();
-        Self {
-            name,
-            protocol,
-            endpoints,
-            cumulative,
-        }
-    }
-
-    /// The sum of all weights.
-    pub fn weight(&self) -> u64 {
-        self.cumulative.last().copied().unwrap_or(0)
-    }
-
-    /// The endpoint on whose share `point` falls, which lies below [`Self::weight`].
-    pub fn at(&self, point: u64) -> Option<&Arc<Endpoint>> {
-        let index = self.cumulative.partition_point(|sum| *sum <= point);
-        self.endpoints.get(index)
-    }
+    pub endpoints: Endpoints,
 }
 
 /// One place that serves.

@@ -1,21 +1,22 @@
 //! What is in force now: an immutable value, replaced as a whole at each push.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use foldhash::fast::RandomState;
+use rpds::HashTrieMapSync;
 
 use super::{Address, Cluster, Inbound, Route, Service, ServiceName, ServicePort};
 
-/// Every resource that this proxy has asked for. Cloning clones the maps, not the resources.
+/// Every resource that this proxy has asked for. The maps share what they have in common with their
+/// clones, so the next configuration costs what is new in it and not what there is.
 #[derive(Clone, Debug, Default)]
 pub struct Configuration {
-    pub services: HashMap<ServiceName, Entry<Service>, RandomState>,
-    pub addresses: HashMap<SocketAddr, Entry<Address>, RandomState>,
-    pub routes: HashMap<ServicePort, Entry<Route>, RandomState>,
-    pub clusters: HashMap<ServicePort, Entry<Cluster>, RandomState>,
+    pub services: HashTrieMapSync<ServiceName, Entry<Service>, RandomState>,
+    pub addresses: HashTrieMapSync<SocketAddr, Entry<Address>, RandomState>,
+    pub routes: HashTrieMapSync<ServicePort, Entry<Route>, RandomState>,
+    pub clusters: HashTrieMapSync<ServicePort, Entry<Cluster>, RandomState>,
     pub inbound: Option<Arc<Inbound>>,
 }
 

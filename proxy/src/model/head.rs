@@ -1,7 +1,9 @@
 //! Request and response heads, free of any HTTP version's syntax and of any library's body types.
 //! Route, authorization and the stories speak these; `http1` and `http2` translate.
 
-use http::{Method, StatusCode, Version};
+use std::borrow::Cow;
+
+use http::{HeaderName, Method, StatusCode, Version};
 
 use super::{Fields, Text};
 
@@ -29,6 +31,22 @@ impl RequestHead {
     pub fn path_only(&self) -> &str {
         let path: &str = &self.path;
         path.split_once('?').map_or(path, |(path, _)| path)
+    }
+
+    /// The value of a header, if it is there and is text. Several fields of one name are one list
+    /// (RFC 9110 5.3).
+    pub fn field(&self, name: &HeaderName) -> Option<Cow<'_, str>> {
+        let mut values = self
+            .headers
+            .get_all(name)
+            .filter_map(|value| value.to_str().ok());
+        let first = values.next()?;
+        let rest: Vec<&str> = values.collect();
+        Some(if rest.is_empty() {
+            first.into()
+        } else {
+            format!("{first},{}", rest.join(",")).into()
+        })
     }
 
     /// Whether a gRPC client sent it, which wants its errors as gRPC statuses.

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod configuration;
+mod endpoints;
 mod fault;
 mod fields;
 mod head;
@@ -11,11 +12,13 @@ mod name;
 mod own;
 mod protocol;
 mod route;
+mod rules;
 mod service;
 mod text;
 
 pub use cluster::{Cluster, Endpoint, Inbound, InboundPort, Sidecar};
 pub use configuration::{Configuration, Entry, Known};
+pub use endpoints::Endpoints;
 pub use fault::Fault;
 pub use fields::{FieldName, Fields};
 pub use head::{RequestHead, ResponseHead};
@@ -24,5 +27,6 @@ pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
 pub use own::Own;
 pub use protocol::Protocol;
 pub use route::{HeaderMatch, PathMatch, Route, RouteMatch, Rule, TextMatch, WeightedCluster};
+pub use rules::Rules;
 pub use service::{Address, Port, Service};
 pub use text::{NotText, Text};

@@ -3,7 +3,7 @@
 use http::{HeaderName, Method};
 use regex::Regex;
 
-use super::{Protocol, ServicePort};
+use super::{Protocol, Rules, ServicePort};
 
 /// Everything that is attached to one port of a service.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub struct Route {
     pub protocol: Option<Protocol>,
     /// In the order of precedence: the first that matches serves. Empty when no HTTPRoute is
     /// attached; then everything goes to `default_cluster`.
-    pub rules: Vec<Rule>,
+    pub rules: Rules,
     pub default_cluster: ServicePort,
 }
 

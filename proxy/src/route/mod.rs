@@ -1,8 +1,7 @@
 //! A request head and the configuration in force give a backend (pure).
 
 use crate::model::{
-    Fault, Fields, HeaderMatch, PathMatch, RequestHead, Route, RouteMatch, Rule, ServicePort,
-    TextMatch,
+    Fault, HeaderMatch, PathMatch, RequestHead, Route, RouteMatch, Rule, ServicePort, TextMatch,
 };
 
 /// Where a request goes, and by which rule.
@@ -14,7 +13,8 @@ pub struct Selection<'r> {
 }
 
 /// Takes the first rule that matches (the rules come in the order of Gateway API's precedence) and
-/// one of its backends by weight; `random` is uniform over all of `u64`.
+/// one of its backends by weight; `random` is uniform over all of `u64`. [`Rules`](crate::model::Rules)
+/// leaves out rules that can't match; which of the others does is decided here.
 pub fn select<'r>(
     route: &'r Route,
     head: &RequestHead,
@@ -28,8 +28,7 @@ pub fn select<'r>(
     }
     let rule = route
         .rules
-        .iter()
-        .find(|rule| matches(&rule.matches, head))
+        .first(head, |rule| matches(&rule.matches, head))
         .ok_or(Fault::NoRoute)?;
     let cluster = pick_backend(rule, random)?;
     Ok(Selection {
@@ -76,7 +75,7 @@ fn matches(wanted: &RouteMatch, head: &RequestHead) -> bool {
         && wanted
             .headers
             .iter()
-            .all(|header| header_matches(header, &head.headers))
+            .all(|header| header_matches(header, head))
 }
 
 fn path_matches(wanted: &PathMatch, path: &str) -> bool {
@@ -91,34 +90,22 @@ fn path_matches(wanted: &PathMatch, path: &str) -> bool {
     }
 }
 
-/// Several fields of one name are one list (RFC 9110 5.3).
-fn header_matches(wanted: &HeaderMatch, headers: &Fields) -> bool {
-    let mut values = headers
-        .get_all(&wanted.name)
-        .filter_map(|value| value.to_str().ok());
-    let Some(first) = values.next() else {
-        return false;
-    };
-    let rest: Vec<&str> = values.collect();
-    let joined = if rest.is_empty() {
-        None
-    } else {
-        Some(format!("{first},{}", rest.join(",")))
-    };
-    let value = joined.as_deref().unwrap_or(first);
-    match &wanted.value {
-        TextMatch::Exact(exact) => value == exact,
-        TextMatch::Regex(regex) => regex.is_match(value),
-    }
+fn header_matches(wanted: &HeaderMatch, head: &RequestHead) -> bool {
+    head.field(&wanted.name)
+        .is_some_and(|value| match &wanted.value {
+            TextMatch::Exact(exact) => *value == **exact,
+            TextMatch::Regex(regex) => regex.is_match(&value),
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue, Method, Version};
+    use proptest::prelude::*;
     use regex::Regex;
 
     use super::*;
-    use crate::model::{Text, WeightedCluster};
+    use crate::model::{Fields, Text, WeightedCluster};
 
     fn head(method: Method, path: &str, headers: &[(&'static str, &'static str)]) -> RequestHead {
         let mut map = Fields::new();
@@ -165,7 +152,7 @@ mod tests {
         Route {
             name: port("s"),
             protocol: None,
-            rules: rules.collect(),
+            rules: rules.collect::<Vec<_>>().into(),
             default_cluster: port("s"),
         }
     }
@@ -253,5 +240,87 @@ mod tests {
         check(&split, "/zero", 0, Err(Fault::BackendInvalid));
         check(&split, "/none", 0, Err(Fault::BackendInvalid));
         check(&split, "/", 0, Err(Fault::NoRoute));
+    }
+
+    /// Few words, so that requests meet rules; several prefixes of each other among them.
+    fn path() -> impl Strategy<Value = String> {
+        let element = prop::sample::select(vec!["", "a", "ab", "b", "a-b"]);
+        prop::collection::vec(element, 0..4).prop_map(|path| format!("/{}", path.join("/")))
+    }
+
+    fn path_match() -> impl Strategy<Value = Option<PathMatch>> {
+        let tail = prop::sample::select(vec![
+            "", "/", "?", "*", "+", "/?b", "/*", "/+b", "|/b", "{0}", ".*", "/.*", "(/b|a)",
+        ]);
+        let regex = (path(), tail).prop_map(|(path, tail)| {
+            PathMatch::Regex(Regex::new(&format!("^(?:{path}{tail})$")).unwrap())
+        });
+        prop_oneof![
+            1 => Just(None),
+            1 => path().prop_map(|path| Some(PathMatch::Exact(path))),
+            1 => path().prop_map(|path| Some(PathMatch::Prefix(path))),
+            1 => regex.prop_map(Some),
+        ]
+    }
+
+    fn method() -> impl Strategy<Value = Method> {
+        prop::sample::select(vec![Method::GET, Method::POST, Method::PUT])
+    }
+
+    const NAMES: [&str; 3] = ["x", "y", "z"];
+
+    fn header_match() -> impl Strategy<Value = HeaderMatch> {
+        let value = prop_oneof![
+            4 => (0..4_u8).prop_map(|number| TextMatch::Exact(number.to_string())),
+            1 => Just(TextMatch::Exact("0,1".to_owned())),
+            1 => Just(TextMatch::Regex(Regex::new("^(?:[12])$").unwrap())),
+        ];
+        (prop::sample::select(NAMES.to_vec()), value).prop_map(|(name, value)| HeaderMatch {
+            name: HeaderName::from_static(name),
+            value,
+        })
+    }
+
+    fn route_match() -> impl Strategy<Value = RouteMatch> {
+        let headers = prop::collection::vec(header_match(), 0..3);
+        (path_match(), prop::option::weighted(0.3, method()), headers).prop_map(
+            |(path, method, headers)| RouteMatch {
+                path,
+                method,
+                headers,
+            },
+        )
+    }
+
+    fn request() -> impl Strategy<Value = RequestHead> {
+        let path = prop_oneof![8 => path(), 1 => Just("*".to_owned()), 1 => Just(String::new())];
+        let field = (prop::sample::select(NAMES.to_vec()), 0..4_u16);
+        let query = prop::sample::select(vec!["", "?q=/a"]);
+        (path, query, method(), prop::collection::vec(field, 0..4)).prop_map(
+            |(path, query, method, fields)| {
+                let mut head = head(method, &format!("{path}{query}"), &[]);
+                for (name, value) in fields {
+                    head.headers.append(HeaderName::from_static(name), HeaderValue::from(value));
+                }
+                head
+            },
+        )
+    }
+
+    proptest! {
+        /// The index leaves nothing out and changes no precedence.
+        #[test]
+        fn the_rule_is_the_one_that_a_walk_finds(
+            matches in prop::collection::vec(route_match(), 0..120),
+            heads in prop::collection::vec(request(), 1..20),
+        ) {
+            let backend = || vec![("s", 1, true)];
+            let route = route(matches.into_iter().map(|wanted| (wanted, backend())).collect());
+            for head in heads {
+                let walked = route.rules.iter().position(|rule| super::matches(&rule.matches, &head));
+                let first = route.rules.first(&head, |rule| super::matches(&rule.matches, &head));
+                prop_assert_eq!(first.map(|rule| rule.rule as usize), walked, "{:?}", head);
+            }
+        }
     }
 }

@@ -18,10 +18,17 @@ fn endpoint() -> wire::Endpoint {
     }
 }
 
+fn other_endpoint() -> wire::Endpoint {
+    wire::Endpoint {
+        id: "two:9001".to_owned(),
+        ..endpoint()
+    }
+}
+
 fn cluster() -> wire::Cluster {
     wire::Cluster {
         name: "shop/stock:80".to_owned(),
-        endpoints: vec![endpoint(), endpoint()],
+        endpoints: vec![endpoint(), other_endpoint()],
         ..wire::Cluster::default()
     }
 }
@@ -95,6 +102,7 @@ fn clusters() {
     check(&|c| c.name = "shop/other:80".to_owned(), "name");
     check(&|c| c.protocol = 9, "protocol");
     check(&|c| c.endpoints[1].id.clear(), "endpoints[1].id");
+    check(&|c| c.endpoints[1] = endpoint(), "endpoints[1].id");
     check(
         &|c| c.endpoints[1].address = "host".to_owned(),
         "endpoints[1].address",
@@ -122,6 +130,68 @@ fn clusters() {
         &sidecar(|s| s.inbound_port = 70000),
         "endpoints[1].sidecar.inbound_port",
     );
+}
+
+#[test]
+fn changes_of_clusters() {
+    let name = Name::Cluster("shop/stock:80".parse().unwrap());
+    let base = match decode_body(&name, &cluster().encode_to_vec()) {
+        Ok(Decoded::Cluster(cluster)) => cluster,
+        other => panic!("{other:?}"),
+    };
+    let check = |removed: &[&str], upserted: &[wire::Endpoint], expect: &str| {
+        let change = wire::ClusterChange {
+            removed: removed.iter().map(|id| (*id).to_owned()).collect(),
+            upserted: upserted.to_vec(),
+        };
+        let seen = match decode_change(&base, &change.encode_to_vec()) {
+            Ok(changed) => {
+                assert_eq!(
+                    (&changed.name, changed.protocol),
+                    (&base.name, base.protocol)
+                );
+                let endpoints = changed.endpoints.iter();
+                let endpoints = endpoints.map(|e| format!("{} {}", e.id, e.weight));
+                endpoints.collect::<Vec<_>>().join(", ")
+            }
+            Err(rejection) => rejection.field,
+        };
+        assert_eq!(seen, expect, "{removed:?} {upserted:?}");
+        assert_eq!(base.endpoints.len(), 2, "the base is as it was");
+    };
+    let with = |id: &str, change: fn(&mut wire::Endpoint)| {
+        let mut endpoint = wire::Endpoint {
+            id: id.to_owned(),
+            ..endpoint()
+        };
+        change(&mut endpoint);
+        endpoint
+    };
+    let plain = |id: &str| with(id, |_| {});
+    check(&[], &[], "one:9001 1, two:9001 1");
+    check(&["one:9001"], &[], "two:9001 1");
+    check(&["one:9001", "two:9001"], &[], "");
+    check(&[], &[plain("six:1")], "one:9001 1, six:1 1, two:9001 1");
+    let heavy = with("one:9001", |e| e.weight = 9);
+    check(
+        &["two:9001"],
+        &[heavy, plain("six:1")],
+        "one:9001 9, six:1 1",
+    );
+    check(&["three:9001"], &[], "removed[0]");
+    check(&["one:9001", "one:9001"], &[], "removed[1]");
+    check(&[], &[plain("six:1"), plain("six:1")], "upserted[1].id");
+    check(&["one:9001"], &[plain("one:9001")], "upserted[0].id");
+    check(&[], &[plain("")], "upserted[0].id");
+    let nowhere = with("six:1", |e| e.address = "host".to_owned());
+    check(
+        &["one:9001"],
+        &[plain("seven:1"), nowhere],
+        "upserted[1].address",
+    );
+    let nobody = with("six:1", |e| e.sidecar = Some(wire::Sidecar::default()));
+    check(&[], &[nobody], "upserted[0].sidecar.spiffe_id");
+    assert_eq!(decode_change(&base, &[0xff; 9]).unwrap_err().field, "");
 }
 
 #[test]
