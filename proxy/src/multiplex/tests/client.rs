@@ -48,7 +48,8 @@ async fn exchange_one(multiplex: &Rc<Multiplex>, at: usize, plan: &Plan) -> Seen
         }
     };
     let ((), (mut heads, seen)) = tokio::join!(up, read(&mut receiver));
-    let last = heads.pop();
+    // A reset may overtake the head that was to follow an informational one.
+    let last = heads.pop_if(|head| !head.status.is_informational());
     SeenResponse {
         informational: heads.len() as u8,
         status: last.as_ref().map_or(0, |head| head.status.as_u16()),
