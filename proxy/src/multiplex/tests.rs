@@ -22,11 +22,12 @@ use crate::model::ResponseHead;
 /// How long everything may take; whoever waits for longer waits forever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The longest chunk, and how many there are at most.
+/// How long a chunk of a content may be.
 const CHUNK_LENGTH_MAX: usize = 200_000;
+/// How many chunks a content may have.
 const CHUNKS_MAX: usize = 4;
 
-/// Every content is a beginning of these octets, of which no two neighbourhoods are alike.
+/// Every content is a beginning of these octets.
 fn octets_of_all() -> &'static Bytes {
     static OCTETS: OnceLock<Bytes> = OnceLock::new();
     OCTETS.get_or_init(|| {
