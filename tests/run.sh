@@ -13,11 +13,12 @@ ROOT=$PWD
 SCENARIOS=$ROOT/tests/scenario
 
 PACKAGES=(
-    build-essential curl iproute2 libcap2-bin mariadb-server nats-server nftables nginx-light openssl procps
-    python3 python3-venv rabbitmq-server redis-server tcpdump uidmap util-linux
+    build-essential curl iproute2 libcap2-bin mariadb-server nats-server nftables nghttp2-client nghttp2-server
+    nginx-light nodejs openssl procps python3 python3-venv rabbitmq-server redis-server tcpdump uidmap util-linux
 )
 PROGRAMS=(
-    cc curl epmd ip mariadbd mariadb-install-db nats-server nft nginx openssl redis-server setpriv ss tcpdump
+    cc curl epmd h2load ip mariadbd mariadb-install-db nats-server nft nghttp nghttpd nginx node openssl redis-server
+    setpriv ss tcpdump
 )
 
 say() { printf '\n== %s\n' "$*" >&2; }

@@ -49,9 +49,13 @@ pub fn receive_request(buffer: &mut BytesMut, limits: &Limits) -> Reading<Receiv
     let body = request_length(&headers, line.version)?;
     let options = Connection::take(&mut headers, line.version);
     // An upgrade is kept only where it can be passed on whole: a GET without a body. `h2c` is left
-    // out because RFC 9113 3.1 withdrew it, and ignoring an upgrade is always allowed.
+    // out because RFC 9113 3.1 withdrew it, and ignoring an upgrade is always allowed. In HTTP/1.0 it
+    // must be ignored (RFC 9110 7.8).
     let upgrade = options.upgrade.filter(|token| {
-        line.method == Method::GET && body == BodyLength::None && !token.eq_ignore_ascii_case("h2c")
+        line.version == Version::HTTP_11
+            && line.method == Method::GET
+            && body == BodyLength::None
+            && !token.eq_ignore_ascii_case("h2c")
     });
 
     let head = RequestHead {
@@ -455,6 +459,10 @@ mod tests {
         check(
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
             "GET a / None keep=true up=Some(\"websocket\") []",
+        );
+        check(
+            "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "GET a / None keep=false up=None []",
         );
         check(
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n",

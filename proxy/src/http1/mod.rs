@@ -6,6 +6,8 @@ mod decode;
 mod encode;
 mod head;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{BodyDecoder, Decoded};
 pub use encode::{BodyEncoder, write_request, write_response};

@@ -173,6 +173,28 @@ impl FromIterator<(HeaderName, HeaderValue)> for Fields {
     }
 }
 
+/// As the crates have it that tests compare with.
+#[cfg(test)]
+impl From<&Fields> for http::HeaderMap {
+    fn from(fields: &Fields) -> Self {
+        let mut map = Self::new();
+        for (name, value) in fields {
+            map.append(name, value.clone());
+        }
+        map
+    }
+}
+
+#[cfg(test)]
+impl From<&http::HeaderMap> for Fields {
+    fn from(map: &http::HeaderMap) -> Self {
+        let lines = map
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()));
+        lines.collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -300,7 +300,8 @@ mod tests {
             |(path, query, method, fields)| {
                 let mut head = head(method, &format!("{path}{query}"), &[]);
                 for (name, value) in fields {
-                    head.headers.append(HeaderName::from_static(name), HeaderValue::from(value));
+                    head.headers
+                        .append(HeaderName::from_static(name), HeaderValue::from(value));
                 }
                 head
             },

@@ -38,7 +38,7 @@ async fn exchange_one(multiplex: &Rc<Multiplex>, at: usize, plan: &Plan) -> Seen
         path: Text::try_from(format!("/{at}").as_str()).unwrap(),
         version: Version::HTTP_2,
         upgrade: None,
-        headers: fields(&plan.headers),
+        headers: Fields::from(&plan.headers),
     };
     let is_whole = plan.up.is_none();
     let (mut sender, mut receiver) = multiplex.open(&head, [], is_whole).expect("room");
@@ -48,11 +48,14 @@ async fn exchange_one(multiplex: &Rc<Multiplex>, at: usize, plan: &Plan) -> Seen
         }
     };
     let ((), (mut heads, seen)) = tokio::join!(up, read(&mut receiver));
-    let last = heads.pop();
+    // A reset may overtake the head that was to follow an informational one.
+    let last = heads.pop_if(|head| !head.status.is_informational());
     SeenResponse {
         informational: heads.len() as u8,
         status: last.as_ref().map_or(0, |head| head.status.as_u16()),
-        headers: last.map(|head| map(&head.headers)).unwrap_or_default(),
+        headers: last
+            .map(|head| HeaderMap::from(&head.headers))
+            .unwrap_or_default(),
         seen,
     }
 }

@@ -44,7 +44,7 @@ async fn answer(
             plan: at,
             method: head.method,
             authority: head.authority.expect("an authority").to_string(),
-            headers: map(&head.headers),
+            headers: HeaderMap::from(&head.headers),
             seen,
         };
         let _ = requests.send(request);
@@ -72,7 +72,7 @@ fn response(status: u16, headers: &HeaderMap) -> ResponseHead {
         status: StatusCode::from_u16(status).unwrap(),
         version: Version::HTTP_2,
         upgrade: None,
-        headers: fields(headers),
+        headers: Fields::from(headers),
     }
 }
 
