@@ -110,3 +110,119 @@ async fn work<S: Serve>(workers: Rc<Workers<S>>, desk: Rc<Desk<S>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode, Version};
+    use tokio::sync::{Notify, watch};
+    use tokio::task::LocalSet;
+
+    use super::super::{Request, ServerLimits, serve_http2};
+    use super::*;
+    use crate::http2::{Failure, Limits, Piece, Role};
+    use crate::model::{Fault, Fields, RequestHead, ResponseHead, Text};
+    use crate::multiplex::Multiplex;
+
+    /// Answers `/`, answers `/wait` once it is told to, and panics at `/panic`.
+    #[derive(Default)]
+    struct Service {
+        workers: Rc<Workers<Service>>,
+        waiting: Cell<usize>,
+        go_on: Notify,
+    }
+
+    impl Serve for Service {
+        async fn serve(&self, request: &mut Request<'_>) {
+            match &*request.head.path {
+                "/panic" => panic!("asked for"),
+                "/wait" => {
+                    self.waiting.set(self.waiting.get() + 1);
+                    self.go_on.notified().await;
+                }
+                _ => {}
+            }
+            let head = ResponseHead {
+                status: StatusCode::OK,
+                version: Version::HTTP_2,
+                upgrade: None,
+                headers: Fields::new(),
+            };
+            let responder = request.responder.take().unwrap();
+            assert!(responder.respond(head, true).is_ok());
+        }
+
+        fn refused(&self, _: Fault) {}
+
+        fn workers(&self) -> &Rc<Workers<Self>> {
+            &self.workers
+        }
+    }
+
+    async fn ask(client: &Rc<Multiplex>, path: &'static str) -> Result<StatusCode, Failure> {
+        let head = RequestHead {
+            method: Method::GET,
+            scheme: None,
+            authority: None,
+            path: Text::from_static(path),
+            version: Version::HTTP_2,
+            upgrade: None,
+            headers: Fields::new(),
+        };
+        let (_sender, mut receiver) = client.open(&head, [], true).unwrap();
+        match receiver.next().await? {
+            Some(Piece::Head(head)) => Ok(head.status),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn tasks_stay_and_a_panic_takes_one_stream() {
+        let test = async {
+            let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
+            let service = Rc::new(Service::default());
+            let serving = service.clone();
+            let (_draining, drain) = watch::channel(false);
+            tokio::task::spawn_local(async move {
+                serve_http2(theirs, serving, &ServerLimits::default(), drain, None).await;
+            });
+            let client = Multiplex::new(Role::Client, Limits::default());
+            let driven = client.clone();
+            tokio::task::spawn_local(async move { driven.drive(&mut ours, |_| {}).await });
+            client.ping().await.unwrap();
+            let idle = || service.workers.idle.borrow().len();
+
+            for _ in 0..3 {
+                assert_eq!(ask(&client, "/").await, Ok(StatusCode::OK));
+            }
+            assert_eq!(idle(), 1, "one after the other");
+            let asked: Vec<_> = (0..4)
+                .map(|_| {
+                    let client = client.clone();
+                    tokio::task::spawn_local(async move { ask(&client, "/wait").await })
+                })
+                .collect();
+            while service.waiting.get() < 4 {
+                tokio::task::yield_now().await;
+            }
+            service.go_on.notify_waiters();
+            for answer in asked {
+                assert_eq!(answer.await.unwrap(), Ok(StatusCode::OK));
+            }
+            assert_eq!(idle(), 4, "side by side");
+
+            assert!(ask(&client, "/panic").await.is_err());
+            assert_eq!(idle(), 3, "the one that panicked is gone");
+            assert_eq!(ask(&client, "/").await, Ok(StatusCode::OK));
+
+            // Of three one was used since the last sweep, if there was one; then none.
+            service.workers.sweep();
+            assert_eq!(ask(&client, "/").await, Ok(StatusCode::OK));
+            service.workers.sweep();
+            assert_eq!(idle(), 1);
+            service.workers.sweep();
+            assert_eq!(idle(), 0);
+            assert_eq!(ask(&client, "/").await, Ok(StatusCode::OK));
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}
