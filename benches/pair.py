@@ -4,7 +4,8 @@
     ./benches/pair.py [--rounds N] [--seconds S] NAME=DIRECTORY[,VARIABLE=VALUE...] ...
 
 DIRECTORY holds weft, weft-proxy and weft-testkit (target/release). Each VARIABLE is set for the sidecars alone.
-Variants take turns within one run; only their ratios count, because these machines are noisy.
+Variants take turns within one run; only their ratios count, because these machines are noisy. With several workers
+(NAME=DIRECTORY,WEFT_WORKERS=2) it is told how evenly they share the load.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 SCENARIOS = {
     "HTTP/1, 32 connections": ["--protocol", "http1", "--connections", "32"],
     "HTTP/2, 8 × 32 streams": ["--protocol", "h2c", "--connections", "8", "--streams", "32"],
+    "HTTP/2, 4 × 64 streams": ["--protocol", "h2c", "--connections", "4", "--streams", "64"],
     "HTTP/1, 16 KiB bodies": ["--protocol", "http1", "--connections", "32", "--method", "POST", "--body-bytes", "16384"],
 }
 SERVICE = """
@@ -118,6 +120,15 @@ class Pair:
             ticks += sum(map(int, Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
         return ticks / os.sysconf("SC_CLK_TCK")
 
+    def workers(self):
+        """Ticks of each worker of each sidecar."""
+        ticks = []
+        for child in self.sidecars:
+            threads = [task.read_text() for task in Path(f"/proc/{child.pid}/task").glob("*/stat")]
+            of = [thread.rsplit(")", 1)[1].split()[11:13] for thread in threads if "(worker-" in thread]
+            ticks.append([sum(map(int, one)) for one in of])
+        return ticks
+
     def peak(self):
         """MiB at the most, of both sidecars."""
         lines = [line for child in self.sidecars for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()]
@@ -125,12 +136,18 @@ class Pair:
 
     def measure(self, options, seconds):
         """CPU microseconds a request."""
-        before = self.cpu()
+        before, worked = self.cpu(), self.workers()
         load = [self.programs / "weft-testkit", "load", "--url", "http://bench.bench/"]
         load += ["--connect", f"127.0.0.1:{self.outbound}", "--duration", f"{seconds}s", *options]
         report = json.loads(subprocess.run(load, check=True, capture_output=True, text=True).stdout)
         if report["ok"] != report["total"]:
             raise SystemExit(f"requests failed: {report}")
+        self.spread = 0
+        for now, then in zip(self.workers(), worked):
+            did = [b - a for a, b in zip(then, now)]
+            if sum(did) > 0:
+                even = sum(did) / len(did)
+                self.spread = max(self.spread, *(abs(one - even) / even for one in did))
         return (self.cpu() - before) / report["total"] * 1e6
 
     def stop(self):
@@ -157,7 +174,7 @@ def main():
         programs, *variables = rest.split(",")
         variants[name] = (programs, dict(variable.split("=", 1) for variable in variables))
 
-    costs, peaks = {}, {name: [] for name in variants}
+    costs, spreads, peaks = {}, {}, {name: [] for name in variants}
     for _ in range(options.rounds):
         for name, (programs, variables) in variants.items():
             pair = Pair(programs, variables)
@@ -165,6 +182,7 @@ def main():
                 for scenario, arguments in SCENARIOS.items():
                     cost = pair.measure(arguments, options.seconds)
                     costs.setdefault(scenario, {}).setdefault(name, []).append(cost)
+                    spreads.setdefault(scenario, {}).setdefault(name, []).append(pair.spread)
                 peaks[name].append(pair.peak())
             finally:
                 pair.stop()
@@ -175,6 +193,10 @@ def main():
         base = statistics.median(by_name[first])
         cells = [f"{name} {statistics.median(c):.1f} ({statistics.median(c) / base:.2f})" for name, c in by_name.items()]
         print(f"{scenario:26} " + "   ".join(cells))
+    for scenario, by_name in spreads.items():
+        if any(map(any, by_name.values())):
+            cells = [f"{name} {max(seen):.0%}" for name, seen in by_name.items()]
+            print(f"{scenario:26} a worker's CPU off the even share, at most: " + "   ".join(cells))
     print("peak MiB of both           " + "   ".join(f"{name} {statistics.median(p):.1f}" for name, p in peaks.items()))
 
 
