@@ -18,7 +18,7 @@ use crate::multiplex::{StreamReceiver, StreamSender};
 
 /// Room of the buffer that all connections of a thread share for a read: what it brings is kept in as
 /// much memory as it is long, so that idle and small connections stay small.
-const SHARED_READ: usize = 16 * 1024;
+const SHARED_READ: usize = 64 * 1024;
 /// A connection whose reads fill it reads into room of its own, up to this much; bulk costs few calls
 /// and is not copied.
 const DIRECT_READ_MAX: usize = 128 * 1024;
