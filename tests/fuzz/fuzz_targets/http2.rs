@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, Version};
 use libfuzzer_sys::fuzz_target;
 use weft_proxy::http2::{Connection, ErrorCode, Key, Limits, PREFACE, Piece, Role, Taken};
-use weft_proxy::model::{Fields, RequestHead, ResponseHead};
+use weft_proxy::model::{Fields, RequestHead, ResponseHead, Text};
 
 /// What an answer, its head and its content, or a stream's end costs at most.
 const ANSWER_BYTES: usize = 200;
@@ -21,9 +21,9 @@ const WINDOW_AT_FIRST: usize = 65_535;
 fn request() -> RequestHead {
     RequestHead {
         method: Method::POST,
-        scheme: Some("http".into()),
-        authority: Some("a.b".into()),
-        path: "/".into(),
+        scheme: Some(Text::from_static("http")),
+        authority: Some(Text::from_static("a.b")),
+        path: Text::from_static("/"),
         version: Version::HTTP_2,
         upgrade: None,
         headers: Fields::new(),
