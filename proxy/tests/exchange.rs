@@ -12,14 +12,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 use weft_proto::spiffe::SpiffeId;
-use weft_proxy::detect::Rewound;
 use weft_proxy::endpoint::{Credentials, Endpoints, Limits};
 use weft_proxy::http::{
     Failure, Request, Serve, ServerLimits, Workers, exchange, exchange_upgrade, respond,
     serve_http1, serve_http2,
 };
 use weft_proxy::model::{Fault, Protocol};
-use weft_proxy::tcp::{client_first, split};
+use weft_proxy::tcp::{ReadAhead, client_first, split};
 
 struct NoCredentials;
 
@@ -120,7 +119,7 @@ async fn with_forwarder<F: Future<Output = ()>>(
                     Some(Protocol::Http2) => {
                         let (stream, peeked) = reader.reunite(writer).unwrap();
                         serve_http2(
-                            Rewound::new(stream, peeked),
+                            ReadAhead::new(stream, peeked),
                             forwarder,
                             &limits,
                             drain,

@@ -2,9 +2,7 @@
 //! and served again.
 
 mod client_hello;
-mod rewound;
 mod sniff;
 
 pub use client_hello::{ClientHello, HelloError, client_hello};
-pub use rewound::Rewound;
 pub use sniff::sniff;

@@ -1,12 +1,14 @@
 //! From the syntax of HTTP/1 to the heads that the rest of the proxy speaks: framing decided,
 //! hop-by-hop fields taken away.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use super::parse::{fields, request_line, skip_empty_lines, split_line, status_line, take_section};
+use super::parse::{
+    NOT_VISIBLE, fields, request_line, skip_empty_lines, split_line, status_line, take_section,
+};
 use super::{BodyLength, Limits, Refusal};
 use crate::model::{Fields, RequestHead, ResponseHead, Text};
 
@@ -113,10 +115,8 @@ struct Target {
 
 /// RFC 9112 3.2: origin, absolute, authority and asterisk form. The absolute form's authority wins
 /// over Host (3.2.2).
-fn split_target(method: &Method, target: Bytes, host: Option<Text>) -> Result<Target, Refusal> {
+fn split_target(method: &Method, target: Text, host: Option<Text>) -> Result<Target, Refusal> {
     let malformed = Refusal::Malformed;
-    let visible = |_| malformed("the request target holds a byte that is no visible ASCII");
-    let target = Text::from_shared(target).map_err(visible)?;
     if method == Method::CONNECT {
         check_authority(&target)?;
         if !target.contains(':') {
@@ -162,8 +162,8 @@ fn split_target(method: &Method, target: Bytes, host: Option<Text>) -> Result<Ta
     };
     Ok(Target {
         scheme: Text::try_from(scheme.to_ascii_lowercase().as_str()).ok(),
-        authority: Some(Text::try_from(authority).map_err(visible)?),
-        path: path.map_err(visible)?,
+        authority: Some(Text::try_from(authority).map_err(|_| NOT_VISIBLE)?),
+        path: path.map_err(|_| NOT_VISIBLE)?,
     })
 }
 

@@ -5,12 +5,16 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use memchr::{memchr, memchr2};
 
 use super::{Limits, Refusal};
-use crate::model::Fields;
+use crate::model::{Fields, Text};
 
 /// A request as it stood on the wire.
+/// Of a request target that can't be one.
+pub(super) const NOT_VISIBLE: Refusal =
+    Refusal::Malformed("the request target holds a byte that is no visible ASCII");
+
 pub(super) struct RequestLine {
     pub method: Method,
-    pub target: Bytes,
+    pub target: Text,
     pub version: Version,
 }
 
@@ -94,14 +98,11 @@ pub(super) fn request_line(line: &Bytes) -> Result<RequestLine, Refusal> {
         }
     };
     let method = Method::from_bytes(method).map_err(|_| malformed("the method is not a token"))?;
-    if target.is_empty() || !target.iter().all(|b| (0x21..=0x7e).contains(b)) {
-        return Err(malformed(
-            "the request target holds a byte that is no visible ASCII",
-        ));
-    }
+    let target = Text::from_shared(line.slice_ref(target)).ok();
+    let target = target.filter(|target| !target.is_empty());
     Ok(RequestLine {
         method,
-        target: line.slice_ref(target),
+        target: target.ok_or(NOT_VISIBLE)?,
         version: parse_version(version)?,
     })
 }

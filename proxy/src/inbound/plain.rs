@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use super::http::PlainRequests;
 use super::{Client, HOP_ALPN, Inbound};
-use crate::detect::{Rewound, client_hello};
+use crate::detect::client_hello;
 use crate::endpoint::TcpUpstream;
 use crate::http::{serve_http1, serve_http2};
 use crate::model::{Fault, Protocol};
-use crate::tcp::{Detected, client_first, either_first};
+use crate::tcp::{Detected, ReadAhead, client_first, either_first};
 
 impl Inbound {
     pub(super) async fn serve_intercepted(
@@ -89,7 +89,7 @@ impl Inbound {
             Protocol::Http2 => {
                 let requests = requests();
                 if let Some((stream, peeked)) = client.reader.reunite(client.writer) {
-                    let io = Rewound::new(stream, peeked);
+                    let io = ReadAhead::new(stream, peeked);
                     Box::pin(serve_http2(
                         io,
                         requests,

@@ -15,13 +15,14 @@ use super::destination::Destination;
 use super::tcp::party_of;
 use crate::balance::Picked;
 use crate::endpoint::Opened;
-use crate::http::is_idempotent;
 use crate::http::{
     Ending, Failure, Outcome, Request, Responder, Serve, Unanswered, Workers, exchange,
-    exchange_upgrade, respond,
+    exchange_upgrade, is_idempotent, respond,
 };
 use crate::http2::ErrorCode;
-use crate::model::{Cluster, Configuration, Endpoint, Fault, Hop, Protocol, RequestHead, hop};
+use crate::model::{
+    Cluster, Configuration, Endpoint, Fault, Fields, Hop, Protocol, RequestHead, hop,
+};
 use crate::route;
 use crate::tcp::{Writer, relay};
 use crate::telemetry::{Direction, RequestRecord, trace};
@@ -271,7 +272,7 @@ impl OutboundRequests {
                     status: http::StatusCode::OK,
                     version: Version::HTTP_2,
                     upgrade: None,
-                    headers: crate::model::Fields::new(),
+                    headers: Fields::new(),
                 };
                 if let Ok(mut sink) = responder.respond(ok, false) {
                     relay((body.tunnel(), sink.tunnel()), upstream.halves()).await;

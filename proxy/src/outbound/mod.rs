@@ -25,14 +25,13 @@ use self::destination::Destination;
 use self::http::OutboundRequests;
 use self::learnt::Learnt;
 use crate::balance::Balancer;
-use crate::detect::Rewound;
 use crate::discovery;
 use crate::endpoint::{self, Endpoints};
 use crate::http::{Drain, Ended, ServerLimits, Workers, serve_http1, serve_http2};
 use crate::identity::Identity;
 use crate::listener::Accepted;
 use crate::model::{Fault, Own, Protocol, Text};
-use crate::tcp::{Detected, Reader, Writer, client_first, either_first, split};
+use crate::tcp::{Detected, ReadAhead, Reader, Writer, client_first, either_first, split};
 use crate::telemetry::{Direction, Party, Telemetry};
 
 /// One worker's outbound side.
@@ -249,7 +248,7 @@ impl Outbound {
 
     async fn serve_http2(&self, client: Client, requests: Rc<OutboundRequests>) {
         if let Some((stream, peeked)) = client.reader.reunite(client.writer) {
-            let io = Rewound::new(stream, peeked);
+            let io = ReadAhead::new(stream, peeked);
             Box::pin(serve_http2(
                 io,
                 requests,

@@ -1,4 +1,5 @@
-//! Large reads for whoever asks in small ones. TLS reads four kilobytes at a time, which costs four
+//! A connection of which more was read than was asked for: its first bytes, to see what it is, and what
+//! came with what somebody asked for in small reads. TLS reads four kilobytes at a time, which costs four
 //! calls for a full record and one for each small record that could have come with the others.
 
 use std::cell::RefCell;
@@ -42,6 +43,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Self { ahead, stream } = self.get_mut();
+        if ahead.is_empty() && buf.remaining() >= READ_MAX {
+            return Pin::new(stream).poll_read(cx, buf);
+        }
         if ahead.is_empty() {
             return SCRATCH.with_borrow_mut(|scratch| {
                 scratch.resize(READ_MAX, 0);
