@@ -70,7 +70,8 @@ struct Shared {
     ports: ApplicationPorts,
     telemetry: Telemetry,
     permits: Arc<Semaphore>,
-    drain: watch::Receiver<bool>,
+    inbound_drain: watch::Receiver<bool>,
+    outbound_drain: watch::Receiver<bool>,
 }
 
 /// The sockets of one worker.
@@ -103,7 +104,8 @@ async fn start(settings: Settings) -> Result<(), Error> {
     let discovery = discovery::Handle::open(&settings, &identity);
     let ports = discovery.ports();
     let (telemetry, exporter) = Telemetry::new(telemetry_options(&settings)?);
-    let (drain, draining) = watch::channel(false);
+    let (inbound_drain, inbound_draining) = watch::channel(false);
+    let (outbound_drain, outbound_draining) = watch::channel(false);
     telemetry.set_gauges(gauges(&identity, &discovery));
     let shared = Shared {
         own: Own {
@@ -117,7 +119,8 @@ async fn start(settings: Settings) -> Result<(), Error> {
         ports: ports.clone(),
         telemetry: telemetry.clone(),
         permits: Arc::new(Semaphore::new(settings.connections_max)),
-        drain: draining,
+        inbound_drain: inbound_draining,
+        outbound_drain: outbound_draining,
     };
 
     let sockets: Vec<Sockets> = (0..settings.workers)
@@ -167,7 +170,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
     }
     leaving.store(true, Ordering::Relaxed);
     tokio::select! {
-        () = leave(&shared, &drain) => {}
+        () = leave(&shared, [(&inbound_drain, &inbound), (&outbound_drain, &outbound)]) => {}
         _ = terminate.recv() => warn!("stopping at once, with connections still open"),
         _ = interrupt.recv() => warn!("stopping at once, with connections still open"),
     }
@@ -175,31 +178,28 @@ async fn start(settings: Settings) -> Result<(), Error> {
     Ok(())
 }
 
-/// Deregisters first, so that callers go elsewhere by themselves; then tells those that are still
-/// connected; then waits for what is in flight.
-async fn leave(shared: &Shared, drain: &watch::Sender<bool>) {
+/// Deregisters first, so that callers go elsewhere by themselves; then, one direction after the other,
+/// tells those that are still connected and waits for what is in flight. Our workload may have to call
+/// others for what it still serves, so calls to it end before its own do.
+async fn leave(shared: &Shared, directions: [(&watch::Sender<bool>, &Spread); 2]) {
     let limit = shared.settings.drain_timeout;
     info!(?limit, "draining");
     shared.discovery.goodbye().await;
     shared.discovery.flush().await;
     sleep(DEREGISTER_GRACE).await;
-    drain.send_replace(true);
-    let all = shared.settings.connections_max;
     let deadline = Instant::now() + limit;
-    while shared.permits.available_permits() + idle_accepts(shared) < all {
-        if Instant::now() >= deadline {
-            let open = all - shared.permits.available_permits();
-            warn!(open, "the drain's time is over; closing what is still open");
-            return;
+    for (drain, connections) in directions {
+        drain.send_replace(true);
+        while connections.connections() > 0 {
+            if Instant::now() >= deadline {
+                let open: usize = directions.iter().map(|(_, of)| of.connections()).sum();
+                warn!(open, "the drain's time is over; closing what is still open");
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
         }
-        sleep(Duration::from_millis(20)).await;
     }
     info!("drained");
-}
-
-/// Each listener that still accepts holds one permit for the connection it waits for.
-fn idle_accepts(shared: &Shared) -> usize {
-    shared.settings.workers * shared.settings.outbound_listen.len()
 }
 
 /// Everything that is no worker's: on this thread.
@@ -355,7 +355,8 @@ async fn serve(shared: Shared, connections: Connections) {
         ports,
         telemetry,
         permits,
-        drain,
+        inbound_drain,
+        outbound_drain,
     } = shared;
     let mut limits = ServerLimits::default();
     limits.http1.head_bytes = settings.header_bytes_max;
@@ -370,7 +371,7 @@ async fn serve(shared: Shared, connections: Connections) {
         identity.clone(),
         telemetry.clone(),
         limits,
-        drain.clone(),
+        outbound_drain,
     ));
     let inbound = Rc::new(Inbound::new(Parts {
         own,
@@ -382,7 +383,7 @@ async fn serve(shared: Shared, connections: Connections) {
         identity,
         telemetry,
         limits,
-        drain: drain.clone(),
+        drain: inbound_drain.clone(),
     }));
 
     let Connections {
@@ -410,7 +411,7 @@ async fn serve(shared: Shared, connections: Connections) {
             return;
         };
         let (inbound, spread) = (inbound.clone(), connections.inbound.clone());
-        let mut drain = drain.clone();
+        let mut drain = inbound_drain.clone();
         tokio::task::spawn_local(async move {
             loop {
                 tokio::select! {

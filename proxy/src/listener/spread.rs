@@ -85,6 +85,12 @@ impl Spread {
         (Self { workers }, receivers)
     }
 
+    /// How many connections there are, with those on their way from one worker to another.
+    pub fn connections(&self) -> usize {
+        let load = |worker: &Worker| worker.connections.load(Ordering::Relaxed);
+        self.workers.iter().map(load).sum()
+    }
+
     /// Gives the connection back that `own`, who accepted it, is to serve; hands it to the one with
     /// the fewest connections otherwise.
     pub fn place(&self, own: usize, mut accepted: Accepted) -> Option<Accepted> {
@@ -174,6 +180,7 @@ mod tests {
         assert_eq!(counts, expect, "{accepting:?} {closed:?}");
         let left: usize = counts.iter().sum();
         assert_eq!(permits.available_permits(), 100 - left);
+        assert_eq!(spread.connections(), left);
         for (worker, count) in spread.workers.iter().zip(counts) {
             assert_eq!(worker.connections.load(Ordering::Relaxed), count);
         }
