@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import socket
 import subprocess
 import threading
 import time
@@ -158,6 +159,37 @@ def test_a_drain_waits_for_the_request_in_hand(mesh):
     asking.join(10)
     assert answers == [200]
     assert orders.process.wait(15) == 0
+
+
+def test_what_a_draining_workload_still_serves_may_call_on(mesh):
+    mesh.apply(service("orders"), service("stock"))
+    orders = mesh.instance("orders")
+    mesh.instance("stock")
+    web = mesh.workload("web")
+    mesh.wait_endpoints(web, 1)
+    # The connections over which the application calls others, from before.
+    calls = [orders.http1(), orders.http2()]
+    wait_until(lambda: [call.get("/", "stock.shop").status for call in calls] == [200, 200], what="an answer of stock")
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(web.get("/?delay=6000").status))
+    before = orders.application.requests()
+    asking.start()
+    wait_until(lambda: orders.application.requests() > before, what="the request at the application")
+    orders.process.signal(15)
+    wait_until(lambda: not accepts(orders.inbound), what="the inbound port to close")
+    for call in calls * 10:
+        assert call.get("/", "stock.shop").status == 200
+    assert asking.is_alive(), "nothing was left to serve while the calls were made"
+    for call in calls:
+        call.close()
+    asking.join(15)
+    assert answers == [200]
+    assert orders.process.wait(15) == 0
+
+
+def accepts(address):
+    with socket.socket() as one:
+        return one.connect_ex(tuple(address)) == 0
 
 
 def test_a_draining_caller_ends_its_clients_connections_in_order(mesh):
