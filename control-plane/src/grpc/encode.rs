@@ -143,6 +143,7 @@ fn cluster(cluster: &Cluster) -> wire::Cluster {
         service: cluster.name.service.to_string(),
         protocol: protocol(cluster.protocol),
         endpoints: cluster.endpoints.iter().map(endpoint).collect(),
+        ..wire::Cluster::default()
     }
 }
 
@@ -170,6 +171,7 @@ fn route(route: &Route) -> wire::Route {
         protocol: protocol(route.protocol),
         rules: route.rules.iter().map(rule).collect(),
         default_cluster: route.default_cluster.to_string(),
+        ..wire::Route::default()
     }
 }
 
@@ -178,6 +180,7 @@ fn rule(rule: &Rule) -> wire::Rule {
         cluster: backend.cluster.to_string(),
         weight: backend.weight,
         invalid: backend.invalid.clone().unwrap_or_default(),
+        ..wire::WeightedCluster::default()
     });
     wire::Rule {
         route: rule.route.clone(),
@@ -186,6 +189,7 @@ fn rule(rule: &Rule) -> wire::Rule {
         match_index: rule.match_index,
         r#match: Some(matches(&rule.matches)),
         backends: backends.collect(),
+        ..wire::Rule::default()
     }
 }
 
@@ -208,6 +212,7 @@ fn matches(matches: &HttpRouteMatch) -> wire::Match {
         path: Some(path),
         method: matches.method.clone().unwrap_or_default(),
         headers: headers.collect(),
+        ..wire::Match::default()
     }
 }
 
@@ -219,5 +224,6 @@ fn inbound(inbound: &Inbound) -> wire::Inbound {
     });
     wire::Inbound {
         ports: ports.collect(),
+        ..wire::Inbound::default()
     }
 }

@@ -151,7 +151,7 @@ async fn receive(
         Some(control_message::Message::Ask(ask)) => {
             let (json, error) = match ask.question {
                 Some(wire::ask::Question::Config(_)) => (handle.dump(), String::new()),
-                None => (
+                Some(wire::ask::Question::Explain(_)) | None => (
                     String::new(),
                     "this proxy doesn't know the question".to_owned(),
                 ),

@@ -125,6 +125,7 @@ mod tests {
             service: "shop/stock".to_owned(),
             protocol: wire::Protocol::Http1.into(),
             endpoints: of,
+            ..wire::Cluster::default()
         };
         cluster.encode_to_vec().into()
     }

@@ -198,8 +198,11 @@ fn inbound(version: &str, port: u16) -> wire::Resource {
         port: port.into(),
         ..wire::InboundPort::default()
     };
-    let body = wire::Inbound { ports: vec![port] }.encode_to_vec();
-    resource(ResourceType::Inbound, "self", version, body)
+    let body = wire::Inbound {
+        ports: vec![port],
+        ..wire::Inbound::default()
+    };
+    resource(ResourceType::Inbound, "self", version, body.encode_to_vec())
 }
 
 fn port(text: &str) -> ServicePort {

@@ -242,7 +242,10 @@ fn services_addresses_and_inbound() {
     };
     check(
         ResourceType::Inbound,
-        &wire::Inbound { ports: vec![port] },
+        &wire::Inbound {
+            ports: vec![port],
+            ..wire::Inbound::default()
+        },
         "ports[0].services[1]",
     );
     let empty = wire::TrustBundle {
@@ -266,6 +269,7 @@ fn routes() {
             path,
             method: method.to_owned(),
             headers,
+            ..wire::Match::default()
         };
         check(ResourceType::Route, &route(matches), expect);
     };
