@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use weft_benches::{Shape, route};
 use weft_proxy::model::RequestHead;
-use weft_proxy::route::select;
+use weft_proxy::route::{Decision, decide};
 
 const RULES: [usize; 4] = [1, 10, 100, 10_000];
 /// How many rules take all the traffic, spread evenly over the route.
@@ -21,12 +21,14 @@ fn choosing(criterion: &mut Criterion) {
             let wanted: Vec<usize> = wanted.collect();
             let requests: Vec<RequestHead> = wanted.iter().map(|nth| shape.request(*nth)).collect();
             for (request, number) in requests.iter().zip(&wanted) {
-                let rule = select(&route, request, 0).expect("a match").rule;
-                assert_eq!(rule.map(|rule| rule.rule as usize), Some(*number));
+                let seen = decide(&route, request, 0);
+                let is_wanted =
+                    matches!(seen, Ok(Decision::Backend { rule, .. }) if rule == *number);
+                assert!(is_wanted, "{seen:?}");
             }
             let mut turns = requests.iter().cycle();
             group.bench_function(BenchmarkId::from_parameter(count), |bench| {
-                bench.iter(|| select(&route, black_box(turns.next()?), 0).ok());
+                bench.iter(|| decide(&route, black_box(turns.next()?), 0).ok());
             });
         }
         group.finish();

@@ -157,15 +157,19 @@ impl Shape {
 pub fn route(shape: Shape, count: usize) -> Route {
     let cluster = port("shop/orders:80");
     let rules = (0..count).map(|number| Rule {
-        route: "HTTPRoute/shop/orders".to_owned(),
+        route: "HTTPRoute/shop/orders".into(),
         rule: number as u32,
         rule_name: None,
         match_index: 0,
         matches: shape.matches(number),
+        filters: Vec::new(),
+        request_timeout: None,
+        backend_request_timeout: None,
         backends: vec![WeightedCluster {
             cluster: cluster.clone(),
             weight: 1,
             invalid: None,
+            filters: Vec::new(),
         }],
     });
     Route {
@@ -173,6 +177,8 @@ pub fn route(shape: Shape, count: usize) -> Route {
         protocol: None,
         rules: rules.collect::<Vec<_>>().into(),
         default_cluster: cluster.clone(),
+        tls_rules: Vec::new(),
+        tcp: None,
     }
 }
 

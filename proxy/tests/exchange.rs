@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 use weft_proto::spiffe::SpiffeId;
 use weft_proxy::endpoint::{Credentials, Endpoints, Limits};
 use weft_proxy::http::{
-    Failure, Request, Serve, ServerLimits, Workers, exchange, exchange_upgrade, respond,
+    Failure, Request, Serve, ServerLimits, Terms, Workers, exchange, exchange_upgrade, respond,
     serve_http1, serve_http2,
 };
 use weft_proxy::model::{Fault, Protocol};
@@ -68,11 +68,11 @@ impl Serve for Forwarder {
         };
         let upstream = &mut opened.upstream;
         let ended = if head.upgrade.is_some() {
-            exchange_upgrade(head, body, responder, upstream, false)
+            exchange_upgrade(head, body, responder, upstream, false, Terms::default())
                 .await
                 .map(|(outcome, _)| outcome)
         } else {
-            exchange(head, body, responder, upstream).await
+            exchange(head, body, responder, upstream, Terms::default()).await
         };
         match ended {
             Ok(outcome) if outcome.reusable => self.endpoints.give_back(self.application, opened),

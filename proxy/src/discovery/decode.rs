@@ -1,12 +1,14 @@
 //! Protobuf bodies become the model's types, or a rejection that says which field is wrong and why.
 //! Pure: no I/O, no clock.
 
+mod route;
+#[cfg(test)]
+mod tests;
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use http::{HeaderName, Method};
 use prost::Message;
 use regex::{Regex, RegexBuilder};
 use rustls_pki_types::CertificateDer;
@@ -15,8 +17,8 @@ use weft_proto::v1alpha1 as wire;
 
 use super::names;
 use crate::model::{
-    Address, Cluster, Endpoint, HeaderMatch, Inbound, InboundPort, Name, PathMatch, Port, Protocol,
-    Route, RouteMatch, Rule, Service, Sidecar, Text, TextMatch, WeightedCluster,
+    Address, Cluster, Endpoint, Inbound, InboundPort, Name, Port, Protocol, Route, Service,
+    Sidecar, Text,
 };
 
 /// Memory that one compiled regular expression may take; a larger one is rejected.
@@ -60,7 +62,7 @@ pub(super) fn decode_body(name: &Name, body: &[u8]) -> Result<Decoded> {
     Ok(match name {
         Name::Service(_) => Decoded::Service(service(name, parse(body)?)?),
         Name::Address(_) => Decoded::Address(address(parse(body)?)?),
-        Name::Route(_) => Decoded::Route(route(name, parse(body)?)?),
+        Name::Route(_) => Decoded::Route(route::decode(name, parse(body)?)?),
         Name::Cluster(_) => Decoded::Cluster(cluster(name, parse(body)?)?),
         Name::Inbound => Decoded::Inbound(inbound(parse(body)?)?),
         Name::TrustBundle(_) => Decoded::TrustBundle(trust_bundle(name, &parse(body)?)?),
@@ -296,81 +298,6 @@ fn sidecar(ip: IpAddr, message: wire::Sidecar) -> Result<Sidecar> {
     })
 }
 
-fn route(expected: &Name, message: wire::Route) -> Result<Route> {
-    let name: crate::model::ServicePort = from_text("name", &message.name)?;
-    same_name("name", expected, &Name::Route(name.clone()))?;
-    Ok(Route {
-        name,
-        protocol: protocol("protocol", message.protocol)?,
-        rules: each("rules", message.rules, rule)?.into(),
-        default_cluster: from_text("default_cluster", &message.default_cluster)?,
-    })
-}
-
-fn rule(message: wire::Rule) -> Result<Rule> {
-    let matches = message.r#match.unwrap_or_default();
-    Ok(Rule {
-        route: required("route", message.route)?,
-        rule: message.rule,
-        rule_name: optional("rule_name", message.rule_name)?,
-        match_index: message.match_index,
-        matches: within("match", route_match(matches))?,
-        backends: each("backends", message.backends, backend)?,
-    })
-}
-
-fn backend(message: wire::WeightedCluster) -> Result<WeightedCluster> {
-    Ok(WeightedCluster {
-        cluster: from_text("cluster", &message.cluster)?,
-        weight: message.weight,
-        invalid: optional("invalid", message.invalid)?,
-    })
-}
-
-fn route_match(message: wire::Match) -> Result<RouteMatch> {
-    use wire::r#match::Path;
-    let path = match message.path {
-        None => None,
-        Some(Path::PathExact(path)) => Some(PathMatch::Exact(absolute("path_exact", path)?)),
-        Some(Path::PathPrefix(path)) => Some(PathMatch::Prefix(absolute("path_prefix", path)?)),
-        Some(Path::PathRegex(path)) => Some(PathMatch::Regex(regex("path_regex", &path)?)),
-    };
-    let method = match message.method.as_str() {
-        "" => None,
-        method => Some(from_text::<Method>("method", method)?),
-    };
-    let headers = each("headers", message.headers, header)?;
-    Ok(RouteMatch {
-        path,
-        method,
-        headers,
-    })
-}
-
-fn absolute(field: &str, path: String) -> Result<String> {
-    if path.starts_with('/') {
-        text(field, path)
-    } else {
-        Err(reject(
-            field,
-            format!("`{}` does not begin with /", shorten(&path)),
-        ))
-    }
-}
-
-fn header(message: wire::HeaderMatch) -> Result<HeaderMatch> {
-    use wire::header_match::Value;
-    let value = match message.value {
-        None => return Err(reject("value", "is not set")),
-        Some(Value::Exact(value)) => TextMatch::Exact(text("exact", value)?),
-        Some(Value::Regex(value)) => TextMatch::Regex(regex("regex", &value)?),
-    };
-    Ok(HeaderMatch {
-        name: from_text::<HeaderName>("name", &message.name)?,
-        value,
-    })
-}
-
 /// Matches a value as a whole. The pattern is compiled by itself first: `a)|(b` would only become
 /// valid, and mean something else, by the anchors around it.
 fn regex(field: &str, pattern: &str) -> Result<Regex> {
@@ -417,6 +344,3 @@ fn trust_bundle(expected: &Name, message: &wire::TrustBundle) -> Result<TrustBun
     TrustBundle::new(&message.trust_domain, roots)
         .map_err(|error| reject("roots", error.to_string()))
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,10 +1,12 @@
 //! The configuration in force as JSON, for the admin port and the control plane's questions.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::model::{
-    Address, Cluster, Configuration, Endpoint, HeaderMatch, Inbound, PathMatch, Protocol, Route,
-    RouteMatch, Rule, Service, TextMatch,
+    Address, Cluster, Configuration, Endpoint, Filter, Inbound, PathMatch, Protocol, Route,
+    RouteMatch, Rule, Service, TextMatch, TlsRule, WeightedCluster,
 };
 
 /// Every resource by type and name; null stands for the knowledge that there is none.
@@ -85,24 +87,52 @@ fn route(route: &Route) -> Value {
         "protocol": protocol(route.protocol),
         "rules": route.rules.iter().map(rule).collect::<Vec<_>>(),
         "default_cluster": route.default_cluster.to_string(),
+        "tls_rules": route.tls_rules.iter().map(tls_rule).collect::<Vec<_>>(),
+        "tcp": route.tcp.as_ref().map(|rule| {
+            json!({ "route": &*rule.route, "backends": backends(&rule.backends) })
+        }),
     })
 }
 
-fn rule(rule: &Rule) -> Value {
-    let backends = rule.backends.iter().map(|backend| {
+fn tls_rule(rule: &TlsRule) -> Value {
+    json!({
+        "route": &*rule.route,
+        "hostname": rule.hostname.as_ref().map(ToString::to_string),
+        "backends": backends(&rule.backends),
+    })
+}
+
+fn backends(backends: &[WeightedCluster]) -> Vec<Value> {
+    let backends = backends.iter().map(|backend| {
         json!({
             "cluster": backend.cluster.to_string(),
             "weight": backend.weight,
             "invalid": backend.invalid,
+            "filters": filters(&backend.filters),
         })
     });
+    backends.collect()
+}
+
+fn filters(filters: &[Filter]) -> Vec<String> {
+    filters.iter().flat_map(Filter::describe).collect()
+}
+
+fn milliseconds(duration: Option<Duration>) -> Option<u128> {
+    duration.map(|duration| duration.as_millis())
+}
+
+fn rule(rule: &Rule) -> Value {
     json!({
-        "route": rule.route,
+        "route": &*rule.route,
         "rule": rule.rule,
         "rule_name": rule.rule_name,
         "match_index": rule.match_index,
         "match": matches(&rule.matches),
-        "backends": backends.collect::<Vec<_>>(),
+        "filters": filters(&rule.filters),
+        "request_timeout_milliseconds": milliseconds(rule.request_timeout),
+        "backend_request_timeout_milliseconds": milliseconds(rule.backend_request_timeout),
+        "backends": backends(&rule.backends),
     })
 }
 
@@ -113,16 +143,21 @@ fn matches(matches: &RouteMatch) -> Value {
         Some(PathMatch::Prefix(path)) => json!({ "prefix": path }),
         Some(PathMatch::Regex(regex)) => json!({ "regex": regex.as_str() }),
     };
+    let headers = matches.headers.iter();
+    let headers = headers.map(|header| named(header.name.as_str(), &header.value));
+    let query = matches.query.iter();
+    let query = query.map(|query| named(&query.name, &query.value));
     json!({
+        "hostname": matches.hostname.as_ref().map(ToString::to_string),
         "path": path,
         "method": matches.method.as_ref().map(http::Method::as_str),
-        "headers": matches.headers.iter().map(header).collect::<Vec<_>>(),
+        "headers": headers.collect::<Vec<_>>(),
+        "query": query.collect::<Vec<_>>(),
     })
 }
 
-fn header(header: &HeaderMatch) -> Value {
-    let name = header.name.as_str();
-    match &header.value {
+fn named(name: &str, value: &TextMatch) -> Value {
+    match value {
         TextMatch::Exact(value) => json!({ "name": name, "exact": value }),
         TextMatch::Regex(regex) => json!({ "name": name, "regex": regex.as_str() }),
     }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::BodyCopy;
 use crate::http1::{self, BodyDecoder, Decoded, Refusal};
 use crate::http2;
 use crate::model::Fields;
@@ -118,6 +119,7 @@ pub struct RequestBody<'a> {
     kept_bytes: usize,
     position: usize,
     overflowed: bool,
+    copies: Vec<BodyCopy>,
     /// Bytes received so far.
     pub received: u64,
 }
@@ -130,8 +132,16 @@ impl<'a> RequestBody<'a> {
             kept_bytes: 0,
             position: 0,
             overflowed: false,
+            copies: Vec::new(),
             received: 0,
         }
+    }
+
+    /// A copy of everything that is still to be received; to be made before anything is.
+    pub fn copy(&mut self) -> BodyCopy {
+        let copy = BodyCopy::new(self.is_empty());
+        self.copies.push(copy.clone());
+        copy
     }
 
     /// The next piece, the kept ones first. Cancel-safe: a piece that was read is kept before it is
@@ -147,6 +157,9 @@ impl<'a> RequestBody<'a> {
             Piece::End(_) => 0,
         };
         self.received += size as u64;
+        for copy in &self.copies {
+            copy.push(&piece);
+        }
         self.kept_bytes += size;
         if self.kept_bytes > REPLAY_MAX {
             self.overflowed = true;
@@ -183,6 +196,14 @@ impl<'a> RequestBody<'a> {
     /// See [`Body::tunnel`].
     pub fn tunnel(&mut self) -> Receiver<'_> {
         self.body.tunnel()
+    }
+}
+
+impl Drop for RequestBody<'_> {
+    fn drop(&mut self) {
+        for copy in &self.copies {
+            copy.break_off();
+        }
     }
 }
 

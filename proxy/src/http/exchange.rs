@@ -8,8 +8,9 @@ use std::pin::pin;
 use futures_util::FutureExt;
 use http::StatusCode;
 
+use super::terms::Alarm;
 use super::upstream::{Answer, Unanswered};
-use super::{Body, Piece, RequestBody, Responder, Sink, Upstream};
+use super::{Body, Piece, RequestBody, Responder, Sink, Terms, Upstream};
 use crate::http2::ErrorCode;
 use crate::model::{Fault, Fields, RequestHead, ResponseHead};
 
@@ -41,7 +42,9 @@ pub async fn exchange<'d>(
     body: &mut RequestBody<'d>,
     responder: &mut Option<Responder<'d>>,
     upstream: &mut Upstream,
+    terms: Terms<'_>,
 ) -> Result<Outcome, Failure> {
+    let mut alarm = Alarm::new(terms.deadline);
     let empty = body.is_empty();
     let sent_whole = empty && upstream.ends_with_head();
     let (mut request_sink, mut answer) = upstream
@@ -51,7 +54,7 @@ pub async fn exchange<'d>(
     let request_done = Cell::new(sent_whole);
     let mut sending = pin!(send_request(body, &mut request_sink, &request_done));
 
-    let response = loop {
+    let mut response = loop {
         let Some(waiting) = responder.as_mut() else {
             return Err(Failure::ClientGone);
         };
@@ -60,6 +63,7 @@ pub async fn exchange<'d>(
             received = answer.next_head() => received.map_err(Failure::Unanswered)?,
             () = &mut sending => return Err(Failure::ClientGone),
             () = waiting.gone() => return Err(Failure::ClientGone),
+            fault = alarm.rings() => return Err(Failure::Unanswered(Unanswered::late(fault))),
         };
         if !received.status.is_informational() || received.status == StatusCode::SWITCHING_PROTOCOLS
         {
@@ -82,6 +86,9 @@ pub async fn exchange<'d>(
     let Some(responder) = responder.take() else {
         return Err(Failure::ClientGone);
     };
+    if let Some(change) = terms.change {
+        change(&mut response);
+    }
     let mut outcome = Outcome {
         status: response.status,
         grpc_status: grpc_status(&response.headers),
@@ -94,7 +101,8 @@ pub async fn exchange<'d>(
             response,
             &mut answer,
             responder,
-            &mut outcome
+            &mut outcome,
+            &mut alarm
         ));
         tokio::select! {
             biased;
@@ -107,7 +115,11 @@ pub async fn exchange<'d>(
         Answer::Http1 { keep_alive, .. } => **keep_alive,
         Answer::Http2 { .. } => false,
     };
-    outcome.reusable = keeps && request_done.get() && outcome.fault != Some(Fault::UpstreamReset);
+    let whole = !matches!(
+        outcome.fault,
+        Some(Fault::UpstreamReset | Fault::RequestTimeout | Fault::BackendTimeout)
+    );
+    outcome.reusable = keeps && request_done.get() && whole;
     Ok(outcome)
 }
 
@@ -143,12 +155,13 @@ async fn send_request(body: &mut RequestBody<'_>, sink: &mut Sink<'_>, done: &Ce
     body.watch().await;
 }
 
-/// Passes the answer on to its end.
+/// Passes the answer on to its end, or to its deadline.
 pub(super) async fn receive_response(
     head: ResponseHead,
     answer: &mut Answer<'_>,
     responder: Responder<'_>,
     outcome: &mut Outcome,
+    alarm: &mut Alarm,
 ) -> Result<(), Failure> {
     let Some(mut body) = answer.body() else {
         return Err(Failure::ClientGone);
@@ -157,10 +170,25 @@ pub(super) async fn receive_response(
     let mut sink = responder
         .respond(head, empty)
         .map_err(|_| Failure::ClientGone)?;
+    let late = tokio::select! {
+        biased;
+        ended = pass_on(&mut body, &mut sink, outcome) => return ended,
+        fault = alarm.rings() => fault,
+    };
+    outcome.fault = Some(late);
+    sink.reset(ErrorCode::CANCEL);
+    Ok(())
+}
+
+async fn pass_on(
+    body: &mut Body<'_>,
+    sink: &mut Sink<'_>,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
     loop {
         let piece = match body.next().now_or_never() {
             Some(piece) => piece,
-            None => wait_for_piece(&mut body, &mut sink).await?,
+            None => wait_for_piece(body, sink).await?,
         };
         match piece {
             Ok(Piece::Data(data)) => {

@@ -4,10 +4,12 @@
 
 mod body;
 mod exchange;
+mod mirror;
 mod respond;
 mod server1;
 mod server2;
 mod sink;
+mod terms;
 mod upgrade;
 mod upstream;
 mod websocket;
@@ -15,10 +17,12 @@ mod workers;
 
 pub use body::{Body, BodyError, Piece, RequestBody};
 pub use exchange::{Failure, Outcome, exchange};
-pub use respond::{Ending, respond};
+pub use mirror::{BodyCopy, exchange_copy};
+pub use respond::{Ending, respond, respond_with};
 pub use server1::{Ended, serve_http1};
 pub use server2::serve_http2;
 pub use sink::{Responder, Sink};
+pub use terms::{Deadline, Terms, within};
 pub use upgrade::exchange_upgrade;
 pub use upstream::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
 pub use workers::Workers;

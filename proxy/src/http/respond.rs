@@ -35,6 +35,11 @@ fn answer(fault: Fault) -> Answer {
             14,
             "the host is no service of the mesh, and its name does not resolve",
         ),
+        Fault::DestinationRefused => (
+            403,
+            7,
+            "policy does not allow calls to what is no service of the mesh",
+        ),
         Fault::NoEndpoint => (503, 14, "the service has no healthy endpoint"),
         Fault::ConnectFailed => (503, 14, "no connection to the endpoint"),
         Fault::PeerIdentity => (
@@ -59,6 +64,8 @@ fn answer(fault: Fault) -> Answer {
         ),
         Fault::UpstreamProtocol => (502, 14, "the answer is not valid HTTP"),
         Fault::HeaderTimeout => (408, 4, "the request's head did not arrive in time"),
+        Fault::RequestTimeout => (504, 4, "the route's time for the request is over"),
+        Fault::BackendTimeout => (504, 4, "the route's time for one attempt is over"),
         Fault::NotAuthorized => (403, 7, "policy does not allow this request"),
         Fault::Overload => (503, 14, "a limit of the proxy is reached"),
         Fault::MalformedRequest => (400, 13, "the request is malformed or ambiguous"),
@@ -114,6 +121,26 @@ impl Ending {
             response_bytes: 0,
         }
     }
+}
+
+/// Answers with a head that says everything, as a redirect does.
+pub async fn respond_with(
+    responder: Responder<'_>,
+    head: ResponseHead,
+) -> Result<Outcome, Failure> {
+    let status = head.status;
+    let mut sink = responder
+        .respond(head, true)
+        .map_err(|_| Failure::ClientGone)?;
+    let finished = sink.finish(Fields::new()).await;
+    finished.map_err(|_| Failure::ClientGone)?;
+    Ok(Outcome {
+        status,
+        grpc_status: None,
+        fault: None,
+        response_bytes: 0,
+        reusable: false,
+    })
 }
 
 /// Answers with a fault. `unprocessed` is said on the hop alone: the application never saw the

@@ -3,14 +3,15 @@
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::terms::Alarm;
 use super::upstream::Unanswered;
 use super::websocket::{self, Translation};
-use super::{Failure, Outcome, RequestBody, Responder, Upstream};
+use super::{Failure, Outcome, RequestBody, Responder, Terms, Upstream};
 use crate::model::{Fault, Fields, RequestHead, hop};
 use crate::tcp::{Relayed, relay};
 
 /// Like [`super::exchange`], for a request with `head.upgrade`. Where the upstream agrees, both
-/// sides are relayed until they end. `on_hop` says that the client is another sidecar, which wants
+/// sides are relayed until they end, and the deadline counts no longer. `on_hop` says that the client is another sidecar, which wants
 /// to be told a switch from an ordinary answer.
 pub async fn exchange_upgrade<'d>(
     head: &mut RequestHead,
@@ -18,7 +19,9 @@ pub async fn exchange_upgrade<'d>(
     responder: &mut Option<Responder<'d>>,
     upstream: &mut Upstream,
     on_hop: bool,
+    terms: Terms<'_>,
 ) -> Result<(Outcome, Relayed), Failure> {
+    let mut alarm = Alarm::new(terms.deadline);
     let translation = Translation::between(head, upstream);
     translation.prepare(head);
     let (mut request_sink, mut answer) = upstream
@@ -38,6 +41,7 @@ pub async fn exchange_upgrade<'d>(
             biased;
             received = answer.next_head() => received.map_err(Failure::Unanswered)?,
             () = waiting.gone() => return Err(Failure::ClientGone),
+            fault = alarm.rings() => return Err(Failure::Unanswered(Unanswered::late(fault))),
         };
         if !received.status.is_informational() || received.status == StatusCode::SWITCHING_PROTOCOLS
         {
@@ -66,6 +70,9 @@ pub async fn exchange_upgrade<'d>(
     let Some(client) = responder.take() else {
         return Err(Failure::ClientGone);
     };
+    if let Some(change) = terms.change {
+        change(&mut response);
+    }
     let status = response.status;
     let mut outcome = Outcome {
         status,
@@ -76,7 +83,8 @@ pub async fn exchange_upgrade<'d>(
     };
     if !switches {
         let _ = request_sink.finish(Fields::new()).await;
-        super::exchange::receive_response(response, &mut answer, client, &mut outcome).await?;
+        super::exchange::receive_response(response, &mut answer, client, &mut outcome, &mut alarm)
+            .await?;
         return Ok((outcome, Relayed::default()));
     }
 

@@ -56,6 +56,11 @@ impl Unanswered {
         }
     }
 
+    /// The time for an answer is over; the application may be at work on it.
+    pub(super) fn late(fault: Fault) -> Self {
+        Self::new(fault, false)
+    }
+
     /// Nothing reached the application, so another endpoint may be asked.
     pub fn unprocessed(fault: Fault) -> Self {
         Self::new(fault, true)

@@ -10,7 +10,7 @@ use weft_proto::spiffe::SpiffeId;
 
 use super::Inbound;
 use crate::authorization::decide;
-use crate::http::{Ending, Failure, Outcome, Request, Serve, Unanswered, Workers};
+use crate::http::{Ending, Failure, Outcome, Request, Serve, Terms, Unanswered, Workers};
 use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
 use crate::http2::ErrorCode;
 use crate::model::{Fault, Hop, Protocol, hop};
@@ -197,15 +197,22 @@ impl Inbound {
         let mut attempts = 0;
         loop {
             attempts += 1;
+            let terms = Terms::default();
             let opened = self.endpoints.open_plain(address, call.protocol).await;
             let mut opened = opened.map_err(|failed| self.unreachable(address, failed))?;
             let ended = if head.upgrade.is_some() {
-                let upgraded =
-                    exchange_upgrade(head, body, responder, &mut opened.upstream, call.on_hop);
+                let upgraded = exchange_upgrade(
+                    head,
+                    body,
+                    responder,
+                    &mut opened.upstream,
+                    call.on_hop,
+                    terms,
+                );
                 // Boxed, as everything rare here, so that the usual request's state stays small.
                 Box::pin(upgraded).await.map(|(outcome, _)| outcome)
             } else {
-                exchange(head, body, responder, &mut opened.upstream).await
+                exchange(head, body, responder, &mut opened.upstream, terms).await
             };
             match ended {
                 Ok(outcome) => {

@@ -10,6 +10,8 @@ pub enum Fault {
     BackendInvalid,
     /// No such service, and nothing else to pass the request to.
     UnknownDestination,
+    /// The destination is no service, and policy refuses calls to what is none.
+    DestinationRefused,
     /// The service has no endpoint, or none that is healthy.
     NoEndpoint,
     /// No connection to the endpoint (nor to those tried after it).
@@ -26,6 +28,10 @@ pub enum Fault {
     UpstreamProtocol,
     /// The client sent no whole head within the limit.
     HeaderTimeout,
+    /// The route's time for the request is over.
+    RequestTimeout,
+    /// The route's time for one attempt is over.
+    BackendTimeout,
     NotAuthorized,
     /// A limit of this proxy is reached.
     Overload,
@@ -44,10 +50,11 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, in the order of their discriminants.
-    pub const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 22] = [
         Fault::NoRoute,
         Fault::BackendInvalid,
         Fault::UnknownDestination,
+        Fault::DestinationRefused,
         Fault::NoEndpoint,
         Fault::ConnectFailed,
         Fault::PeerIdentity,
@@ -56,6 +63,8 @@ impl Fault {
         Fault::UpstreamReset,
         Fault::UpstreamProtocol,
         Fault::HeaderTimeout,
+        Fault::RequestTimeout,
+        Fault::BackendTimeout,
         Fault::NotAuthorized,
         Fault::Overload,
         Fault::MalformedRequest,
@@ -79,6 +88,7 @@ impl Fault {
             Fault::NoRoute => "no_route",
             Fault::BackendInvalid => "backend_invalid",
             Fault::UnknownDestination => "unknown_destination",
+            Fault::DestinationRefused => "destination_refused",
             Fault::NoEndpoint => "no_endpoint",
             Fault::ConnectFailed => "connect_failed",
             Fault::PeerIdentity => "peer_identity",
@@ -87,6 +97,8 @@ impl Fault {
             Fault::UpstreamReset => "upstream_reset",
             Fault::UpstreamProtocol => "upstream_protocol",
             Fault::HeaderTimeout => "header_timeout",
+            Fault::RequestTimeout => "request_timeout",
+            Fault::BackendTimeout => "backend_timeout",
             Fault::NotAuthorized => "not_authorized",
             Fault::Overload => "overload",
             Fault::MalformedRequest => "malformed_request",

@@ -34,8 +34,11 @@ impl RequestHead {
     }
 
     /// The value of a header, if it is there and is text. Several fields of one name are one list
-    /// (RFC 9110 5.3).
+    /// (RFC 9110 5.3). `host` is the authority.
     pub fn field(&self, name: &HeaderName) -> Option<Cow<'_, str>> {
+        if *name == http::header::HOST {
+            return self.authority.as_deref().map(Cow::Borrowed);
+        }
         let mut values = self
             .headers
             .get_all(name)
@@ -47,6 +50,21 @@ impl RequestHead {
         } else {
             format!("{first},{}", rest.join(",")).into()
         })
+    }
+
+    /// What follows the path's `?`; empty where there is none.
+    pub fn query(&self) -> &str {
+        self.path.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The host that is asked for, without its port.
+    pub fn host(&self) -> &str {
+        let authority = self.authority.as_deref().unwrap_or_default();
+        match authority.rsplit_once(':') {
+            // The colons within an IPv6 address are no port's.
+            Some((host, port)) if !port.contains(']') => host,
+            _ => authority,
+        }
     }
 
     /// Whether a gRPC client sent it, which wants its errors as gRPC statuses.

@@ -116,6 +116,24 @@ pub fn strip(headers: &mut Fields) {
     headers.retain(|name, _| !is_hop(name));
 }
 
+/// Whether a field frames its message, belongs to one connection (RFC 9110 7.6.1) or is the mesh's own
+/// word, so that no policy may set or remove it. `host` is among them: it is the request's authority.
+pub fn is_proxy_field(name: &HeaderName) -> bool {
+    const OTHERS: [&str; 10] = [
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "weft-fault",
+    ];
+    is_hop(name) || OTHERS.contains(&name.as_str())
+}
+
 /// Marks an answer to a stream that was not handed to the application.
 pub fn mark_unprocessed(headers: &mut Fields, reason: &'static str) {
     headers.set(UNPROCESSED, HeaderValue::from_static(reason));

@@ -6,6 +6,7 @@ mod configuration;
 mod endpoints;
 mod fault;
 mod fields;
+mod filter;
 mod head;
 pub mod hop;
 mod name;
@@ -21,12 +22,18 @@ pub use configuration::{Configuration, Entry, Known};
 pub use endpoints::Endpoints;
 pub use fault::Fault;
 pub use fields::{FieldName, Fields};
+pub use filter::{
+    Cors, Filter, HeaderModifier, Mirror, OriginMatch, PathModifier, Redirect, Rewrite,
+};
 pub use head::{RequestHead, ResponseHead};
-pub use hop::Hop;
+pub use hop::{Hop, is_proxy_field};
 pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
 pub use own::Own;
 pub use protocol::Protocol;
-pub use route::{HeaderMatch, PathMatch, Route, RouteMatch, Rule, TextMatch, WeightedCluster};
+pub use route::{
+    HeaderMatch, HostMatch, PathMatch, QueryMatch, Route, RouteMatch, Rule, TcpRule, TextMatch,
+    TlsRule, WeightedCluster,
+};
 pub use rules::Rules;
 pub use service::{Address, Port, Service};
 pub use text::{NotText, Text};

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 
+use http::header::HOST;
 use http::{HeaderName, Method};
 
 use super::{PathMatch, RequestHead, Rule, TextMatch};
@@ -86,8 +87,8 @@ impl Deref for Rules {
 }
 
 impl Rules {
-    /// The first rule of all that `matches`, which is asked for those only that may.
-    pub fn first(&self, head: &RequestHead, matches: impl Fn(&Rule) -> bool) -> Option<&Rule> {
+    /// The position of the first rule of all that `matches`, which is asked for those only that may.
+    pub fn first(&self, head: &RequestHead, matches: impl Fn(&Rule) -> bool) -> Option<usize> {
         let mut search = Search {
             rules: &self.rules,
             head,
@@ -96,7 +97,7 @@ impl Rules {
             best: self.rules.len(),
         };
         search.visit(&self.all);
-        self.rules.get(search.best)
+        (search.best < self.rules.len()).then_some(search.best)
     }
 }
 
@@ -111,8 +112,9 @@ fn conditions(rule: &Rule) -> Vec<Condition<'_>> {
     let headers = wanted.headers.iter().filter_map(|header| {
         let name = header.name.as_str();
         match &header.value {
-            TextMatch::Exact(value) => Some(Condition::Header(name, value)),
-            TextMatch::Regex(_) => None,
+            // The host stands beside the fields, where it isn't looked up.
+            TextMatch::Exact(value) if header.name != HOST => Some(Condition::Header(name, value)),
+            TextMatch::Exact(_) | TextMatch::Regex(_) => None,
         }
     });
     let method = wanted.method.as_ref().map(Method::as_str);

@@ -12,18 +12,19 @@ use rand::Rng;
 
 use super::Outbound;
 use super::destination::Destination;
+use super::target::{Routed, Target};
 use super::tcp::party_of;
 use crate::balance::Picked;
 use crate::endpoint::Opened;
 use crate::http::{
-    Ending, Failure, Outcome, Request, Responder, Serve, Unanswered, Workers, exchange,
-    exchange_upgrade, is_idempotent, respond,
+    Deadline, Ending, Failure, Outcome, Request, Responder, Serve, Terms, Unanswered, Workers,
+    exchange, exchange_upgrade, is_idempotent, respond, respond_with, within,
 };
 use crate::http2::ErrorCode;
 use crate::model::{
-    Cluster, Configuration, Endpoint, Fault, Fields, Hop, Protocol, RequestHead, hop,
+    Configuration, Endpoint, Fault, Fields, Hop, Protocol, RequestHead, ResponseHead, Text, hop,
 };
-use crate::route;
+use crate::route::{self, Decision};
 use crate::tcp::{Writer, relay};
 use crate::telemetry::{Direction, RequestRecord, trace};
 
@@ -54,14 +55,6 @@ struct Found {
     until: Instant,
 }
 
-/// Where a request was routed to.
-struct Target {
-    destination: Destination,
-    cluster: Option<Arc<Cluster>>,
-    protocol: Option<Protocol>,
-    route: Option<String>,
-}
-
 /// What telemetry is told of a request, gathered on its way.
 struct Trail {
     start: SystemTime,
@@ -70,6 +63,8 @@ struct Trail {
     target: Option<Target>,
     endpoint: Option<Arc<Endpoint>>,
     attempts: u32,
+    /// Authority and path as the client asked for them, where a filter may have changed them.
+    asked: Option<(Option<Text>, Text)>,
 }
 
 impl OutboundRequests {
@@ -95,7 +90,12 @@ impl OutboundRequests {
         }
     }
 
-    async fn find_target(&self, head: &RequestHead) -> Result<Target, Fault> {
+    /// Finds out where the request goes, into `trail`; an answer where the route has one at once.
+    async fn find_target(
+        &self,
+        head: &RequestHead,
+        trail: &mut Trail,
+    ) -> Result<Option<Box<ResponseHead>>, Fault> {
         let destination = match &self.destination {
             Some(destination) => destination.clone(),
             None => {
@@ -103,26 +103,57 @@ impl OutboundRequests {
                 self.find_host(authority, head.scheme.as_deref()).await?
             }
         };
-        let Destination::Service(port) = &destination else {
-            return Ok(Target {
-                destination,
-                cluster: None,
-                protocol: None,
-                route: None,
-            });
+        let target = trail.target.insert(Target::new(destination));
+        let Destination::Service(port) = &target.destination else {
+            return Ok(None);
         };
         let configured = self.outbound.route(port).await?;
         let random = self.outbound.random.borrow_mut().random();
-        let selection = route::select(&configured, head, random)?;
-        let name = selection.rule.map(|rule| rule.route.clone());
-        let cluster = self.outbound.cluster(selection.cluster).await?;
-        let protocol = cluster.protocol.or(configured.protocol);
-        Ok(Target {
-            destination,
-            cluster: Some(cluster),
-            protocol,
-            route: name,
-        })
+        let routed = |rule, backend| Routed::new(configured.clone(), rule, backend, head);
+        let cluster = match route::decide(&configured, head, random) {
+            Ok(Decision::Default) => &configured.default_cluster,
+            Ok(Decision::Backend { rule, backend }) => {
+                target.routed = Some(routed(rule, Some(backend)));
+                &configured.rules[rule].backends[backend].cluster
+            }
+            Ok(Decision::Answer { rule, response }) => {
+                target.routed = Some(routed(rule, None));
+                return Ok(Some(response));
+            }
+            Err(refused) => {
+                target.routed = refused.rule.map(|rule| routed(rule, None));
+                return Err(refused.fault);
+            }
+        };
+        let cluster = self.outbound.cluster(cluster).await?;
+        target.protocol = cluster.protocol.or(configured.protocol);
+        target.cluster = Some(cluster);
+        Ok(None)
+    }
+
+    /// Does to the request what the route's filters say, and sends off what is mirrored.
+    fn prepare(&self, request: &mut Request<'_>, trail: &mut Trail) {
+        let Some(routed) = trail
+            .target
+            .as_ref()
+            .and_then(|target| target.routed.as_ref())
+        else {
+            return;
+        };
+        if routed.filters().next().is_none() {
+            return;
+        }
+        let head = &mut request.head;
+        trail.asked = Some((head.authority.clone(), head.path.clone()));
+        routed.change_request(head);
+        let mirrors = {
+            let mut random = self.outbound.random.borrow_mut();
+            route::mirrors(routed.filters(), &mut *random)
+        };
+        for mirror in mirrors {
+            self.outbound
+                .mirror(&mirror.cluster, routed.name(), request, self.client);
+        }
     }
 
     async fn find_host(&self, authority: &str, scheme: Option<&str>) -> Result<Destination, Fault> {
@@ -159,6 +190,12 @@ impl OutboundRequests {
         let mut tried: Vec<Arc<str>> = Vec::new();
         let mut last = Unanswered::unprocessed(Fault::NoEndpoint);
         let version = request.head.version;
+        let whole = deadline(
+            trail,
+            Routed::request_timeout,
+            trail.began,
+            Fault::RequestTimeout,
+        );
         for attempt in 0..ATTEMPTS_MAX {
             let Some(target) = &trail.target else {
                 return Err(Failure::Unanswered(last));
@@ -173,7 +210,15 @@ impl OutboundRequests {
             trail.attempts = u32::try_from(attempt).unwrap_or(u32::MAX);
             trail.endpoint = endpoint.clone();
             request.head.version = version;
-            let failed = match self.send_once(request, target, endpoint.as_deref()).await {
+            let one = deadline(
+                trail,
+                Routed::backend_request_timeout,
+                Instant::now(),
+                Fault::BackendTimeout,
+            );
+            let deadline = Deadline::first(whole, one);
+            let sent = self.send_once(request, target, endpoint.as_deref(), deadline);
+            let failed = match sent.await {
                 Ok(outcome) => {
                     picked.inspect(Picked::succeeded);
                     return Ok(outcome);
@@ -211,6 +256,7 @@ impl OutboundRequests {
         request: &mut Request<'_>,
         target: &Target,
         endpoint: Option<&Endpoint>,
+        deadline: Option<Deadline>,
     ) -> Result<Outcome, Failure> {
         let head = &request.head;
         let spoken = if head.version == Version::HTTP_2 {
@@ -230,10 +276,8 @@ impl OutboundRequests {
                     no_host: head.authority.is_none(),
                     ..self.outbound.hop(endpoint, protocol)
                 };
-                (
-                    endpoints.open(endpoint, protocol, hop).await,
-                    endpoint.address,
-                )
+                let opening = endpoints.open(endpoint, protocol, hop);
+                (within(deadline, opening).await, endpoint.address)
             }
             (None, Destination::Outside(address)) => {
                 (endpoints.open_plain(*address, protocol).await, *address)
@@ -241,7 +285,16 @@ impl OutboundRequests {
             (None, _) => (Err(Unanswered::unprocessed(Fault::NoEndpoint)), self.client),
         };
         let mut opened = opened.map_err(Failure::Unanswered)?;
-        let outcome = send(request, &mut opened).await?;
+        let change = |head: &mut ResponseHead| {
+            if let Some(routed) = &target.routed {
+                routed.change_response(head);
+            }
+        };
+        let terms = Terms {
+            deadline,
+            change: target.routed.is_some().then_some(&change),
+        };
+        let outcome = send(request, &mut opened, terms).await?;
         if outcome.reusable {
             endpoints.give_back(address, opened);
         }
@@ -268,7 +321,7 @@ impl OutboundRequests {
         };
         match opened {
             Ok(mut upstream) => {
-                let ok = crate::model::ResponseHead {
+                let ok = ResponseHead {
                     status: http::StatusCode::OK,
                     version: Version::HTTP_2,
                     upgrade: None,
@@ -288,6 +341,9 @@ impl OutboundRequests {
 
     fn record(&self, request: &Request<'_>, trail: Trail, ended: Result<&Outcome, Fault>) {
         let head = &request.head;
+        let (authority, path) = trail
+            .asked
+            .unwrap_or_else(|| (head.authority.clone(), head.path.clone()));
         let outbound = &self.outbound;
         let ending = Ending::of(ended, head.is_grpc());
         let endpoint = trail.endpoint.as_deref();
@@ -303,15 +359,17 @@ impl OutboundRequests {
             duration: trail.began.elapsed(),
             method: head.method.clone(),
             scheme: "http",
-            authority: head.authority.clone(),
-            path: head.path.clone(),
+            authority,
+            path,
             version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
             source: outbound.party(),
             destination: destination.unwrap_or_default(),
-            route: trail.target.and_then(|target| target.route),
+            route: trail
+                .target
+                .and_then(|target| Some(target.routed?.name().clone())),
             peer: sidecar.map(|sidecar| sidecar.spiffe_id.clone()),
             tls: sidecar.is_some(),
             request_bytes: request.body.received,
@@ -340,13 +398,15 @@ impl Serve for OutboundRequests {
             target: None,
             endpoint: None,
             attempts: 0,
+            asked: None,
         };
         let version = request.head.version;
-        let ended = match self.find_target(&request.head).await {
-            Ok(target) => {
-                trail.target = Some(target);
+        let ended = match self.find_target(&request.head, &mut trail).await {
+            Ok(None) => {
+                self.prepare(request, &mut trail);
                 self.attempt(request, &mut trail).await
             }
+            Ok(Some(response)) => Box::pin(answer_at_once(request, *response)).await,
             Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
         };
         request.head.version = version;
@@ -379,18 +439,45 @@ impl Serve for OutboundRequests {
     }
 }
 
+/// What is left of the request's body is nobody's; a connection that can't be cleared of it is closed.
+async fn answer_at_once(
+    request: &mut Request<'_>,
+    response: ResponseHead,
+) -> Result<Outcome, Failure> {
+    match request.responder.take() {
+        Some(responder) => respond_with(responder, response).await,
+        None => Err(Failure::ClientGone),
+    }
+}
+
 /// One request to one upstream.
-async fn send(request: &mut Request<'_>, opened: &mut Opened) -> Result<Outcome, Failure> {
+async fn send(
+    request: &mut Request<'_>,
+    opened: &mut Opened,
+    terms: Terms<'_>,
+) -> Result<Outcome, Failure> {
     let Request {
         head,
         body,
         responder,
     } = request;
     if head.upgrade.is_some() {
-        let upgraded = exchange_upgrade(head, body, responder, &mut opened.upstream, false);
+        let upgraded = exchange_upgrade(head, body, responder, &mut opened.upstream, false, terms);
         return Box::pin(upgraded).await.map(|(outcome, _)| outcome);
     }
-    exchange(head, body, responder, &mut opened.upstream).await
+    exchange(head, body, responder, &mut opened.upstream, terms).await
+}
+
+/// When the time is over that a route gives.
+fn deadline(
+    trail: &Trail,
+    timeout: fn(&Routed) -> Option<Duration>,
+    from: Instant,
+    fault: Fault,
+) -> Option<Deadline> {
+    let routed = trail.target.as_ref()?.routed.as_ref()?;
+    let at = tokio::time::Instant::from_std(from).checked_add(timeout(routed)?)?;
+    Some(Deadline { at, fault })
 }
 
 /// Tells a client that its CONNECT leads nowhere.

@@ -10,6 +10,8 @@
 mod destination;
 mod http;
 mod learnt;
+mod mirror;
+mod target;
 mod tcp;
 
 use std::cell::RefCell;
@@ -45,6 +47,8 @@ pub struct Outbound {
     balancer: Balancer,
     learnt: Learnt,
     workers: Rc<Workers<OutboundRequests>>,
+    /// Mirrored requests on their way; each holds a clone.
+    copies: Rc<()>,
     random: RefCell<SmallRng>,
     limits: ServerLimits,
     drain: Drain,
@@ -68,6 +72,7 @@ impl Outbound {
             balancer: Balancer::default(),
             learnt: Learnt::default(),
             workers: Rc::default(),
+            copies: Rc::default(),
             random: RefCell::new(SmallRng::from_os_rng()),
             limits,
             drain,

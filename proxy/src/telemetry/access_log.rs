@@ -89,7 +89,7 @@ fn request_fields(record: &RequestRecord) -> Map<String, Value> {
     fields.set("status", record.status);
     fields.some("grpc_status", record.grpc_status);
     fields.some("fault", record.fault.map(|fault| fault.reason()));
-    fields.some("route", record.route.clone());
+    fields.some("route", record.route.as_deref().map(str::to_owned));
     fields.parties(&record.source, &record.destination);
     fields.some("peer", record.peer.as_ref().map(ToString::to_string));
     fields.set("tls", record.tls);

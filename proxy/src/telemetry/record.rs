@@ -57,7 +57,7 @@ pub struct RequestRecord {
     pub fault: Option<Fault>,
     pub source: Party,
     pub destination: Party,
-    pub route: Option<String>,
+    pub route: Option<Arc<str>>,
     /// The authenticated identity of the other side.
     pub peer: Option<SpiffeId>,
     pub tls: bool,

@@ -55,7 +55,7 @@ fn from_request(record: &RequestRecord) -> SpanData {
         attributes.set("rpc.grpc.status_code", i64::from(code));
         name = format!("{service}/{method}");
     }
-    attributes.some("weft.route", record.route.clone());
+    attributes.some("weft.route", record.route.as_deref().map(str::to_owned));
     attributes.sides(record.direction, record.upstream, record.downstream);
     attributes.mesh(&record.source, &record.destination, record.tls);
     attributes.some("weft.peer", record.peer.as_ref().map(ToString::to_string));

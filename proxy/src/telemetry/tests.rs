@@ -67,7 +67,7 @@ fn request(telemetry: &Telemetry, route: &str) -> RequestRecord {
             service: Some(ServiceName::new("shop", "orders").unwrap()),
             ..Party::default()
         },
-        route: Some(route.to_owned()),
+        route: Some(route.into()),
         peer: None,
         tls: true,
         request_bytes: 3,

@@ -1,0 +1,90 @@
+//! Where a request was routed to, and what its route asks of it on the way there and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::ORIGIN;
+
+use super::destination::Destination;
+use crate::model::{Cluster, Filter, Protocol, RequestHead, ResponseHead, Route, Rule};
+use crate::route;
+
+/// Where a request goes, as far as it was found out.
+pub(super) struct Target {
+    pub destination: Destination,
+    /// The rule that took it; none where no route is attached.
+    pub routed: Option<Routed>,
+    /// The endpoints of a service; none for any other destination.
+    pub cluster: Option<Arc<Cluster>>,
+    pub protocol: Option<Protocol>,
+}
+
+impl Target {
+    pub(super) fn new(destination: Destination) -> Self {
+        Self {
+            destination,
+            routed: None,
+            cluster: None,
+            protocol: None,
+        }
+    }
+}
+
+/// A rule of the configuration that was in force when the request came. It is kept until the answer is
+/// over, so that one request never sees two versions.
+pub(super) struct Routed {
+    route: Arc<Route>,
+    rule: usize,
+    backend: Option<usize>,
+    /// What the request's `origin` said before any filter.
+    origin: Option<HeaderValue>,
+}
+
+impl Routed {
+    pub(super) fn new(
+        route: Arc<Route>,
+        rule: usize,
+        backend: Option<usize>,
+        head: &RequestHead,
+    ) -> Self {
+        Self {
+            route,
+            rule,
+            backend,
+            origin: head.headers.get(&ORIGIN).cloned(),
+        }
+    }
+
+    pub(super) fn rule(&self) -> &Rule {
+        &self.route.rules[self.rule]
+    }
+
+    /// The route's name, as telemetry has it.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.rule().route
+    }
+
+    pub(super) fn request_timeout(&self) -> Option<Duration> {
+        self.rule().request_timeout
+    }
+
+    pub(super) fn backend_request_timeout(&self) -> Option<Duration> {
+        self.rule().backend_request_timeout
+    }
+
+    /// The filters that the request passes, in their order.
+    pub(super) fn filters(&self) -> impl DoubleEndedIterator<Item = &Filter> {
+        let rule = self.rule();
+        let backend = self.backend.map(|backend| &rule.backends[backend].filters);
+        rule.filters.iter().chain(backend.into_iter().flatten())
+    }
+
+    pub(super) fn change_request(&self, head: &mut RequestHead) {
+        route::change_request(self.filters(), self.rule(), head);
+    }
+
+    pub(super) fn change_response(&self, head: &mut ResponseHead) {
+        route::change_response(self.filters().rev(), self.origin.as_ref(), head);
+    }
+}
