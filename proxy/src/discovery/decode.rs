@@ -327,7 +327,21 @@ fn inbound(message: wire::Inbound) -> Result<Inbound> {
             services: each("services", element.services, |name| from_text("", &name))?,
         })
     })?;
-    Ok(Inbound { ports })
+    let refuses_unknown = match wire::UnknownDestinations::try_from(message.unknown_destinations) {
+        Ok(wire::UnknownDestinations::Unspecified | wire::UnknownDestinations::Pass) => false,
+        Ok(wire::UnknownDestinations::Refuse) => true,
+        Err(_) => {
+            return Err(reject(
+                "unknown_destinations",
+                "is none that this proxy knows",
+            ));
+        }
+    };
+    Ok(Inbound {
+        ports,
+        refuses_unknown,
+        outbound_policy: optional("outbound_policy", message.outbound_policy)?,
+    })
 }
 
 fn trust_bundle(expected: &Name, message: &wire::TrustBundle) -> Result<TrustBundle> {

@@ -168,5 +168,9 @@ fn inbound(inbound: &Inbound) -> Value {
         let services: Vec<String> = port.services.iter().map(ToString::to_string).collect();
         json!({ "port": port.port, "protocol": protocol(port.protocol), "services": services })
     });
-    json!({ "ports": ports.collect::<Vec<_>>() })
+    json!({
+        "ports": ports.collect::<Vec<_>>(),
+        "refuses_unknown": inbound.refuses_unknown,
+        "outbound_policy": inbound.outbound_policy,
+    })
 }

@@ -126,6 +126,7 @@ impl Inbound {
     fn record_connection(&self, trail: Trail<'_>, fault: Option<Fault>, relayed: Relayed) {
         self.telemetry.finish_connection(ConnectionRecord {
             direction: Direction::Inbound,
+            route: None,
             context: self.telemetry.begin(&Fields::new()),
             start: trail.start,
             duration: trail.began.elapsed(),

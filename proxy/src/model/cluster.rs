@@ -47,6 +47,10 @@ pub struct Sidecar {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inbound {
     pub ports: Vec<InboundPort>,
+    /// Calls to what is no service of the mesh are refused.
+    pub refuses_unknown: bool,
+    /// The policy that says what becomes of such calls; none where it is the default.
+    pub outbound_policy: Option<String>,
 }
 
 /// An application port that services point at.

@@ -43,7 +43,21 @@ impl Outbound {
             Known::Absent | Known::Unknown if is_virtual(address.ip()) => {
                 Err(Fault::UnknownDestination)
             }
-            Known::Absent | Known::Unknown => Ok(Destination::Outside(address)),
+            Known::Absent | Known::Unknown => self.outside(address),
+        }
+    }
+
+    /// An address that is nobody's in the mesh, if policy lets calls to it pass.
+    fn outside(&self, address: SocketAddr) -> Result<Destination, Fault> {
+        self.pass_unknown()?;
+        Ok(Destination::Outside(address))
+    }
+
+    /// Whether policy lets calls pass to what is no service of the mesh.
+    fn pass_unknown(&self) -> Result<(), Fault> {
+        match &self.discovery.current().inbound {
+            Some(own) if own.refuses_unknown => Err(Fault::DestinationRefused),
+            _ => Ok(()),
         }
     }
 
@@ -87,6 +101,7 @@ impl Outbound {
 
     /// A host that is no service is asked of the host's own resolver.
     async fn look_up(&self, host: &str, port: u16) -> Result<Destination, Fault> {
+        self.pass_unknown()?;
         let mut addresses = tokio::net::lookup_host((host, port))
             .await
             .map_err(|_| Fault::UnknownDestination)?;
@@ -110,6 +125,9 @@ impl Outbound {
         destination: &Destination,
     ) -> Result<Option<Protocol>, Fault> {
         match destination {
+            Destination::Service(port) if self.route(port).await?.tcp.is_some() => {
+                Ok(Some(Protocol::Tcp))
+            }
             Destination::Service(port) => Ok(self.cluster(port).await?.protocol),
             Destination::Endpoint(_) => Ok(None),
             Destination::Outside(_) => Ok(Some(Protocol::Tcp)),

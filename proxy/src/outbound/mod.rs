@@ -13,6 +13,7 @@ mod learnt;
 mod mirror;
 mod target;
 mod tcp;
+mod tls;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -168,6 +169,15 @@ impl Outbound {
 
     /// One destination for the whole connection.
     async fn serve_destination(self: &Rc<Self>, destination: Destination, client: Client) {
+        if let Destination::Service(port) = &destination {
+            match self.route(port).await {
+                Ok(route) if !route.tls_rules.is_empty() => {
+                    return Box::pin(self.serve_tls_routes(destination, &route, client)).await;
+                }
+                Ok(_) => {}
+                Err(fault) => return self.refuse(client, fault),
+            }
+        }
         let configured = match self.protocol_of(&destination).await {
             Ok(configured) => configured,
             Err(fault) => return self.refuse(client, fault),

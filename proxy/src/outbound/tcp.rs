@@ -5,11 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use rand::Rng;
+
 use super::{Client, Destination, Outbound};
 use crate::balance::Picked;
 use crate::endpoint::TcpUpstream;
 use crate::http::Unanswered;
-use crate::model::{Cluster, Endpoint, Fault, Fields, Hop, Protocol};
+use crate::model::{Cluster, Endpoint, Fault, Fields, Hop, Protocol, WeightedCluster};
+use crate::route;
 use crate::tcp::{FirstBytes, Receiver, Relayed, Sender, relay};
 use crate::telemetry::{ConnectionRecord, Direction, Party};
 
@@ -20,6 +23,8 @@ const ATTEMPTS_MAX: usize = 3;
 pub(super) struct Upstream {
     connection: TcpUpstream,
     endpoint: Option<Arc<Endpoint>>,
+    /// The TCPRoute or TLSRoute that led there.
+    route: Option<Arc<str>>,
     /// Counts as outstanding at the endpoint until dropped.
     _picked: Option<Picked>,
     address: SocketAddr,
@@ -54,6 +59,7 @@ impl Outbound {
                 Ok(Upstream {
                     connection,
                     endpoint: None,
+                    route: None,
                     _picked: None,
                     address: *address,
                 })
@@ -65,15 +71,44 @@ impl Outbound {
                 Ok(Upstream {
                     connection,
                     endpoint: Some(endpoint.clone()),
+                    route: None,
                     _picked: None,
                     address,
                 })
             }
             Destination::Service(port) => {
-                let cluster = self.cluster(port).await?;
-                self.open_tcp_cluster(&cluster, protocol).await
+                let route = self.route(port).await?;
+                match &route.tcp {
+                    Some(rule) => {
+                        self.open_tcp_backend(&rule.route, &rule.backends, protocol)
+                            .await
+                    }
+                    // Which of them takes a connection, only its first bytes could tell.
+                    None if !route.tls_rules.is_empty() => Err(Fault::NoRoute),
+                    None => {
+                        let cluster = self.cluster(&route.default_cluster).await?;
+                        self.open_tcp_cluster(&cluster, protocol).await
+                    }
+                }
             }
         }
+    }
+
+    /// Connects to one of a route's backends, drawn by weight.
+    pub(super) async fn open_tcp_backend(
+        &self,
+        route: &Arc<str>,
+        backends: &[WeightedCluster],
+        protocol: Protocol,
+    ) -> Result<Upstream, Fault> {
+        let random = self.random.borrow_mut().random();
+        let backend = route::pick_backend(backends, random)?;
+        let cluster = self.cluster(&backends[backend].cluster).await?;
+        let opened = self.open_tcp_cluster(&cluster, protocol).await?;
+        Ok(Upstream {
+            route: Some(route.clone()),
+            ..opened
+        })
     }
 
     /// One endpoint after the other, because no byte has been sent to any.
@@ -100,6 +135,7 @@ impl Outbound {
                     return Ok(Upstream {
                         connection,
                         endpoint: Some(endpoint),
+                        route: None,
                         _picked: Some(picked),
                         address,
                     });
@@ -155,12 +191,14 @@ impl Outbound {
         let mut ended = Ended {
             fault: None,
             relayed: Relayed::default(),
+            route: None,
             endpoint: None,
             upstream: None,
         };
         match opened {
             Ok(mut upstream) => {
                 ended.upstream = Some(upstream.address);
+                ended.route = upstream.route.take();
                 ended.endpoint = upstream.endpoint.take();
                 let downstream = (
                     Receiver::Tcp(&mut client.reader),
@@ -203,6 +241,7 @@ impl Outbound {
             fault: ended.fault,
             source: self.party(),
             destination: party_of(destination, ended.endpoint.as_deref()),
+            route: ended.route.clone(),
             peer: peer.map(|sidecar| sidecar.spiffe_id.clone()),
             tls: peer.is_some(),
             bytes_up: ended.relayed.up,
@@ -218,6 +257,7 @@ impl Outbound {
 struct Ended {
     fault: Option<Fault>,
     relayed: Relayed,
+    route: Option<Arc<str>>,
     endpoint: Option<Arc<Endpoint>>,
     upstream: Option<SocketAddr>,
 }

@@ -265,3 +265,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn server_names() {
+    let rule = |name: &str, hostname| TlsRule {
+        route: name.into(),
+        hostname,
+        backends: Vec::new(),
+    };
+    let mut rules = vec![
+        rule("exact", Some(HostMatch::Exact("a.test".to_owned()))),
+        rule("below", Some(HostMatch::Below(".test".to_owned()))),
+    ];
+    let check = |rules: &[TlsRule], name: Option<&str>, expect: Option<&str>| {
+        let seen = find_tls(rules, name).map(|rule| &*rule.route);
+        assert_eq!(seen, expect, "{name:?}");
+    };
+    check(&rules, Some("A.test"), Some("exact"));
+    check(&rules, Some("b.test"), Some("below"));
+    check(&rules, Some("test"), None);
+    check(&rules, None, None);
+    rules.push(rule("any", None));
+    check(&rules, Some("a.test"), Some("exact"));
+    check(&rules, Some("test"), Some("any"));
+    check(&rules, None, Some("any"));
+}
+
+#[test]
+fn shares_of_mirrors() {
+    use rand::SeedableRng;
+    let mirror = |name: &str, numerator, valid: bool| {
+        Filter::Mirror(Mirror {
+            cluster: format!("shop/{name}:80").parse().unwrap(),
+            invalid: (!valid).then(|| "BackendNotFound".to_owned()),
+            numerator,
+            denominator: 4,
+        })
+    };
+    let filters = [
+        mirror("all", 4, true),
+        mirror("none", 0, true),
+        mirror("quarter", 1, true),
+        mirror("gone", 4, false),
+    ];
+    let mut random = rand::rngs::SmallRng::seed_from_u64(7);
+    let mut counts = std::collections::BTreeMap::new();
+    for _ in 0..10_000 {
+        for mirror in mirrors(filters.iter(), &mut random) {
+            *counts
+                .entry(mirror.cluster.service().name().to_owned())
+                .or_insert(0) += 1;
+        }
+    }
+    assert_eq!(counts["all"], 10_000);
+    assert!((2_300..2_700).contains(&counts["quarter"]), "{counts:?}");
+    assert_eq!(counts.len(), 2, "{counts:?}");
+}

@@ -107,6 +107,7 @@ fn connection_fields(record: &ConnectionRecord) -> Map<String, Value> {
     fields.set("direction", record.direction.as_str());
     fields.set("protocol", record.protocol.as_str());
     fields.some("fault", record.fault.map(|fault| fault.reason()));
+    fields.some("route", record.route.as_deref().map(str::to_owned));
     fields.parties(&record.source, &record.destination);
     fields.some("peer", record.peer.as_ref().map(ToString::to_string));
     fields.set("tls", record.tls);

@@ -159,7 +159,7 @@ impl Metrics {
             direction: record.direction,
             source: Side::of(&record.source),
             destination: Side::of(&record.destination),
-            route: "",
+            route: record.route.as_deref().unwrap_or_default(),
             status: 0,
             grpc_status: None,
             fault: record.fault,

@@ -80,6 +80,7 @@ pub struct ConnectionRecord {
     pub fault: Option<Fault>,
     pub source: Party,
     pub destination: Party,
+    pub route: Option<Arc<str>>,
     /// The authenticated identity of the other side.
     pub peer: Option<SpiffeId>,
     pub tls: bool,

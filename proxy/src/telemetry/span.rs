@@ -78,6 +78,7 @@ fn from_connection(record: &ConnectionRecord) -> SpanData {
     attributes.set("weft.protocol", record.protocol.as_str());
     attributes.count("weft.bytes_up", record.bytes_up);
     attributes.count("weft.bytes_down", record.bytes_down);
+    attributes.some("weft.route", record.route.as_deref().map(str::to_owned));
     attributes.sides(record.direction, record.upstream, record.downstream);
     attributes.mesh(&record.source, &record.destination, record.tls);
     attributes.some("weft.peer", record.peer.as_ref().map(ToString::to_string));

@@ -80,6 +80,7 @@ fn request(telemetry: &Telemetry, route: &str) -> RequestRecord {
 
 fn connection(telemetry: &Telemetry) -> ConnectionRecord {
     ConnectionRecord {
+        route: None,
         direction: Direction::Inbound,
         context: telemetry.begin(&Fields::new()),
         start: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
