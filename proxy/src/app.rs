@@ -14,15 +14,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::net::TcpListener as ControlListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, interval, sleep};
 use tracing::{debug, info, warn};
 
 use crate::authorization::Policy;
 use crate::bootstrap::{InboundPlaintext, Settings};
-use crate::discovery::{self, ApplicationPorts};
+use crate::discovery::{self, ApplicationPorts, QUESTIONS_MAX, Question};
 use crate::http::{ServerLimits, draining};
 use crate::identity::Identity;
 use crate::inbound::{Inbound, Parts};
@@ -88,6 +88,7 @@ struct Connections {
     inbound: Spread,
     outbound_handed: UnboundedReceiver<Handed>,
     inbound_handed: UnboundedReceiver<Handed>,
+    questions: Receiver<Question>,
 }
 
 /// Runs the sidecar until it is told to stop and has drained.
@@ -132,8 +133,12 @@ async fn start(settings: Settings) -> Result<(), Error> {
     let stop_requested = Arc::new(Notify::new());
     let leaving = Arc::new(AtomicBool::new(false));
     start_control(&shared, exporter, stop_requested.clone(), leaving.clone()).await?;
+    let (asked, questions): (Vec<_>, Vec<_>) =
+        sockets.iter().map(|_| mpsc::channel(QUESTIONS_MAX)).unzip();
+    discovery.set_workers(asked);
+    let handed = handed.zip(questions);
     let (ended, mut worker_ended) = watch::channel(false);
-    for (index, (sockets, handed)) in sockets.into_iter().zip(handed).enumerate() {
+    for (index, (sockets, (handed, questions))) in sockets.into_iter().zip(handed).enumerate() {
         let (shared, ended) = (shared.clone(), ended.clone());
         let connections = Connections {
             index,
@@ -142,6 +147,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
             inbound: inbound.clone(),
             outbound_handed: handed.0,
             inbound_handed: handed.1,
+            questions,
         };
         thread::Builder::new()
             .name(format!("worker-{index}"))
@@ -391,6 +397,7 @@ async fn serve(shared: Shared, connections: Connections) {
         sockets,
         mut outbound_handed,
         mut inbound_handed,
+        mut questions,
         ..
     } = connections;
     for socket in sockets.outbound {
@@ -438,6 +445,9 @@ async fn serve(shared: Shared, connections: Connections) {
                 if let Some(accepted) = handed.take() {
                     tokio::task::spawn_local(inbound.clone().serve(accepted));
                 }
+            }
+            Some(question) = questions.recv() => {
+                tokio::task::spawn_local(outbound.clone().answer(question));
             }
             _ = sweep.tick() => {
                 outbound.sweep();

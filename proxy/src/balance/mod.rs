@@ -150,12 +150,15 @@ impl Balancer {
     }
 
     /// Requests and connections outstanding at an endpoint, from this worker.
-    #[cfg(test)]
-    fn outstanding(&self, id: &str) -> u32 {
-        self.loads
-            .borrow()
-            .get(id)
-            .map_or(0, |load| load.outstanding.get())
+    pub fn outstanding(&self, id: &str) -> u32 {
+        let loads = self.loads.borrow();
+        loads.get(id).map_or(0, |load| load.outstanding.get())
+    }
+
+    /// Whether an endpoint is left out for now.
+    pub fn is_ejected(&self, id: &str, now: Instant) -> bool {
+        let loads = self.loads.borrow();
+        loads.get(id).is_some_and(|load| load.is_ejected(now))
     }
 
     fn load(&self, id: &Arc<str>) -> Rc<Load> {

@@ -151,7 +151,11 @@ async fn receive(
         Some(control_message::Message::Ask(ask)) => {
             let (json, error) = match ask.question {
                 Some(wire::ask::Question::Config(_)) => (handle.dump(), String::new()),
-                Some(wire::ask::Question::Explain(_)) | None => (
+                Some(wire::ask::Question::Explain(question)) => {
+                    stream.answer_later(handle.clone(), ask.id, question);
+                    return Ok(());
+                }
+                None => (
                     String::new(),
                     "this proxy doesn't know the question".to_owned(),
                 ),
@@ -255,6 +259,7 @@ fn describe(status: &tonic::Status) -> String {
 }
 
 /// The way to the control plane.
+#[derive(Clone)]
 struct Outgoing {
     outgoing: mpsc::Sender<wire::ProxyMessage>,
 }
@@ -269,6 +274,20 @@ impl Outgoing {
             Ok(Err(_)) => Err("the control plane closed the stream".to_owned()),
             Err(_) => Err("the control plane does not read what is sent to it".to_owned()),
         }
+    }
+
+    /// Has a question answered that takes time, in which pushes go on.
+    fn answer_later(&self, handle: Handle, id: u64, question: wire::ExplainQuestion) {
+        let stream = self.clone();
+        tokio::task::spawn_local(async move {
+            let (json, error) = match handle.explain(question).await {
+                Ok(json) => (json, String::new()),
+                Err(error) => (String::new(), error),
+            };
+            let answer = wire::Answer { id, json, error };
+            // A stream that is gone has taken the question with it.
+            let _ = stream.send(proxy_message::Message::Answer(answer)).await;
+        });
     }
 
     /// One message for each run of changes of one kind, which keeps their order.

@@ -2,17 +2,18 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use weft_proto::v1alpha1 as wire;
 
 use super::held::Held;
 use super::publish::{Applied, Change, Resources, is_known};
+use super::questions::{Question, Workers};
 use super::{ApplicationPorts, dump, persist};
 use crate::bootstrap::Settings;
 use crate::identity::Identity;
@@ -41,6 +42,8 @@ struct Shared {
     outbox: Notify,
     farewell: watch::Sender<Farewell>,
     ports: ApplicationPorts,
+    /// Who answers questions; set once, when the workers are there.
+    workers: OnceLock<Workers>,
     /// Where the last good resources are kept.
     path: Option<PathBuf>,
 }
@@ -105,6 +108,7 @@ impl Handle {
                 outbox: Notify::new(),
                 farewell: watch::Sender::new(Farewell::Staying),
                 ports: ApplicationPorts::new(settings.address),
+                workers: OnceLock::new(),
                 path,
             }),
         }
@@ -233,6 +237,19 @@ impl Handle {
             let said = farewell.wait_for(|farewell| *farewell == Farewell::Said);
             // Not said in time is the same to the caller: draining goes on.
             let _ = timeout(GOODBYE_TIMEOUT, said).await;
+        }
+    }
+
+    /// Says who answers questions; the first call holds.
+    pub fn set_workers(&self, workers: Vec<mpsc::Sender<Question>>) {
+        let _ = self.shared.workers.set(Workers(workers));
+    }
+
+    /// Has the workers answer a question; the error is for whoever asked.
+    pub(super) async fn explain(&self, question: wire::ExplainQuestion) -> Result<String, String> {
+        match self.shared.workers.get() {
+            Some(workers) => workers.explain(question).await,
+            None => Err("the proxy is starting; ask again".to_owned()),
         }
     }
 

@@ -12,6 +12,7 @@ use rand::Rng;
 
 use super::Outbound;
 use super::destination::Destination;
+use super::recent::Done;
 use super::target::{Routed, Target};
 use super::tcp::party_of;
 use crate::balance::Picked;
@@ -346,17 +347,36 @@ impl OutboundRequests {
             .unwrap_or_else(|| (head.authority.clone(), head.path.clone()));
         let outbound = &self.outbound;
         let ending = Ending::of(ended, head.is_grpc());
+        let duration = trail.began.elapsed();
         let endpoint = trail.endpoint.as_deref();
         let sidecar = endpoint.and_then(|endpoint| endpoint.sidecar.as_ref());
-        let destination = trail
-            .target
-            .as_ref()
-            .map(|target| party_of(&target.destination, endpoint));
+        let target = trail.target.as_ref();
+        let destination = target.map(|target| party_of(&target.destination, endpoint));
+        let routed = target.and_then(|target| target.routed.as_ref());
+        let mut recent = outbound.recent.borrow_mut();
+        let done = recent.next(authority.as_deref().unwrap_or_default(), &path);
+        *done = Done {
+            trace_id: trail.context.trace_id,
+            start: Some(trail.start),
+            duration,
+            method: head.method.clone(),
+            route: routed.map(|routed| (routed.name().clone(), routed.rule().rule)),
+            cluster: target
+                .and_then(|target| target.cluster.as_ref())
+                .map(|cluster| cluster.name.clone()),
+            endpoint: endpoint.map(|endpoint| (endpoint.id.clone(), endpoint.address)),
+            status: ending.status.as_u16(),
+            grpc_status: ending.grpc_status,
+            fault: ending.fault,
+            attempts: trail.attempts + 1,
+            authority: std::mem::take(&mut done.authority),
+            path: std::mem::take(&mut done.path),
+        };
         outbound.telemetry.finish_request(RequestRecord {
             direction: Direction::Outbound,
             context: trail.context,
             start: trail.start,
-            duration: trail.began.elapsed(),
+            duration,
             method: head.method.clone(),
             scheme: "http",
             authority,
@@ -367,15 +387,13 @@ impl OutboundRequests {
             fault: ending.fault,
             source: outbound.party(),
             destination: destination.unwrap_or_default(),
-            route: trail
-                .target
-                .and_then(|target| Some(target.routed?.name().clone())),
+            route: routed.map(|routed| routed.name().clone()),
             peer: sidecar.map(|sidecar| sidecar.spiffe_id.clone()),
             tls: sidecar.is_some(),
             request_bytes: request.body.received,
             response_bytes: ending.response_bytes,
             retries: trail.attempts,
-            upstream: trail.endpoint.map(|endpoint| endpoint.address),
+            upstream: endpoint.map(|endpoint| endpoint.address),
             downstream: Some(self.client),
         });
     }

@@ -8,9 +8,11 @@
 //! carry the room of all the others with it.
 
 mod destination;
+mod explain;
 mod http;
 mod learnt;
 mod mirror;
+mod recent;
 mod target;
 mod tcp;
 mod tls;
@@ -27,6 +29,7 @@ use tracing::debug;
 use self::destination::Destination;
 use self::http::OutboundRequests;
 use self::learnt::Learnt;
+use self::recent::Recent;
 use crate::balance::Balancer;
 use crate::discovery;
 use crate::endpoint::{self, Endpoints};
@@ -48,6 +51,7 @@ pub struct Outbound {
     balancer: Balancer,
     learnt: Learnt,
     workers: Rc<Workers<OutboundRequests>>,
+    recent: RefCell<Recent>,
     /// Mirrored requests on their way; each holds a clone.
     copies: Rc<()>,
     random: RefCell<SmallRng>,
@@ -73,6 +77,7 @@ impl Outbound {
             balancer: Balancer::default(),
             learnt: Learnt::default(),
             workers: Rc::default(),
+            recent: RefCell::default(),
             copies: Rc::default(),
             random: RefCell::new(SmallRng::from_os_rng()),
             limits,

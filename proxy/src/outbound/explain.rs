@@ -1,0 +1,312 @@
+//! How a request of our workload would be treated, for people who ask. The configuration, the matcher
+//! and the balancer's state are those that serve; nothing is sent anywhere.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Outbound;
+use super::destination::Destination;
+use crate::discovery::{About, Question};
+use crate::http::Ending;
+use crate::model::{
+    Cluster, Endpoint, Fault, Filter, RequestHead, ResponseHead, Route, Rule, ServicePort,
+    WeightedCluster,
+};
+use crate::route::{self, Decision};
+
+/// Rules that are shown; of a route with more, those up to the one that matched come first.
+const CANDIDATES_MAX: usize = 200;
+/// Endpoints of one backend that are shown.
+const ENDPOINTS_MAX: usize = 100;
+
+impl Outbound {
+    /// Answers a question of the control plane.
+    pub async fn answer(self: Rc<Self>, question: Question) {
+        let answer = match question.about {
+            About::Request(head) => self.explain(&head).await,
+            About::Trace(trace_id) => json!({
+                "trace_id": format!("{:032x}", u128::from_be_bytes(trace_id)),
+                "requests": self.recent.borrow().of_trace(trace_id),
+            }),
+        };
+        // Whoever asked may have gone.
+        let _ = question.answer.send(answer);
+    }
+
+    async fn explain(&self, head: &RequestHead) -> Value {
+        let mut explained = json!({
+            "request": {
+                "method": head.method.as_str(),
+                "authority": head.authority.as_deref(),
+                "path": &*head.path,
+            },
+        });
+        let authority = head.authority.as_deref().unwrap_or_default();
+        let found = self.find_authority(authority, head.scheme.as_deref()).await;
+        let destination = match found {
+            Ok(destination) => destination,
+            Err(fault) => {
+                explained["destination"] = unknown(authority, fault);
+                explained["outcome"] = faulty(fault, head);
+                return explained;
+            }
+        };
+        match &destination {
+            Destination::Service(port) => {
+                explained["destination"] = json!({"kind": "service", "name": port.to_string()});
+                match self.route(port).await {
+                    Ok(route) => self.explain_route(&route, head, &mut explained).await,
+                    Err(fault) => {
+                        explained["destination"]["note"] =
+                            json!(format!("the service has no port {}", port.port()));
+                        explained["outcome"] = faulty(fault, head);
+                    }
+                }
+            }
+            Destination::Endpoint(endpoint) => {
+                explained["destination"] = json!({
+                    "kind": "endpoint",
+                    "name": &*endpoint.id,
+                    "note": "a workload's own address: no route applies",
+                });
+                explained["backends"] = json!([{
+                    "cluster": null, "weight": 1, "share": "100.0 %", "invalid": null,
+                    "filters": [], "endpoints": [self.endpoint(endpoint)],
+                }]);
+                explained["outcome"] = json!({"kind": "forward"});
+            }
+            Destination::Outside(address) => {
+                explained["destination"] = json!({
+                    "kind": "outside",
+                    "name": address.to_string(),
+                    "note": "no service of the mesh: passed on as it is, without mutual TLS",
+                });
+                explained["outcome"] = json!({"kind": "forward"});
+            }
+        }
+        explained
+    }
+
+    async fn explain_route(&self, route: &Route, head: &RequestHead, explained: &mut Value) {
+        if let Some(rule) = &route.tcp {
+            explained["route"] = json!({"name": &*rule.route});
+            explained["destination"]["note"] =
+                json!("a TCPRoute is attached: bytes are passed on unread");
+            self.explain_backends(&rule.backends, head, explained).await;
+            return;
+        }
+        if !route.tls_rules.is_empty() {
+            let names = route.tls_rules.iter().map(|rule| match &rule.hostname {
+                Some(hostname) => format!("{} for {hostname}", rule.route),
+                None => format!("{} for any name", rule.route),
+            });
+            explained["destination"]["note"] = json!(format!(
+                "TLSRoutes are attached: only TLS is passed on, by its server name: {}",
+                names.collect::<Vec<_>>().join(", ")
+            ));
+            explained["outcome"] = faulty(Fault::NoRoute, head);
+            return;
+        }
+        let decided = route::decide(route, head, 0);
+        let rule = match &decided {
+            Ok(Decision::Default) => None,
+            Ok(Decision::Backend { rule, .. } | Decision::Answer { rule, .. }) => Some(*rule),
+            Err(refused) => refused.rule,
+        };
+        explained["candidates"] = candidates(route, rule, head);
+        let Some(rule) = rule.map(|position| &route.rules[position]) else {
+            if matches!(decided, Ok(Decision::Default)) {
+                let whole = whole(&route.default_cluster);
+                self.explain_backends(&[whole], head, explained).await;
+            } else {
+                explained["outcome"] = faulty(Fault::NoRoute, head);
+            }
+            return;
+        };
+        explained["route"] = json!({
+            "name": &*rule.route,
+            "rule": rule.rule,
+            "rule_name": rule.rule_name,
+            "match": rule.match_index,
+        });
+        explained["filters"] = json!(described(&rule.filters));
+        explained["timeouts"] = json!({
+            "request": shown(rule.request_timeout),
+            "backend_request": shown(rule.backend_request_timeout),
+        });
+        self.explain_backends(&rule.backends, head, explained).await;
+        if let Ok(Decision::Answer { response, .. }) = &decided {
+            explained["outcome"] = answered(response);
+        }
+    }
+
+    /// Backends with their shares and endpoints, and what becomes of the request by them.
+    async fn explain_backends(
+        &self,
+        backends: &[WeightedCluster],
+        head: &RequestHead,
+        explained: &mut Value,
+    ) {
+        let total: u64 = backends.iter().map(|one| u64::from(one.weight)).sum();
+        let mut shown = Vec::new();
+        let mut outcomes = Vec::new();
+        for backend in backends {
+            let mut fault = backend.invalid.as_ref().map(|_| Fault::BackendInvalid);
+            let mut endpoints = Vec::new();
+            if backend.invalid.is_none() {
+                match self.cluster(&backend.cluster).await {
+                    Ok(cluster) => {
+                        endpoints = self.endpoints_of(&cluster);
+                        if cluster.endpoints.weight() == 0 {
+                            fault = Some(Fault::NoEndpoint);
+                        }
+                    }
+                    Err(unknown) => fault = Some(unknown),
+                }
+            }
+            if backend.weight > 0 {
+                outcomes.push(fault);
+            }
+            shown.push(json!({
+                "cluster": backend.cluster.to_string(),
+                "weight": backend.weight,
+                "share": share(backend.weight, total),
+                "invalid": backend.invalid,
+                "fault": fault.map(Fault::reason),
+                "filters": described(&backend.filters),
+                "endpoints": endpoints,
+            }));
+        }
+        explained["backends"] = json!(shown);
+        explained["outcome"] = match outcomes.iter().flatten().next() {
+            _ if outcomes.is_empty() => {
+                let mut outcome = faulty(Fault::BackendInvalid, head);
+                outcome["reason"] = json!("the rule has no backend, or all weights are 0");
+                outcome
+            }
+            Some(fault) if outcomes.iter().all(Option::is_some) => faulty(*fault, head),
+            Some(_) => json!({
+                "kind": "forward",
+                "reason": "not every backend can serve: the others' share is answered with a fault",
+            }),
+            None => json!({"kind": "forward"}),
+        };
+    }
+
+    fn endpoints_of(&self, cluster: &Cluster) -> Vec<Value> {
+        let endpoints = cluster.endpoints.iter().take(ENDPOINTS_MAX);
+        endpoints.map(|endpoint| self.endpoint(endpoint)).collect()
+    }
+
+    fn endpoint(&self, endpoint: &Arc<Endpoint>) -> Value {
+        let state = if endpoint.weight == 0 {
+            "takes no traffic"
+        } else if self.balancer.is_ejected(&endpoint.id, Instant::now()) {
+            "ejected"
+        } else {
+            "usable"
+        };
+        let sidecar = endpoint.sidecar.as_ref();
+        json!({
+            "id": &*endpoint.id,
+            "address": endpoint.address.to_string(),
+            "workload": &*endpoint.workload,
+            "sidecar": sidecar.map(|sidecar| sidecar.spiffe_id.to_string()),
+            "zone": &*endpoint.zone,
+            "state": state,
+            "requests": self.balancer.outstanding(&endpoint.id),
+        })
+    }
+}
+
+/// A cluster that everything goes to.
+fn whole(cluster: &ServicePort) -> WeightedCluster {
+    WeightedCluster {
+        cluster: cluster.clone(),
+        weight: 1,
+        invalid: None,
+        filters: Vec::new(),
+    }
+}
+
+fn unknown(authority: &str, fault: Fault) -> Value {
+    let (kind, note) = match fault {
+        Fault::DestinationRefused => ("refused", "policy refuses calls to what is no service"),
+        Fault::DiscoveryUnavailable => ("unresolved", "the control plane cannot be asked now"),
+        Fault::Loop => ("refused", "it is the proxy itself"),
+        _ => (
+            "unresolved",
+            "no service of the mesh has that name, and it does not resolve",
+        ),
+    };
+    json!({"kind": kind, "name": authority, "note": note})
+}
+
+fn faulty(fault: Fault, head: &RequestHead) -> Value {
+    let status = Ending::of(Err(fault), head.is_grpc()).status.as_u16();
+    json!({
+        "kind": "fault",
+        "fault": fault.reason(),
+        "status": status,
+        "status_class": format!("{}xx", status / 100),
+    })
+}
+
+fn answered(response: &ResponseHead) -> Value {
+    let status = response.status.as_u16();
+    let location = response.headers.get(&http::header::LOCATION);
+    json!({
+        "kind": if location.is_some() { "redirect" } else { "preflight" },
+        "status": status,
+        "status_class": format!("{}xx", status / 100),
+        "location": location.and_then(|location| location.to_str().ok()),
+    })
+}
+
+/// Each rule with its verdict; the one that matched is always among those that are shown.
+fn candidates(route: &Route, chosen: Option<usize>, head: &RequestHead) -> Value {
+    let first = chosen.map_or(0, |chosen| chosen.saturating_sub(CANDIDATES_MAX - 1));
+    let shown = route.rules.iter().enumerate().skip(first);
+    let shown = shown.take(CANDIDATES_MAX).map(|(position, rule)| {
+        let because = route::mismatches(&rule.matches, head);
+        let verdict = match (Some(position) == chosen, because.is_empty()) {
+            (true, _) => "matches",
+            (false, true) => "shadowed",
+            (false, false) => "does not match",
+        };
+        candidate(rule, verdict, &because)
+    });
+    json!(shown.collect::<Vec<_>>())
+}
+
+fn candidate(rule: &Rule, verdict: &str, because: &[String]) -> Value {
+    let hostname = rule.matches.hostname.as_ref().map(ToString::to_string);
+    json!({
+        "route": &*rule.route,
+        "rule": rule.rule,
+        "rule_name": rule.rule_name,
+        "match": rule.match_index,
+        "hostname": hostname.unwrap_or_default(),
+        "verdict": verdict,
+        "because": because,
+    })
+}
+
+fn described(filters: &[Filter]) -> Vec<String> {
+    filters.iter().flat_map(Filter::describe).collect()
+}
+
+fn share(weight: u32, total: u64) -> String {
+    if total == 0 {
+        return "0.0 %".to_owned();
+    }
+    let percent = 100.0 * f64::from(weight) / total as f64;
+    format!("{percent:.1} %")
+}
+
+fn shown(timeout: Option<Duration>) -> Option<String> {
+    timeout.map(|timeout| humantime::format_duration(timeout).to_string())
+}
