@@ -67,7 +67,11 @@ fn workload(number: usize) -> Workload {
 
 fn compiling(criterion: &mut Criterion) {
     let orders = ServiceName::new("shop", "orders").port(80);
-    let (cluster, route) = (Name::Cluster(orders.clone()), Name::Route(orders));
+    let cluster = Name::Cluster(orders.clone());
+    let route = Name::Route {
+        of: orders,
+        client: "shop".into(),
+    };
     let mut group = criterion.benchmark_group("compile/cluster");
     for count in [10, 1_000, 10_000] {
         let mesh = mesh(count, 0);

@@ -12,7 +12,8 @@ use crate::resource::Kind;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Kind: services, endpointslices, httproutes or workloads
+    /// Kind: services, endpointslices, httproutes, grpcroutes, tlsroutes, tcproutes, referencegrants
+    /// or workloads
     kind: String,
     /// Name of one object; all of them when it is left out
     name: Option<String>,
@@ -83,12 +84,13 @@ fn draw(kind: &str, objects: &[Value], now: i64) -> String {
             &["SERVICE", "PORTS", "ENDPOINTS"],
             endpoint_slice,
         ),
-        Some(Kind::HttpRoute) => draw_as(
+        Some(Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute) => draw_as(
             objects,
             now,
             &["PARENTS", "RULES", "ACCEPTED", "RESOLVEDREFS"],
-            http_route,
+            route,
         ),
+        Some(Kind::ReferenceGrant) => draw_as(objects, now, &["FROM", "TO"], reference_grant),
         None => draw_as(
             objects,
             now,
@@ -161,7 +163,19 @@ fn endpoint_slice(object: &Value) -> Vec<String> {
     ]
 }
 
-fn http_route(object: &Value) -> Vec<String> {
+fn reference_grant(object: &Value) -> Vec<String> {
+    let from = |from: &Value| format!("{} in {}", text(&from["kind"]), text(&from["namespace"]));
+    let to = |to: &Value| match text(&to["name"]) {
+        name if name.is_empty() => text(&to["kind"]),
+        name => format!("{} {name}", text(&to["kind"])),
+    };
+    vec![
+        join(&object["spec"]["from"], from),
+        join(&object["spec"]["to"], to),
+    ]
+}
+
+fn route(object: &Value) -> Vec<String> {
     let spec = &object["spec"];
     let parent = |parent: &Value| match text(&parent["port"]) {
         port if port.is_empty() => text(&parent["name"]),

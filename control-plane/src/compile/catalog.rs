@@ -7,10 +7,15 @@ use std::sync::Arc;
 
 use super::ServiceName;
 use crate::registry::{Workload, Workloads};
-use crate::resource::{EndpointSlice, HttpRoute, Key, Kind, Resource, Service, ServiceKind};
+use crate::resource::{
+    EndpointSlice, Key, Kind, ReferenceGrant, Resource, Route, Service, ServiceKind,
+};
 
-/// An HTTPRoute: namespace and name.
-pub type RouteName = (String, String);
+/// A route of any kind.
+pub type RouteName = Key;
+
+/// Namespace and name of a document of a kind that is known.
+type DocumentName = (String, String);
 
 /// Every document of the mesh, found by what refers to it.
 #[derive(Clone, Debug, Default)]
@@ -20,10 +25,11 @@ pub struct Catalog {
     /// By one label of the selector, which a workload must have to be selected.
     by_selector: HashMap<(String, String, String), BTreeSet<ServiceName>>,
     by_external_name: HashMap<String, BTreeSet<ServiceName>>,
-    slices: BTreeMap<RouteName, Arc<EndpointSlice>>,
-    slices_of: HashMap<ServiceName, BTreeSet<RouteName>>,
-    slices_at: HashMap<IpAddr, BTreeSet<RouteName>>,
-    routes: BTreeMap<RouteName, Arc<HttpRoute>>,
+    slices: BTreeMap<DocumentName, Arc<EndpointSlice>>,
+    slices_of: HashMap<ServiceName, BTreeSet<DocumentName>>,
+    slices_at: HashMap<IpAddr, BTreeSet<DocumentName>>,
+    grants: BTreeMap<DocumentName, Arc<ReferenceGrant>>,
+    routes: BTreeMap<RouteName, Arc<Route>>,
     routes_of: HashMap<ServiceName, BTreeSet<RouteName>>,
     routes_to: HashMap<ServiceName, BTreeSet<RouteName>>,
 }
@@ -37,7 +43,7 @@ pub struct Affected {
     pub ips: BTreeSet<IpAddr>,
     /// Inbound resources of these instances.
     pub instances: BTreeSet<Arc<str>>,
-    /// The status of these HTTPRoutes.
+    /// The status of these routes.
     pub routes: BTreeSet<RouteName>,
 }
 
@@ -57,14 +63,22 @@ impl Catalog {
         names.filter_map(|name| self.slices.get(name))
     }
 
-    /// The HTTPRoutes that name a service as a parent.
-    pub fn routes_of(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<HttpRoute>> {
+    /// The routes that name a service as a parent, ordered by kind and name.
+    pub fn routes_of(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<Route>> {
         let names = self.routes_of.get(service).into_iter().flatten();
         names.filter_map(|name| self.routes.get(name))
     }
 
-    pub fn route(&self, name: &RouteName) -> Option<&Arc<HttpRoute>> {
+    pub fn route(&self, name: &RouteName) -> Option<&Arc<Route>> {
         self.routes.get(name)
+    }
+
+    /// The ReferenceGrants of a namespace.
+    pub fn grants_of(&self, namespace: &str) -> impl Iterator<Item = &Arc<ReferenceGrant>> {
+        let from = (namespace.to_owned(), String::new());
+        let grants = self.grants.range(from..);
+        let of_namespace = grants.take_while(move |((of, _), _)| of == namespace);
+        of_namespace.map(|(_, grant)| grant)
     }
 
     /// The host names that services stand for, and which services.
@@ -74,12 +88,14 @@ impl Catalog {
 
     /// Every document's key.
     pub fn keys(&self) -> BTreeSet<Key> {
-        let of = |kind, (namespace, name): &RouteName| Key::new(kind, namespace, name);
+        let of = |kind, (namespace, name): &DocumentName| Key::new(kind, namespace, name);
+        let grants = self.grants.keys();
         let services = self.services.keys();
         services
             .map(|name| Key::new(Kind::Service, &*name.namespace, &*name.name))
             .chain(self.slices.keys().map(|name| of(Kind::EndpointSlice, name)))
-            .chain(self.routes.keys().map(|name| of(Kind::HttpRoute, name)))
+            .chain(grants.map(|name| of(Kind::ReferenceGrant, name)))
+            .chain(self.routes.keys().cloned())
             .collect()
     }
 
@@ -109,12 +125,16 @@ impl Catalog {
             (Kind::EndpointSlice, Some(Resource::EndpointSlice(slice))) => {
                 self.set_slice(key, Some(Arc::new(slice.clone())))
             }
-            (Kind::HttpRoute, Some(Resource::HttpRoute(route))) => {
-                self.set_route(key, Some(Arc::new(route.clone())))
+            (Kind::ReferenceGrant, Some(Resource::ReferenceGrant(grant))) => {
+                self.set_grant(key, Some(Arc::new(grant.clone())))
             }
+            (_, Some(Resource::Route(route))) => self.set_route(key, Some(Arc::new(route.clone()))),
             (Kind::Service, _) => self.set_service(key, None, workloads),
             (Kind::EndpointSlice, _) => self.set_slice(key, None),
-            (Kind::HttpRoute, _) => self.set_route(key, None),
+            (Kind::ReferenceGrant, _) => self.set_grant(key, None),
+            (Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute, _) => {
+                self.set_route(key, None)
+            }
         }
     }
 
@@ -218,28 +238,51 @@ impl Catalog {
         affected
     }
 
-    fn set_route(&mut self, key: &Key, after: Option<Arc<HttpRoute>>) -> Affected {
+    fn set_grant(&mut self, key: &Key, after: Option<Arc<ReferenceGrant>>) -> Affected {
         let name = (key.namespace.clone(), key.name.clone());
+        match after {
+            Some(grant) => drop(self.grants.insert(name, grant)),
+            None => drop(self.grants.remove(&name)),
+        }
+        // Whoever refers to something of the namespace from outside may do so now, or no more.
         let mut affected = Affected::default();
-        affected.routes.insert(name.clone());
-        if let Some(route) = self.routes.remove(&name) {
+        let into = self.routes_to.iter();
+        let into = into.filter(|(service, _)| *service.namespace == *key.namespace);
+        let foreign = into.flat_map(|(_, routes)| routes);
+        for route in foreign.filter(|route| route.namespace != key.namespace) {
+            let parents = self.routes.get(route).map(|route| parents(route));
+            affected.services.extend(parents.into_iter().flatten());
+            affected.routes.insert(route.clone());
+        }
+        affected
+    }
+
+    fn set_route(&mut self, key: &Key, after: Option<Arc<Route>>) -> Affected {
+        let mut affected = Affected::default();
+        affected.routes.insert(key.clone());
+        if let Some(route) = self.routes.remove(key) {
             for parent in parents(&route) {
-                forget(&mut self.routes_of, &parent, &name);
+                forget(&mut self.routes_of, &parent, key);
                 affected.services.insert(parent);
             }
             for backend in backends(&route) {
-                forget(&mut self.routes_to, &backend, &name);
+                forget(&mut self.routes_to, &backend, key);
             }
         }
         if let Some(route) = after {
             for parent in parents(&route) {
-                remember(&mut self.routes_of, parent.clone(), &name);
+                remember(&mut self.routes_of, parent.clone(), key);
                 affected.services.insert(parent);
             }
             for backend in backends(&route) {
-                remember(&mut self.routes_to, backend, &name);
+                remember(&mut self.routes_to, backend, key);
             }
-            self.routes.insert(name, route);
+            self.routes.insert(key.clone(), route);
+        }
+        // Routes of one parent may be in conflict, or no more.
+        for parent in &affected.services {
+            let attached = self.routes_of.get(parent).into_iter().flatten();
+            affected.routes.extend(attached.cloned());
         }
         affected
     }
@@ -272,17 +315,16 @@ fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
     endpoints.filter_map(move |endpoint| first(&endpoint.addresses))
 }
 
-fn parents(route: &HttpRoute) -> BTreeSet<ServiceName> {
-    let parents = route.spec.parent_refs.iter();
+fn parents(route: &Route) -> BTreeSet<ServiceName> {
+    let parents = route.parent_refs.iter();
     parents
         .map(|parent| ServiceName::new(&parent.namespace, &parent.name))
         .collect()
 }
 
-fn backends(route: &HttpRoute) -> BTreeSet<ServiceName> {
-    let rules = route.spec.rules.iter();
-    rules
-        .flat_map(|rule| &rule.backend_refs)
+fn backends(route: &Route) -> BTreeSet<ServiceName> {
+    let backends = route.backends();
+    backends
         .map(|backend| ServiceName::new(&backend.namespace, &backend.name))
         .collect()
 }

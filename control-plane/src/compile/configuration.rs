@@ -7,7 +7,9 @@ use rustls_pki_types::CertificateDer;
 use weft_proto::spiffe::SpiffeId;
 
 use super::{ServiceName, ServicePort};
-use crate::resource::{AppProtocol, HttpRouteMatch};
+use crate::resource::{
+    AppProtocol, Cors, HeaderModifier, PathMatch, RequestRedirect, Timeouts, UrlRewrite, ValueMatch,
+};
 
 /// One resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,21 +67,78 @@ pub enum Address {
 pub struct Route {
     pub name: ServicePort,
     pub protocol: Option<Protocol>,
-    /// In the order of precedence.
+    /// Of HTTPRoutes or GRPCRoutes, in the order of precedence.
     pub rules: Vec<Rule>,
     pub default_cluster: ServicePort,
+    /// Of TLSRoutes, in the order of precedence.
+    pub tls_rules: Vec<TlsRule>,
+    /// Of a TCPRoute.
+    pub tcp: Option<TcpRule>,
 }
 
-/// One match of one rule of one HTTPRoute.
+/// A TLSRoute, for one of its host names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsRule {
+    /// `TLSRoute/NAMESPACE/NAME`
+    pub route: String,
+    /// Empty: any.
+    pub hostname: String,
+    pub backends: Vec<WeightedCluster>,
+}
+
+/// A TCPRoute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpRule {
+    /// `TCPRoute/NAMESPACE/NAME`
+    pub route: String,
+    pub backends: Vec<WeightedCluster>,
+}
+
+/// One match of one rule of an HTTPRoute or a GRPCRoute, for one of its host names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// `HTTPRoute/NAMESPACE/NAME`
+    /// `HTTPRoute/NAMESPACE/NAME` or `GRPCRoute/NAMESPACE/NAME`
     pub route: String,
     pub rule: u32,
     pub rule_name: Option<String>,
     pub match_index: u32,
-    pub matches: HttpRouteMatch,
+    pub matches: RuleMatch,
+    pub filters: Vec<Filter>,
+    pub timeouts: Timeouts,
     pub backends: Vec<WeightedCluster>,
+}
+
+/// All of it must be true.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleMatch {
+    /// Empty: any.
+    pub hostname: String,
+    /// Absent: any.
+    pub path: Option<PathMatch>,
+    pub method: Option<String>,
+    pub headers: Vec<ValueMatch>,
+    pub query: Vec<ValueMatch>,
+}
+
+/// What a rule or a backend changes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Filter {
+    RequestHeaders(HeaderModifier),
+    ResponseHeaders(HeaderModifier),
+    Redirect(RequestRedirect),
+    Rewrite(UrlRewrite),
+    Mirror(Mirror),
+    Cors(Cors),
+}
+
+/// Where copies of requests go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    pub cluster: ServicePort,
+    /// Why the reference does not resolve.
+    pub invalid: Option<String>,
+    pub numerator: u32,
+    pub denominator: u32,
 }
 
 /// A backend and its share.
@@ -89,6 +148,7 @@ pub struct WeightedCluster {
     pub weight: u32,
     /// Why the reference does not resolve.
     pub invalid: Option<String>,
+    pub filters: Vec<Filter>,
 }
 
 /// The endpoints behind a port of a service.

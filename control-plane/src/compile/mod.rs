@@ -4,6 +4,7 @@
 //! change touches is [`Catalog`]'s to say.
 
 mod address;
+mod attachment;
 mod catalog;
 mod change;
 mod cluster;
@@ -20,8 +21,8 @@ pub use catalog::{Affected, Catalog, RouteName};
 pub use change::{ClusterChange, change};
 pub use cluster::ENDPOINTS_MAX;
 pub use configuration::{
-    Address, Cluster, Configuration, Endpoint, Inbound, InboundPort, Port, Protocol, Route, Rule,
-    Service, Sidecar, WeightedCluster,
+    Address, Cluster, Configuration, Endpoint, Filter, Inbound, InboundPort, Mirror, Port,
+    Protocol, Route, Rule, RuleMatch, Service, Sidecar, TcpRule, TlsRule, WeightedCluster,
 };
 pub use name::{Name, ServiceName, ServicePort};
 pub use status::{Condition, ParentStatus, route_status};
@@ -55,7 +56,9 @@ pub fn compile(mesh: &Mesh, name: &Name) -> Compiled {
     match name {
         Name::Service(name) => present(service::compile(mesh, name).map(Configuration::Service)),
         Name::Address(at) => present(address::compile(mesh, *at).map(Configuration::Address)),
-        Name::Route(name) => present(route::compile(mesh, name).map(Configuration::Route)),
+        Name::Route { of, client } => {
+            present(route::compile(mesh, of, client).map(Configuration::Route))
+        }
         Name::Cluster(name) => cluster::compile(mesh, name),
         Name::Inbound(instance) => {
             present(inbound::compile(mesh, instance).map(Configuration::Inbound))

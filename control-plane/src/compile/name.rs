@@ -26,7 +26,11 @@ pub enum Name {
     Inbound(Arc<str>),
     Service(ServiceName),
     Address(SocketAddr),
-    Route(ServicePort),
+    /// As clients of a namespace see it: their own routes come before the service's.
+    Route {
+        of: ServicePort,
+        client: Arc<str>,
+    },
     Cluster(ServicePort),
     /// A type or a form of name that means nothing here, as it was sent: always absent.
     Unknown {
@@ -73,7 +77,7 @@ impl Name {
     pub fn service(&self) -> Option<&ServiceName> {
         match self {
             Name::Service(name) => Some(name),
-            Name::Route(name) | Name::Cluster(name) => Some(&name.service),
+            Name::Route { of: name, .. } | Name::Cluster(name) => Some(&name.service),
             _ => None,
         }
     }
@@ -85,7 +89,7 @@ impl Name {
             Name::Inbound(_) => "inbound",
             Name::Service(_) => "service",
             Name::Address(_) => "address",
-            Name::Route(_) => "route",
+            Name::Route { .. } => "route",
             Name::Cluster(_) => "cluster",
             Name::Unknown { .. } => "unknown",
         }
@@ -98,7 +102,7 @@ impl Name {
             Name::Inbound(_) => "self".to_owned(),
             Name::Service(name) => name.to_string(),
             Name::Address(address) => address.to_string(),
-            Name::Route(name) | Name::Cluster(name) => name.to_string(),
+            Name::Route { of: name, .. } | Name::Cluster(name) => name.to_string(),
             Name::Unknown { text, .. } => text.clone(),
         }
     }

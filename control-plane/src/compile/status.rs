@@ -1,12 +1,14 @@
-//! The conditions of an HTTPRoute: whether each parent takes it, and whether its references resolve.
+//! The conditions of a route: whether each parent takes it, and whether its references resolve (Gateway
+//! API, RouteConditionType and RouteConditionReason).
 
-use super::{Catalog, ServiceName};
-use crate::resource::{BackendKind, BackendRef, HttpRoute, ParentRef, Service, ServiceKind};
+use super::attachment::{conflict, has_frontend, names_port, takes_any_port};
+use super::{Catalog, Protocol, ServiceName};
+use crate::resource::{BackendKind, BackendRef, ParentRef, Route};
 
 /// A condition in Kubernetes' sense, without its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// `Accepted` or `ResolvedRefs`.
+    /// `Accepted`, `ResolvedRefs` or `PartiallyInvalid`.
     pub kind: &'static str,
     pub is_true: bool,
     pub reason: &'static str,
@@ -27,36 +29,23 @@ pub(super) struct BackendProblem {
 }
 
 /// The status of a route, one entry for each parent, in the document's order.
-pub fn route_status(catalog: &Catalog, route: &HttpRoute) -> Vec<ParentStatus> {
+pub fn route_status(catalog: &Catalog, route: &Route) -> Vec<ParentStatus> {
     let resolved = resolved_refs(catalog, route);
-    let parents = route.spec.parent_refs.iter();
+    let partially_invalid = partially_invalid(catalog, route);
+    let parents = route.parent_refs.iter();
     parents
-        .map(|parent| ParentStatus {
-            parent: parent.clone(),
-            conditions: vec![accepted(catalog, route, parent), resolved.clone()],
+        .map(|parent| {
+            let mut conditions = vec![accepted(catalog, route, parent), resolved.clone()];
+            conditions.extend(partially_invalid.clone());
+            ParentStatus {
+                parent: parent.clone(),
+                conditions,
+            }
         })
         .collect()
 }
 
-/// Whether a parent reference attaches its route to this port of the service.
-pub(super) fn is_attached(
-    route: &HttpRoute,
-    parent: &ParentRef,
-    service: &Service,
-    port: u16,
-) -> bool {
-    let metadata = &service.metadata;
-    let is_service = parent.namespace == metadata.namespace && parent.name == metadata.name;
-    let is_producer = route.metadata.namespace == metadata.namespace;
-    let is_port = parent.port.is_none_or(|number| number == port);
-    let is_section = parent.section_name.as_ref().is_none_or(|section| {
-        let found = service.spec.port(port);
-        found.is_some_and(|found| found.name == *section)
-    });
-    is_service && is_producer && is_port && is_section
-}
-
-fn accepted(catalog: &Catalog, route: &HttpRoute, parent: &ParentRef) -> Condition {
+fn accepted(catalog: &Catalog, route: &Route, parent: &ParentRef) -> Condition {
     let condition = |is_true, reason, message| Condition {
         kind: "Accepted",
         is_true,
@@ -64,40 +53,51 @@ fn accepted(catalog: &Catalog, route: &HttpRoute, parent: &ParentRef) -> Conditi
         message,
     };
     let name = ServiceName::new(&parent.namespace, &parent.name);
-    if route.metadata.namespace != parent.namespace {
-        return condition(
-            false,
-            "UnsupportedValue",
-            format!(
-                "the route is of namespace {}, its parent of {}: only routes of the service's own namespace are supported",
-                route.metadata.namespace, parent.namespace
-            ),
-        );
-    }
     let Some(service) = catalog.service(&name) else {
-        return condition(
-            false,
-            "NoMatchingParent",
-            format!("there is no Service {name}"),
-        );
+        let message = format!("there is no Service {name}");
+        return condition(false, "NoMatchingParent", message);
     };
-    let ports = service.spec.ports.iter();
-    let mut attached = ports.filter(|port| is_attached(route, parent, service, port.port));
-    let any_port =
-        matches!(service.spec.kind, ServiceKind::ExternalName(_)) && service.spec.ports.is_empty();
-    if attached.next().is_none() && !any_port {
-        return condition(
-            false,
-            "NoMatchingParent",
-            format!("Service {name} has no port that the parentRef names"),
+    if !has_frontend(service) {
+        let message = format!(
+            "Service {name} is headless: it has no address of its own that a route could be attached to"
         );
+        return condition(false, "UnsupportedValue", message);
     }
-    condition(true, "Accepted", format!("attached to Service {name}"))
+    if takes_any_port(service) {
+        return condition(true, "Accepted", format!("attached to Service {name}"));
+    }
+    let ports = service.spec.ports.iter().map(|port| port.port);
+    let attached: Vec<u16> = ports
+        .filter(|port| names_port(parent, service, *port))
+        .collect();
+    if attached.is_empty() {
+        let message = format!("Service {name} has no port that the parentRef names");
+        return condition(false, "NoMatchingParent", message);
+    }
+    let conflicts = attached.iter().filter_map(|port| {
+        let reason = conflict(catalog, route, service, *port)?;
+        Some(format!("port {port}: {reason}"))
+    });
+    let conflicts: Vec<String> = conflicts.collect();
+    if conflicts.len() == attached.len() {
+        return condition(false, "Conflicted", conflicts.join("; "));
+    }
+    let clients = match route.metadata.namespace == parent.namespace {
+        true => String::new(),
+        false => format!(", for clients of namespace {}", route.metadata.namespace),
+    };
+    let but = match conflicts.is_empty() {
+        true => String::new(),
+        false => format!("; not everywhere: {}", conflicts.join("; ")),
+    };
+    let message = format!("attached to Service {name}{clients}{but}");
+    condition(true, "Accepted", message)
 }
 
-fn resolved_refs(catalog: &Catalog, route: &HttpRoute) -> Condition {
-    let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-    let mut problems = backends.filter_map(|backend| backend_problem(catalog, route, backend));
+fn resolved_refs(catalog: &Catalog, route: &Route) -> Condition {
+    let mut problems = route
+        .backends()
+        .filter_map(|backend| backend_problem(catalog, route, backend));
     let Some(first) = problems.next() else {
         return Condition {
             kind: "ResolvedRefs",
@@ -120,10 +120,40 @@ fn resolved_refs(catalog: &Catalog, route: &HttpRoute) -> Condition {
     }
 }
 
+/// Said where some rules can serve nobody and others can.
+fn partially_invalid(catalog: &Catalog, route: &Route) -> Option<Condition> {
+    let is_dead = |backends: &[BackendRef]| {
+        let mut backends = backends.iter();
+        let dead = |backend: &BackendRef| backend_problem(catalog, route, backend).is_some();
+        backends.len() > 0 && backends.all(dead)
+    };
+    let dead = (0..)
+        .zip(&route.rules)
+        .filter(|(_, rule)| is_dead(&rule.backend_refs));
+    let dead: Vec<String> = dead
+        .map(|(index, rule): (usize, _)| match &rule.name {
+            Some(name) => format!("{index} ({name})"),
+            None => index.to_string(),
+        })
+        .collect();
+    if dead.is_empty() || dead.len() == route.rules.len() {
+        return None;
+    }
+    Some(Condition {
+        kind: "PartiallyInvalid",
+        is_true: true,
+        reason: "UnsupportedValue",
+        message: format!(
+            "Dropped Rule: no backend of rule {} resolves, requests that match are answered with 500",
+            dead.join(", ")
+        ),
+    })
+}
+
 /// Why a backendRef doesn't resolve, in the words of the `ResolvedRefs` condition.
 pub(super) fn backend_problem(
     catalog: &Catalog,
-    route: &HttpRoute,
+    route: &Route,
     backend: &BackendRef,
 ) -> Option<BackendProblem> {
     let problem = |reason, message| Some(BackendProblem { reason, message });
@@ -131,7 +161,7 @@ pub(super) fn backend_problem(
         return problem("InvalidKind", format!("a backend can't be a {kind}"));
     }
     let name = ServiceName::new(&backend.namespace, &backend.name);
-    if backend.namespace != route.metadata.namespace {
+    if !may_refer(catalog, route, backend) {
         return problem(
             "RefNotPermitted",
             format!("no ReferenceGrant allows a reference to Service {name} of another namespace"),
@@ -140,13 +170,36 @@ pub(super) fn backend_problem(
     let Some(service) = catalog.service(&name) else {
         return problem("BackendNotFound", format!("there is no Service {name}"));
     };
-    let any_port =
-        matches!(service.spec.kind, ServiceKind::ExternalName(_)) && service.spec.ports.is_empty();
-    if service.spec.port(backend.port).is_none() && !any_port {
+    let Some(port) = service.spec.port(backend.port) else {
+        if takes_any_port(service) {
+            return None;
+        }
         return problem(
             "BackendNotFound",
             format!("Service {name} has no port {}", backend.port),
         );
+    };
+    let speaks = Protocol::of(port.app_protocol.as_ref());
+    if route.kind.is_http() && matches!(speaks, Some(Protocol::Tcp | Protocol::Tls)) {
+        return problem(
+            "UnsupportedProtocol",
+            format!(
+                "port {} of Service {name} does not speak HTTP: its appProtocol says so",
+                backend.port
+            ),
+        );
     }
     None
+}
+
+/// Another namespace has to allow it, but for the namespaces of the route's own parents: clients reach
+/// those services without the route (GEP-1294).
+fn may_refer(catalog: &Catalog, route: &Route, backend: &BackendRef) -> bool {
+    let own = &route.metadata.namespace;
+    let mut parents = route.parent_refs.iter();
+    let mut grants = catalog.grants_of(&backend.namespace);
+    let kind = route.kind.object_kind().as_str();
+    backend.namespace == *own
+        || parents.any(|parent| parent.namespace == backend.namespace)
+        || grants.any(|grant| grant.allows(kind, own, &backend.name))
 }

@@ -1,5 +1,7 @@
 //! Tables: documents and workloads in, configuration out.
 
+mod routes;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::registry::{ExternalNames, Workload};
-use crate::resource::{PathMatch, Resource, Source, parse};
+use crate::resource::{Key, Kind, PathMatch, Resource, Source, parse};
 
 /// Parses documents; the first one is the oldest.
 pub(crate) fn documents(text: &str) -> Vec<Resource> {
@@ -91,9 +93,17 @@ fn cluster(mesh: &Mesh, name: &str) -> Option<Cluster> {
     }
 }
 
+/// As clients of `shop` see it.
 fn route(mesh: &Mesh, name: &str) -> Option<Route> {
-    let name = ServicePort::parse(name).unwrap();
-    match configuration(mesh, &Name::Route(name))? {
+    route_for(mesh, name, "shop")
+}
+
+fn route_for(mesh: &Mesh, name: &str, client: &str) -> Option<Route> {
+    let name = Name::Route {
+        of: ServicePort::parse(name).unwrap(),
+        client: client.into(),
+    };
+    match configuration(mesh, &name)? {
         Configuration::Route(route) => Some(route),
         other => panic!("{other:?}"),
     }
@@ -309,7 +319,7 @@ fn matches_are_ordered_by_precedence() {
         .iter()
         .map(|rule| {
             let (PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Regex(path)) =
-                &rule.matches.path;
+                rule.matches.path.as_ref().unwrap();
             format!(
                 "{} {} {path}",
                 rule.route.rsplit('/').next().unwrap(),
@@ -342,7 +352,7 @@ fn references_and_their_conditions() {
         assert_eq!((backend.weight, backend.invalid.as_deref()), (3, invalid));
         let document = mesh
             .catalog
-            .route(&("shop".to_owned(), "r".to_owned()))
+            .route(&Key::new(Kind::HttpRoute, "shop", "r"))
             .unwrap();
         let status = route_status(&mesh.catalog, document);
         let resolved = &status[0].conditions[1];
@@ -382,7 +392,7 @@ fn parents_and_their_conditions() {
         let mesh = mesh(&format!("{ORDERS}{text}"), &[]);
         let document = mesh
             .catalog
-            .route(&("shop".to_owned(), "r".to_owned()))
+            .route(&Key::new(Kind::HttpRoute, "shop", "r"))
             .unwrap();
         let condition = &route_status(&mesh.catalog, document)[0].conditions[0];
         assert_eq!(
@@ -402,7 +412,7 @@ fn parents_and_their_conditions() {
     check(
         "name: orders, namespace: bank",
         false,
-        "UnsupportedValue",
+        "NoMatchingParent",
         [0, 0],
     );
 }

@@ -48,8 +48,12 @@ pub(super) fn hello(
         .into_iter()
         .map(|(name, number)| Ok((name, port("named port", number)?)))
         .collect::<Result<_, _>>()?;
+    let asker = Asker {
+        instance: instance.clone(),
+        namespace: spiffe_id.namespace().into(),
+    };
     let known = hello.known.into_iter().map(|known| {
-        let name = name(known.r#type, &known.name, &instance);
+        let name = name(known.r#type, &known.name, &asker);
         (name, known.version.into())
     });
     Ok(Hello {
@@ -86,19 +90,26 @@ fn port(field: &'static str, number: u32) -> Result<u16, InvalidWorkload> {
     })
 }
 
-/// Names that the proxy of `instance` subscribes to, or not any more.
-pub(super) fn names(names: &[wire::ResourceName], instance: &Arc<str>) -> Vec<Name> {
+/// Whose names they are: some mean something else to each proxy.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    pub instance: Arc<str>,
+    pub namespace: Arc<str>,
+}
+
+/// Names that a proxy subscribes to, or not any more.
+pub(super) fn names(names: &[wire::ResourceName], asker: &Asker) -> Vec<Name> {
     let names = names.iter();
     names
-        .map(|sent| name(sent.r#type, &sent.name, instance))
+        .map(|sent| name(sent.r#type, &sent.name, asker))
         .collect()
 }
 
 /// The resources that a proxy could not take.
-pub(super) fn rejections(sent: Vec<wire::Rejection>, instance: &Arc<str>) -> Vec<Rejection> {
+pub(super) fn rejections(sent: Vec<wire::Rejection>, asker: &Asker) -> Vec<Rejection> {
     let sent = sent.into_iter();
     sent.map(|rejection| Rejection {
-        name: name(rejection.r#type, &rejection.name, instance),
+        name: name(rejection.r#type, &rejection.name, asker),
         whole_wanted: rejection.whole_wanted,
         field: rejection.field.chars().take(512).collect(),
         reason: rejection.reason.chars().take(1024).collect(),
@@ -107,13 +118,16 @@ pub(super) fn rejections(sent: Vec<wire::Rejection>, instance: &Arc<str>) -> Vec
 }
 
 /// A name, which must be written exactly as it is answered; anything else is unknown, and absent.
-fn name(kind: i32, text: &str, instance: &Arc<str>) -> Name {
+fn name(kind: i32, text: &str, asker: &Asker) -> Name {
     let parsed = match wire::ResourceType::try_from(kind) {
         Ok(wire::ResourceType::Service) => ServiceName::parse(text).map(Name::Service),
         Ok(wire::ResourceType::Address) => text.parse().ok().map(Name::Address),
-        Ok(wire::ResourceType::Route) => ServicePort::parse(text).map(Name::Route),
+        Ok(wire::ResourceType::Route) => ServicePort::parse(text).map(|of| Name::Route {
+            of,
+            client: asker.namespace.clone(),
+        }),
         Ok(wire::ResourceType::Cluster) => ServicePort::parse(text).map(Name::Cluster),
-        Ok(wire::ResourceType::Inbound) => Some(Name::Inbound(instance.clone())),
+        Ok(wire::ResourceType::Inbound) => Some(Name::Inbound(asker.instance.clone())),
         Ok(wire::ResourceType::TrustBundle) => Some(Name::TrustBundle(text.to_owned())),
         Ok(wire::ResourceType::Unspecified) | Err(_) => None,
     };
@@ -131,7 +145,11 @@ mod tests {
     #[test]
     fn names_are_exact_or_unknown() {
         let check = |kind: wire::ResourceType, text: &str, expect: &str| {
-            let name = name(kind.into(), text, &"i-1".into());
+            let asker = Asker {
+                instance: "i-1".into(),
+                namespace: "shop".into(),
+            };
+            let name = name(kind.into(), text, &asker);
             assert_eq!(name.to_string(), expect);
             assert_eq!(name.text(), text);
         };

@@ -114,6 +114,13 @@ async fn receive_hello(
 }
 
 impl Stream {
+    fn asker(&self) -> decode::Asker {
+        decode::Asker {
+            instance: self.instance.clone(),
+            namespace: self.spiffe_id.namespace().into(),
+        }
+    }
+
     async fn run(mut self) {
         let ended = self.serve().await;
         let reason = ended
@@ -169,12 +176,12 @@ impl Stream {
         match message {
             Message::Hello(_) => Err(Status::invalid_argument("a second hello")),
             Message::Subscribe(subscribe) => {
-                let add = decode::names(&subscribe.add, &self.instance);
-                let remove = decode::names(&subscribe.remove, &self.instance);
+                let add = decode::names(&subscribe.add, &self.asker());
+                let remove = decode::names(&subscribe.remove, &self.asker());
                 Ok(self.session.subscribe(add, &remove)?)
             }
             Message::Acknowledge(acknowledge) => {
-                let rejected = decode::rejections(acknowledge.rejected, &self.instance);
+                let rejected = decode::rejections(acknowledge.rejected, &self.asker());
                 let (unfit, refused): (Vec<_>, Vec<_>) = rejected
                     .iter()
                     .partition(|rejection| rejection.whole_wanted);

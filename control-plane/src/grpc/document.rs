@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::registry::Workload;
-use crate::resource::{HttpRoute, Resource};
+use crate::resource::{Resource, Route};
 use crate::subscription::{Subscriptions, TimedParent};
 
 /// Who wrote a status (GatewayController).
@@ -12,10 +12,8 @@ const CONTROLLER_NAME: &str = "weft.dev/control-plane";
 /// A stored document with its status.
 pub(super) fn with_status(resource: &Resource, subscriptions: &Subscriptions) -> Value {
     let mut document = resource.to_json();
-    if let (Resource::HttpRoute(route), Value::Object(fields)) = (resource, &mut document) {
-        let metadata = &route.metadata;
-        let name = (metadata.namespace.clone(), metadata.name.clone());
-        let parents = subscriptions.route_status(&name);
+    if let (Resource::Route(route), Value::Object(fields)) = (resource, &mut document) {
+        let parents = subscriptions.route_status(&resource.key());
         let parents: Vec<Value> = parents
             .iter()
             .map(|parent| parent_status(route, parent))
@@ -25,7 +23,7 @@ pub(super) fn with_status(resource: &Resource, subscriptions: &Subscriptions) ->
     document
 }
 
-fn parent_status(route: &HttpRoute, status: &TimedParent) -> Value {
+fn parent_status(route: &Route, status: &TimedParent) -> Value {
     let mut parent = json!({
         "group": "",
         "kind": "Service",

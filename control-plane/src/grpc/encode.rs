@@ -5,11 +5,10 @@ use prost::Message;
 use rustls_pki_types::CertificateDer;
 use weft_proto::v1alpha1 as wire;
 
+use super::routes;
 use crate::compile::{
-    Address, Cluster, ClusterChange, Configuration, Endpoint, Inbound, Name, Protocol, Route, Rule,
-    Service,
+    Address, Cluster, ClusterChange, Configuration, Endpoint, Inbound, Name, Protocol, Service,
 };
-use crate::resource::{HeaderValueMatch, HttpRouteMatch, PathMatch};
 use crate::subscription::{Content, Delivery, Outgoing};
 
 /// The body of a resource. prost writes fields in the order of their numbers, and none of the
@@ -18,7 +17,7 @@ pub fn encode(configuration: &Configuration) -> Bytes {
     let bytes = match configuration {
         Configuration::Service(service) => self::service(service).encode_to_vec(),
         Configuration::Address(address) => self::address(address).encode_to_vec(),
-        Configuration::Route(route) => self::route(route).encode_to_vec(),
+        Configuration::Route(route) => routes::route(route).encode_to_vec(),
         Configuration::Cluster(cluster) => self::cluster(cluster).encode_to_vec(),
         Configuration::Inbound(inbound) => self::inbound(inbound).encode_to_vec(),
         Configuration::TrustBundle {
@@ -88,7 +87,7 @@ fn kind(name: &Name) -> i32 {
     match name {
         Name::Service(_) => wire::ResourceType::Service.into(),
         Name::Address(_) => wire::ResourceType::Address.into(),
-        Name::Route(_) => wire::ResourceType::Route.into(),
+        Name::Route { .. } => wire::ResourceType::Route.into(),
         Name::Cluster(_) => wire::ResourceType::Cluster.into(),
         Name::Inbound(_) => wire::ResourceType::Inbound.into(),
         Name::TrustBundle(_) => wire::ResourceType::TrustBundle.into(),
@@ -96,7 +95,7 @@ fn kind(name: &Name) -> i32 {
     }
 }
 
-fn protocol(protocol: Option<Protocol>) -> i32 {
+pub(super) fn protocol(protocol: Option<Protocol>) -> i32 {
     let protocol = match protocol {
         None => wire::Protocol::Unspecified,
         Some(Protocol::Http1) => wire::Protocol::Http1,
@@ -162,57 +161,6 @@ fn endpoint(endpoint: &Endpoint) -> wire::Endpoint {
         workload: endpoint.workload.to_string(),
         namespace: endpoint.namespace.clone(),
         sidecar,
-    }
-}
-
-fn route(route: &Route) -> wire::Route {
-    wire::Route {
-        name: route.name.to_string(),
-        protocol: protocol(route.protocol),
-        rules: route.rules.iter().map(rule).collect(),
-        default_cluster: route.default_cluster.to_string(),
-        ..wire::Route::default()
-    }
-}
-
-fn rule(rule: &Rule) -> wire::Rule {
-    let backends = rule.backends.iter().map(|backend| wire::WeightedCluster {
-        cluster: backend.cluster.to_string(),
-        weight: backend.weight,
-        invalid: backend.invalid.clone().unwrap_or_default(),
-        ..wire::WeightedCluster::default()
-    });
-    wire::Rule {
-        route: rule.route.clone(),
-        rule: rule.rule,
-        rule_name: rule.rule_name.clone().unwrap_or_default(),
-        match_index: rule.match_index,
-        r#match: Some(matches(&rule.matches)),
-        backends: backends.collect(),
-        ..wire::Rule::default()
-    }
-}
-
-fn matches(matches: &HttpRouteMatch) -> wire::Match {
-    use wire::header_match::Value;
-    use wire::r#match::Path;
-    let path = match &matches.path {
-        PathMatch::Exact(path) => Path::PathExact(path.clone()),
-        PathMatch::Prefix(path) => Path::PathPrefix(path.clone()),
-        PathMatch::Regex(path) => Path::PathRegex(path.clone()),
-    };
-    let headers = matches.headers.iter().map(|header| wire::HeaderMatch {
-        name: header.name.clone(),
-        value: Some(match &header.value {
-            HeaderValueMatch::Exact(value) => Value::Exact(value.clone()),
-            HeaderValueMatch::Regex(value) => Value::Regex(value.clone()),
-        }),
-    });
-    wire::Match {
-        path: Some(path),
-        method: matches.method.clone().unwrap_or_default(),
-        headers: headers.collect(),
-        ..wire::Match::default()
     }
 }
 

@@ -12,6 +12,7 @@ mod identity;
 mod listen;
 mod peer;
 mod renewal;
+mod routes;
 
 pub use admin::AdminService;
 pub use discovery::DiscoveryService;

@@ -29,7 +29,7 @@ pub(super) fn decode(
     let name = fields.require("name").and_then(|field| {
         field.checked(|name| match kind {
             Kind::Service => names::label(name, true),
-            Kind::EndpointSlice | Kind::HttpRoute => names::subdomain(name),
+            _ => names::subdomain(name),
         })
     });
     let namespace = match fields.take("namespace") {

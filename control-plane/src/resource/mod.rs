@@ -4,13 +4,13 @@
 
 mod endpoint_slice;
 mod fields;
-mod http_route;
-mod http_route_decode;
 mod metadata;
 mod names;
 mod object;
 mod parse;
+mod reference_grant;
 mod references;
+mod route;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -19,14 +19,17 @@ mod tree;
 pub use endpoint_slice::{
     AddressType, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL, SliceEndpoint,
 };
-pub use http_route::{
-    BackendKind, BackendRef, HeaderMatch, HeaderValueMatch, HttpRoute, HttpRouteMatch,
-    HttpRouteRule, HttpRouteSpec, ParentRef, PathMatch, REGEX_COMPILED_BYTES_MAX,
-};
 pub use object::{Key, Kind, Metadata, Resource};
 pub use parse::{
     Origin, PROBLEMS_MAX, Parsed, Problem, SOURCE_BYTES_MAX, SOURCES_BYTES_MAX, Source,
     from_stored, parse,
 };
+pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant};
 pub use references::check_references;
+pub use route::{
+    BackendKind, BackendRef, Cors, Filter, GrpcMethodMatch, HeaderModifier, MatchKind, ParentRef,
+    PathMatch, PathModifier, REGEX_COMPILED_BYTES_MAX, RequestMirror, RequestRedirect, Retry,
+    Route, RouteKind, RouteMatch, RouteRule, SessionPersistence, TextMatch, Timeouts, UrlRewrite,
+    ValueMatch,
+};
 pub use service::{AppProtocol, Service, ServiceKind, ServicePort, ServiceSpec, TargetPort};

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::{EndpointSlice, HttpRoute, Service};
+use super::{EndpointSlice, ReferenceGrant, Route, RouteKind, Service};
 
 /// A kind that weft acts upon. The order is the one in which kinds are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,11 +14,23 @@ pub enum Kind {
     Service,
     EndpointSlice,
     HttpRoute,
+    GrpcRoute,
+    TlsRoute,
+    TcpRoute,
+    ReferenceGrant,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::HttpRoute];
+    pub const ALL: [Self; 7] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::ReferenceGrant,
+    ];
 
     /// As a document writes it.
     pub fn as_str(self) -> &'static str {
@@ -26,6 +38,10 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
         }
     }
 
@@ -35,6 +51,10 @@ impl Kind {
             Self::Service => "services",
             Self::EndpointSlice => "endpointslices",
             Self::HttpRoute => "httproutes",
+            Self::GrpcRoute => "grpcroutes",
+            Self::TlsRoute => "tlsroutes",
+            Self::TcpRoute => "tcproutes",
+            Self::ReferenceGrant => "referencegrants",
         }
     }
 
@@ -43,7 +63,11 @@ impl Kind {
         match self {
             Self::Service => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::HttpRoute => "gateway.networking.k8s.io/v1",
+            Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::TlsRoute
+            | Self::TcpRoute
+            | Self::ReferenceGrant => "gateway.networking.k8s.io/v1",
         }
     }
 
@@ -58,11 +82,24 @@ impl Kind {
             "service" | "services" | "svc" => Self::Service,
             "endpointslice" | "endpointslices" | "eps" => Self::EndpointSlice,
             "httproute" | "httproutes" | "hr" => Self::HttpRoute,
+            "grpcroute" | "grpcroutes" => Self::GrpcRoute,
+            "tlsroute" | "tlsroutes" => Self::TlsRoute,
+            "tcproute" | "tcproutes" => Self::TcpRoute,
+            "referencegrant" | "referencegrants" | "refgrant" => Self::ReferenceGrant,
             _ => return None,
         };
         group
             .is_none_or(|group| kind.api_version().split_once('/').map(|(g, _)| g) == Some(group))
             .then_some(kind)
+    }
+}
+
+impl Kind {
+    /// Which kind of route objects of this kind are.
+    pub fn route(self) -> Option<RouteKind> {
+        RouteKind::ALL
+            .into_iter()
+            .find(|kind| kind.object_kind() == self)
     }
 }
 
@@ -117,7 +154,8 @@ pub struct Metadata {
 pub enum Resource {
     Service(Service),
     EndpointSlice(EndpointSlice),
-    HttpRoute(HttpRoute),
+    Route(Route),
+    ReferenceGrant(ReferenceGrant),
 }
 
 impl Resource {
@@ -125,7 +163,8 @@ impl Resource {
         match self {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
-            Self::HttpRoute(_) => Kind::HttpRoute,
+            Self::Route(route) => route.kind.object_kind(),
+            Self::ReferenceGrant(_) => Kind::ReferenceGrant,
         }
     }
 
@@ -133,7 +172,8 @@ impl Resource {
         match self {
             Self::Service(service) => &service.metadata,
             Self::EndpointSlice(slice) => &slice.metadata,
-            Self::HttpRoute(route) => &route.metadata,
+            Self::Route(route) => &route.metadata,
+            Self::ReferenceGrant(grant) => &grant.metadata,
         }
     }
 
@@ -141,7 +181,8 @@ impl Resource {
         match self {
             Self::Service(service) => &mut service.metadata,
             Self::EndpointSlice(slice) => &mut slice.metadata,
-            Self::HttpRoute(route) => &mut route.metadata,
+            Self::Route(route) => &mut route.metadata,
+            Self::ReferenceGrant(grant) => &mut grant.metadata,
         }
     }
 
@@ -154,7 +195,8 @@ impl Resource {
         });
         match self {
             Self::Service(service) => document["spec"] = service.spec.to_json(),
-            Self::HttpRoute(route) => document["spec"] = route.spec.to_json(),
+            Self::Route(route) => document["spec"] = route.to_json(),
+            Self::ReferenceGrant(grant) => document["spec"] = grant.to_json(),
             Self::EndpointSlice(slice) => slice.fill(&mut document),
         }
         document

@@ -5,7 +5,9 @@ use std::fmt;
 
 use super::fields::{Field, FieldProblem, Findings};
 use super::tree::{self, Node, Value};
-use super::{Key, Kind, Resource, endpoint_slice, http_route_decode, metadata, service};
+use super::{
+    Key, Kind, Resource, RouteKind, endpoint_slice, metadata, reference_grant, route, service,
+};
 
 /// Bytes that one file may have; a larger one is refused before it is read.
 pub const SOURCE_BYTES_MAX: usize = 4 << 20;
@@ -264,9 +266,17 @@ fn decode(kind: Kind, field: &Field<'_>, default_namespace: &str) -> Option<Reso
         Kind::EndpointSlice => {
             endpoint_slice::decode(stand_in, &mut fields).map(Resource::EndpointSlice)
         }
-        Kind::HttpRoute => {
-            http_route_decode::decode(stand_in, &mut fields).map(Resource::HttpRoute)
+        Kind::ReferenceGrant => {
+            reference_grant::decode(stand_in, &mut fields).map(Resource::ReferenceGrant)
         }
+        Kind::HttpRoute => {
+            route::decode(RouteKind::Http, stand_in, &mut fields).map(Resource::Route)
+        }
+        Kind::GrpcRoute => {
+            route::decode(RouteKind::Grpc, stand_in, &mut fields).map(Resource::Route)
+        }
+        Kind::TlsRoute => route::decode(RouteKind::Tls, stand_in, &mut fields).map(Resource::Route),
+        Kind::TcpRoute => route::decode(RouteKind::Tcp, stand_in, &mut fields).map(Resource::Route),
     };
     fields.finish();
     metadata.and(resource)
@@ -295,7 +305,9 @@ fn sort(api_version: &str, kind: &str) -> Sort {
     let served: &[&str] = match (group, kind) {
         ("", "Service") => &["v1"],
         ("discovery.k8s.io", "EndpointSlice") => &["v1", "v1beta1"],
-        ("gateway.networking.k8s.io", "HTTPRoute") => &["v1", "v1beta1"],
+        ("gateway.networking.k8s.io", "HTTPRoute" | "ReferenceGrant") => &["v1", "v1beta1"],
+        ("gateway.networking.k8s.io", "GRPCRoute" | "TCPRoute") => &["v1", "v1alpha2"],
+        ("gateway.networking.k8s.io", "TLSRoute") => &["v1", "v1alpha3", "v1alpha2"],
         ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => return Sort::Foreign,
         ("weft.dev" | "gateway.networking.k8s.io" | "gateway.networking.x-k8s.io", _) => {
             let reason = format!("{kind} ({group}) is not supported yet by this version of weft");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{BackendKind, HttpRoute, Key, Kind, Origin, Problem, Resource, Service, ServiceKind};
+use super::{BackendKind, Key, Kind, Origin, Problem, Resource, Route, Service, ServiceKind};
 
 /// Checks that routes name ports which their Services have. A Service of `new` counts before the
 /// one that `stored` finds. A Service that exists nowhere is no problem here but a condition of the
@@ -31,12 +31,12 @@ pub fn check_references(
     };
     new.iter()
         .filter_map(|(origin, resource)| match resource {
-            Resource::HttpRoute(route) => Some((origin, route)),
+            Resource::Route(route) => Some((origin, route)),
             _ => None,
         })
         .flat_map(|(origin, route)| {
             let key = Key::new(
-                Kind::HttpRoute,
+                route.kind.object_kind(),
                 &route.metadata.namespace,
                 &route.metadata.name,
             );
@@ -55,11 +55,11 @@ pub fn check_references(
 }
 
 fn wrong_ports(
-    route: &HttpRoute,
+    route: &Route,
     lookup: &dyn Fn(&str, &str) -> Option<Service>,
 ) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
-    for (index, parent) in route.spec.parent_refs.iter().enumerate() {
+    for (index, parent) in route.parent_refs.iter().enumerate() {
         let Some(service) = lookup(&parent.namespace, &parent.name) else {
             continue;
         };
@@ -76,7 +76,7 @@ fn wrong_ports(
             wrong.push((field, reason));
         }
     }
-    for (rule_index, rule) in route.spec.rules.iter().enumerate() {
+    for (rule_index, rule) in route.rules.iter().enumerate() {
         for (index, backend) in rule.backend_refs.iter().enumerate() {
             if backend.kind == BackendKind::Service
                 && let Some(service) = lookup(&backend.namespace, &backend.name)

@@ -153,24 +153,31 @@ endpoints:
     assert_eq!(parsed.problems, []);
     assert_eq!(parsed.skipped[0].field, "spec.parentRefs[1]");
     let [
-        (_, Resource::HttpRoute(route)),
+        (_, Resource::Route(route)),
         (_, Resource::EndpointSlice(slice)),
     ] = &parsed.resources[..]
     else {
         panic!("{:?}", parsed.resources);
     };
-    assert_eq!(route.spec.parent_refs.len(), 1);
-    let first = &route.spec.rules[0];
-    assert_eq!(first.matches[0].path, PathMatch::Exact("/a".to_owned()));
+    assert_eq!(route.parent_refs.len(), 1);
+    let first = &route.rules[0];
+    assert_eq!(path(&first.matches[0]), &PathMatch::Exact("/a".to_owned()));
     assert_eq!(first.matches[0].headers.len(), 1);
     assert_eq!(first.backend_refs[0].weight, 90);
     assert_eq!(first.backend_refs[0].namespace, "shop");
     assert_eq!(
-        route.spec.rules[1].matches[0].path,
-        PathMatch::Prefix("/".to_owned())
+        path(&route.rules[1].matches[0]),
+        &PathMatch::Prefix("/".to_owned())
     );
     assert_eq!(slice.service.as_deref(), Some("db"));
     assert!(slice.endpoints[0].ready && !slice.endpoints[1].ready);
+}
+
+fn path(matches: &RouteMatch) -> &PathMatch {
+    match &matches.kind {
+        MatchKind::Http { path, .. } => path,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -223,10 +230,11 @@ fn refuses_bad_routes() {
     let backend_field = |name: &str| format!("spec.rules[0].backendRefs[0].{name}");
     refused(&backend("name: a, port: 80, weight: -1"), 1, &backend_field("weight"), 6, "-1 is not within 0 to 1000000");
     refused(&backend("name: a"), 1, &backend_field("port"), 6, "is required");
-    refused(&backend("name: a, port: 80, filters: [{type: X}]"), 1, &backend_field("filters"), 6, "not supported yet");
-    refused(&rule("timeouts: {request: 1s}"), 1, "spec.rules[0].timeouts", 6, "not supported yet");
+    refused(&backend("name: a, port: 80, filters: [{type: X}]"), 1, &backend_field("filters[0].type"), 6, "none of RequestHeaderModifier");
     refused(&rule("backends: []"), 1, "spec.rules[0].backends", 6, "unknown field");
-    refused(&route("hostnames: [a.example.com]"), 1, "spec.hostnames", 5, "not supported yet");
+    refused(&route("hostnames: [a.*.example.com]"), 1, "spec.hostnames[0]", 5, "must be labels");
+    refused(&route("hostnames: [a.test, 10.0.0.1]"), 1, "spec.hostnames[1]", 5, "is an address");
+    refused(&route("useDefaultGateways: All"), 1, "spec.useDefaultGateways", 5, "not supported yet");
     refused(&route("rules: []"), 1, "spec.rules", 5, "at least one");
     let matching = |fields: &str| rule(&format!("matches: [{{{fields}}}]"));
     let field = |name: &str| format!("spec.rules[0].matches[0].{name}");
@@ -237,7 +245,179 @@ fn refuses_bad_routes() {
     refused(&matching("path: {type: RegularExpression, value: '(\\w{100}){100}'}"), 1, &field("path.value"), 6, "compiled");
     refused(&matching("method: get"), 1, &field("method"), 6, "none of GET");
     refused(&matching("headers: [{name: 'a b', value: c}]"), 1, &field("headers[0].name"), 6, "no header name");
-    refused(&matching("queryParams: [{name: a, value: b}]"), 1, &field("queryParams"), 6, "not supported yet");
+    refused(&matching("queryParams: [{name: a}]"), 1, &field("queryParams[0].value"), 6, "is required");
+    refused(&matching("queryParams: [{name: a, value: '(', type: RegularExpression}]"), 1, &field("queryParams[0].value"), 6, "no regular expression");
+    let many = |count: usize| format!("{{matches: [{}]}}", vec!["{}"; count].join(", "));
+    refused(&route(&format!("rules: [{}, {}, {}]", many(64), many(64), many(1))), 1, "spec.rules", 5, "129 matches together");
+    refused(&route("rules: [{name: a}, {name: a}]"), 1, "spec.rules[1]", 5, "there twice");
+}
+
+#[test]
+#[rustfmt::skip] // A row a line.
+fn refuses_bad_filters() {
+    let filters = |list: &str| rule(&format!("filters: [{list}]"));
+    let field = |name: &str| format!("spec.rules[0].filters[0].{name}");
+    let set = |name: &str, value: &str| filters(&format!("{{type: RequestHeaderModifier, requestHeaderModifier: {{set: [{{name: {name}, value: {value}}}]}}}}"));
+    let set_field = |name: &str| field(&format!("requestHeaderModifier.set[0].{name}"));
+    refused(&set("'a b'", "x"), 1, &set_field("name"), 6, "no header name");
+    refused(&set("Content-Length", "'1'"), 1, &set_field("name"), 6, "the proxy's own");
+    refused(&set("weft-hop-port", "'1'"), 1, &set_field("name"), 6, "the proxy's own");
+    refused(&set("Host", "a.test"), 1, &set_field("name"), 6, "URLRewrite");
+    refused(&set("a", "\"a\\r\\nb\""), 1, &set_field("value"), 6, "visible characters");
+    refused(&filters("{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}], remove: [A]}}"), 1, &field("requestHeaderModifier.remove[0]"), 6, "there twice");
+    refused(&filters("{type: RequestHeaderModifier}"), 1, &field("requestHeaderModifier"), 6, "is required");
+    refused(&filters("{type: URLRewrite, urlRewrite: {}, cors: {}}"), 1, &field("cors"), 6, "unknown field");
+    refused(&filters("{type: ExtensionRef, extensionRef: {group: a, kind: b, name: c}}"), 1, &field("type"), 6, "no filter of weft");
+    refused(&filters("{type: URLRewrite, urlRewrite: {}}, {type: URLRewrite, urlRewrite: {}}"), 1, "spec.rules[0].filters[1]", 6, "URLRewrite is there twice");
+    refused(&filters("{type: URLRewrite, urlRewrite: {}}, {type: RequestRedirect, requestRedirect: {}}"), 1, "spec.rules[0].filters", 6, "exclude each other");
+    let redirect = |fields: &str| filters(&format!("{{type: RequestRedirect, requestRedirect: {{{fields}}}}}"));
+    let redirect_field = |name: &str| field(&format!("requestRedirect.{name}"));
+    refused(&redirect("scheme: ftp"), 1, &redirect_field("scheme"), 6, "none of http, https");
+    refused(&redirect("statusCode: 304"), 1, &redirect_field("statusCode"), 6, "304 is none of");
+    refused(&redirect("port: 0"), 1, &redirect_field("port"), 6, "not within");
+    refused(&redirect("hostname: '*.a.test'"), 1, &redirect_field("hostname"), 6, "without a star");
+    refused(&redirect("path: {type: ReplaceFullPath, replaceFullPath: '/a?b'}"), 1, &redirect_field("path.replaceFullPath"), 6, "percent-encoded");
+    refused(&redirect("path: {type: ReplaceFullPath}"), 1, &redirect_field("path.replaceFullPath"), 6, "is required");
+    refused(&rule("filters: [{type: RequestRedirect, requestRedirect: {}}]\n  backendRefs: [{name: a, port: 80}]"), 1, "spec.rules[0]", 6, "nothing would reach them");
+    let rewrite = "filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /a}}}]";
+    refused(&rule(&format!("matches: [{{path: {{type: Exact, value: /a}}}}]\n  {rewrite}")), 1, "spec.rules[0]", 6, "exactly one match");
+    refused(&rule(&format!("matches: [{{path: {{value: /a}}}}, {{path: {{value: /b}}}}]\n  {rewrite}")), 1, "spec.rules[0]", 6, "exactly one match");
+    let mirror = |fields: &str| filters(&format!("{{type: RequestMirror, requestMirror: {{{fields}}}}}"));
+    let mirror_field = |name: &str| field(&format!("requestMirror.{name}"));
+    refused(&mirror("percent: 1"), 1, &mirror_field("backendRef"), 6, "is required");
+    refused(&mirror("backendRef: {name: a}"), 1, &mirror_field("backendRef.port"), 6, "is required");
+    refused(&mirror("backendRef: {name: a, port: 80}, percent: 101"), 1, &mirror_field("percent"), 6, "not within 0 to 100");
+    refused(&mirror("backendRef: {name: a, port: 80}, percent: 1, fraction: {numerator: 1}"), 1, &mirror_field("fraction"), 6, "exclude each other");
+    refused(&mirror("backendRef: {name: a, port: 80}, fraction: {numerator: 3, denominator: 2}"), 1, &mirror_field("fraction.numerator"), 6, "not within 0 to 2");
+    let cors = |fields: &str| filters(&format!("{{type: CORS, cors: {{{fields}}}}}"));
+    let cors_field = |name: &str| field(&format!("cors.{name}"));
+    refused(&cors("allowOrigins: [a.test]"), 1, &cors_field("allowOrigins[0]"), 6, "no origin");
+    refused(&cors("allowOrigins: ['https://a.*.test']"), 1, &cors_field("allowOrigins[0]"), 6, "no origin");
+    refused(&cors("allowOrigins: ['*', 'https://a.test']"), 1, &cors_field("allowOrigins"), 6, "can't stand beside");
+    refused(&cors("allowMethods: ['a b']"), 1, &cors_field("allowMethods[0]"), 6, "no method");
+    refused(&cors("maxAge: 0"), 1, &cors_field("maxAge"), 6, "not within");
+}
+
+#[test]
+#[rustfmt::skip] // A row a line.
+fn refuses_bad_policies_of_rules() {
+    let field = |name: &str| format!("spec.rules[0].{name}");
+    refused(&rule("timeouts: {request: 1.5s}"), 1, &field("timeouts.request"), 6, "no duration");
+    refused(&rule("timeouts: {request: 1s, backendRequest: 2s}"), 1, &field("timeouts.backendRequest"), 6, "always come first");
+    refused(&rule("timeouts: {requests: 1s}"), 1, &field("timeouts.requests"), 6, "unknown field");
+    refused(&rule("retry: {codes: [200]}"), 1, &field("retry.codes[0]"), 6, "not within 400 to 599");
+    refused(&rule("retry: {backoff: 1}"), 1, &field("retry.backoff"), 6, "must be a string");
+    refused(&rule("sessionPersistence: {type: Cookies}"), 1, &field("sessionPersistence.type"), 6, "none of Cookie, Header");
+    refused(&rule("sessionPersistence: {cookieConfig: {lifetimeType: Permanent}}"), 1, &field("sessionPersistence"), 6, "needs absoluteTimeout");
+    refused(&rule("sessionPersistence: {type: Header, cookieConfig: {lifetimeType: Session}}"), 1, &field("sessionPersistence.cookieConfig"), 6, "means nothing");
+}
+
+#[test]
+#[rustfmt::skip] // A row a line.
+fn refuses_bad_routes_of_other_kinds() {
+    let grpc = |text: &str| rule(text).replace("HTTPRoute", "GRPCRoute");
+    refused(&grpc("timeouts: {request: 1s}"), 1, "spec.rules[0].timeouts", 6, "unknown field");
+    refused(&grpc("filters: [{type: URLRewrite, urlRewrite: {}}]"), 1, "spec.rules[0].filters[0].type", 6, "none of RequestHeaderModifier");
+    refused(&grpc("matches: [{method: {}}]"), 1, "spec.rules[0].matches[0].method", 6, "needs service, method or both");
+    refused(&grpc("matches: [{method: {service: 'a/b'}}]"), 1, "spec.rules[0].matches[0].method.service", 6, "no name of gRPC");
+    refused(&grpc("matches: [{method: {type: RegularExpression, method: '('}}]"), 1, "spec.rules[0].matches[0].method.method", 6, "no regular expression");
+    refused(&grpc("matches: [{path: {value: /a}}]"), 1, "spec.rules[0].matches[0].path", 6, "unknown field");
+    let tcp = |text: &str| rule(text).replace("HTTPRoute", "TCPRoute").replace("/v1", "/v1alpha2");
+    refused(&tcp("name: a"), 1, "spec.rules[0].backendRefs", 6, "is required");
+    refused(&tcp("backendRefs: [{name: a, port: 80, filters: []}]"), 1, "spec.rules[0].backendRefs[0].filters", 6, "unknown field");
+    refused(&tcp("backendRefs: [{name: a, port: 80}]\n- backendRefs: []"), 1, "spec.rules", 6, "2 items, at most 1");
+    refused(&tcp("backendRefs: [{name: a, port: 80}]").replace("rules", "hostnames: [a.test]\n  rules"), 1, "spec.hostnames", 5, "unknown field");
+    let grant = "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: g}\nspec: {from: [{group: g, kind: HTTPRoute, namespace: a}], to: [{group: '', kind: Service}]}\n";
+    refused(&grant.replace("namespace: a", "namespace: A"), 1, "spec.from[0].namespace", 4, "must be 1 to 63");
+    refused(&grant.replace("[{group: '', kind: Service}]", "[]"), 1, "spec.to", 4, "at least one");
+}
+
+/// Every field that there is.
+#[test]
+fn gives_back_everything_it_read() {
+    let http = route(
+        "parentRefs: [{group: '', kind: Service, name: orders, namespace: bank, port: 80}]
+hostnames: [a.test, '*.b.test']
+rules:
+- name: one
+  matches:
+  - path: {type: PathPrefix, value: /a}
+    method: GET
+    headers: [{name: X, value: y}, {type: RegularExpression, name: z, value: 'a|b'}]
+    queryParams: [{name: q, value: v}, {type: RegularExpression, name: Q, value: 'a|b'}]
+  filters:
+  - type: RequestHeaderModifier
+    requestHeaderModifier: {set: [{name: a, value: b}], add: [{name: c, value: d}], remove: [e]}
+  - type: ResponseHeaderModifier
+    responseHeaderModifier: {set: [{name: a, value: b}]}
+  - type: URLRewrite
+    urlRewrite: {hostname: c.test, path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}
+  - type: RequestMirror
+    requestMirror: {backendRef: {name: m, port: 80}, percent: 10}
+  - type: RequestMirror
+    requestMirror: {backendRef: {name: m, namespace: x, port: 80}, fraction: {numerator: 1, denominator: 3}}
+  - type: CORS
+    cors: {allowOrigins: ['https://*.a.test:8443'], allowCredentials: true, allowMethods: [GET, PUT], allowHeaders: ['*'], exposeHeaders: [x], maxAge: 9}
+  backendRefs: [{name: v1, port: 80, weight: 0, filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /x}}}]}]
+  timeouts: {request: 1m30s, backendRequest: 500ms}
+  retry: {codes: [500, 503], attempts: 3, backoff: 100ms}
+  sessionPersistence: {sessionName: s, absoluteTimeout: 1h, idleTimeout: 10m, cookieConfig: {lifetimeType: Permanent}}
+- filters: [{type: RequestRedirect, requestRedirect: {scheme: https, hostname: d.test, port: 8443, statusCode: 308, path: {type: ReplaceFullPath, replaceFullPath: /y}}}]
+  sessionPersistence: {type: Header}",
+    );
+    let of = |kind: &str, spec: &str| {
+        let text = format!("parentRefs: [{{group: '', kind: Service, name: orders}}]\n{spec}");
+        route(&text).replace("HTTPRoute", kind)
+    };
+    let backends = "backendRefs: [{name: v1, port: 80, weight: 9}, {name: v2, port: 80}]";
+    let grpc = of(
+        "GRPCRoute",
+        &format!(
+            "rules: [{{matches: [{{method: {{service: a.B, method: C}}, headers: [{{name: x, value: y}}]}}, {{method: {{type: RegularExpression, method: '[a-c]'}}}}, {{}}], {backends}}}]"
+        ),
+    );
+    let tls = of(
+        "TLSRoute",
+        &format!("hostnames: ['*.a.test']\nrules: [{{name: r, {backends}}}]"),
+    );
+    let tcp = of("TCPRoute", &format!("rules: [{{{backends}}}]"));
+    let grant = "apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: g}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}]
+  to: [{group: '', kind: Service}, {group: '', kind: Service, name: s}]
+";
+    for text in [&http, &grpc, &tls, &tcp, grant] {
+        let parsed = parse(&sources(text), "default");
+        assert_eq!(parsed.problems, [], "{text}");
+        let [(_, resource)] = &parsed.resources[..] else {
+            panic!("{text}");
+        };
+        let again = from_stored(&resource.to_json().to_string());
+        assert_eq!(again.as_ref(), Ok(resource));
+    }
+    // What was given back says all that was written: a field that is lost on both ways would be
+    // lost in silence.
+    let document = parse(&sources(&http), "default")
+        .resources
+        .remove(0)
+        .1
+        .to_json();
+    let rule = &document["spec"]["rules"][0];
+    let filters = rule["filters"].as_array().unwrap();
+    assert_eq!(filters.len(), 6);
+    assert_eq!(
+        filters[3]["requestMirror"]["fraction"],
+        serde_json::json!({"numerator": 10, "denominator": 100})
+    );
+    assert_eq!(rule["retry"]["codes"], serde_json::json!([500, 503]));
+    assert_eq!(rule["timeouts"]["request"], "1m30s");
+    assert_eq!(
+        rule["sessionPersistence"]["cookieConfig"]["lifetimeType"],
+        "Permanent"
+    );
+    assert_eq!(document["spec"]["hostnames"][1], "*.b.test");
 }
 
 #[test]

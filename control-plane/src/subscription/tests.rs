@@ -97,7 +97,10 @@ fn names() -> Vec<Name> {
     let mut names = Vec::new();
     for service in ["a", "b", "c", "ab"] {
         let service = ServiceName::new("shop", service);
-        names.push(Name::Route(service.port(80)));
+        names.push(Name::Route {
+            of: service.port(80),
+            client: "shop".into(),
+        });
         names.push(Name::Cluster(service.port(80)));
         names.push(Name::Service(service));
     }
