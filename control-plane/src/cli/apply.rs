@@ -52,7 +52,8 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-async fn wait(client: &mut Client, revision: u64, timeout: Duration) -> Outcome {
+/// Returns once every proxy concerned has acknowledged a revision, or names those that haven't.
+pub(super) async fn wait(client: &mut Client, revision: u64, timeout: Duration) -> Outcome {
     let waited = client.wait(revision, timeout).await?;
     let tell = |what: &str, lags: &[Lag]| {
         for lag in lags {

@@ -30,13 +30,35 @@ pub(super) struct Applied {
     pub problems: Vec<Problem>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Change {
     pub kind: String,
     pub namespace: String,
     pub name: String,
     /// created, configured, unchanged, deleted
     pub action: String,
+}
+
+/// One of the last changes.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Revision {
+    pub revision: u64,
+    #[serde(serialize_with = "rfc3339")]
+    pub at: i64,
+    pub cause: String,
+    pub changes: Vec<Change>,
+}
+
+/// What a proxy is asked about.
+#[derive(Clone, Debug)]
+pub(super) struct Explain {
+    /// NAMESPACE/WORKLOAD
+    pub proxy: String,
+    pub method: String,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    /// Not empty: what became of the requests of this trace, and nothing else.
+    pub trace_id: String,
 }
 
 /// Which objects are asked for.
@@ -231,6 +253,42 @@ impl Client {
         json(&answer.into_inner().json)
     }
 
+    /// How a proxy would treat a request, or what became of one, as JSON.
+    pub async fn explain(&mut self, asked: Explain) -> Outcome<Value> {
+        let headers = asked.headers.into_iter();
+        let request = proto::ExplainRequest {
+            proxy: asked.proxy,
+            method: asked.method,
+            url: asked.url,
+            headers: headers
+                .map(|(name, value)| proto::RequestHeader { name, value })
+                .collect(),
+            trace_id: asked.trace_id,
+        };
+        let answer = self.0.explain(request).await.map_err(refused)?;
+        json(&answer.into_inner().json)
+    }
+
+    /// The revisions that are kept, the newest first.
+    pub async fn history(&mut self) -> Outcome<Vec<Revision>> {
+        let answer = self.0.history(proto::HistoryRequest {}).await;
+        let revisions = answer.map_err(refused)?.into_inner().revisions;
+        let revision = |revision: proto::Revision| Revision {
+            revision: revision.revision,
+            at: revision.unix_seconds,
+            cause: revision.cause,
+            changes: revision.changes.into_iter().map(Change::from).collect(),
+        };
+        Ok(revisions.into_iter().map(revision).collect())
+    }
+
+    /// Makes everything what it was at a revision.
+    pub async fn rollback(&mut self, revision: u64, dry_run: bool) -> Outcome<Applied> {
+        let request = proto::RollbackRequest { revision, dry_run };
+        let answer = self.0.rollback(request).await.map_err(refused)?;
+        Ok(answer.into_inner().into())
+    }
+
     /// A join token. With `uses` 0 it may be used any number of times.
     pub async fn create_token(
         &mut self,
@@ -278,20 +336,23 @@ fn encode(sources: Vec<Source>) -> Vec<proto::Source> {
 impl From<proto::ApplyResponse> for Applied {
     fn from(answer: proto::ApplyResponse) -> Self {
         let problems = |problems: Vec<proto::Problem>| problems.into_iter().map(problem).collect();
-        let change = |change: proto::Change| {
-            let object = change.object.unwrap_or_default();
-            Change {
-                kind: object.kind,
-                namespace: object.namespace,
-                name: object.name,
-                action: change.action,
-            }
-        };
         Self {
             revision: answer.revision,
-            changes: answer.changes.into_iter().map(change).collect(),
+            changes: answer.changes.into_iter().map(Change::from).collect(),
             skipped: problems(answer.skipped),
             problems: problems(answer.problems),
+        }
+    }
+}
+
+impl From<proto::Change> for Change {
+    fn from(change: proto::Change) -> Self {
+        let object = change.object.unwrap_or_default();
+        Self {
+            kind: object.kind,
+            namespace: object.namespace,
+            name: object.name,
+            action: change.action,
         }
     }
 }

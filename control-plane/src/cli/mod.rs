@@ -12,10 +12,13 @@ mod demo;
 mod demo_service;
 mod describe;
 mod diff;
+mod explain;
 mod files;
 mod get;
+mod history;
 mod output;
 mod proxies;
+mod rollback;
 mod serve;
 mod table;
 mod token;
@@ -61,6 +64,12 @@ enum Verb {
     Validate(validate::Arguments),
     /// Show what an apply of files would change
     Diff(diff::Arguments),
+    /// List the last changes, the newest first
+    History(history::Arguments),
+    /// Make everything what it was at a revision
+    Rollback(rollback::Arguments),
+    /// Ask a live proxy how it would treat a request, and why
+    Explain(explain::Arguments),
     /// List the connected proxies and how far each is in sync
     Proxies(proxies::Arguments),
     /// Show what a proxy has in force
@@ -136,6 +145,9 @@ impl Verb {
             Self::Delete(arguments) => block_on(delete::run(arguments)),
             Self::Validate(arguments) => validate::run(&arguments),
             Self::Diff(arguments) => block_on(diff::run(arguments)),
+            Self::History(arguments) => block_on(history::run(arguments)),
+            Self::Rollback(arguments) => block_on(rollback::run(arguments)),
+            Self::Explain(arguments) => block_on(explain::run(arguments)),
             Self::Proxies(arguments) => block_on(proxies::run(arguments)),
             Self::Config(arguments) => block_on(config::run(arguments)),
             Self::Token(arguments) => block_on(token::run(arguments)),

@@ -10,10 +10,10 @@ use weft_proto::v1alpha1::admin_server::Admin;
 
 use super::apply::{apply, delete, parse_kind, store_failed};
 use super::identity::TOKENS_TABLE;
-use super::{Peer, Renewals, check, document};
+use super::{Peer, Renewals, check, document, explain, history};
 use crate::ca::{Authority, TTL_MAX, Token, TokenRecord};
 use crate::store::Store;
-use crate::subscription::{Lag, ProxyView, Subscriptions};
+use crate::subscription::{Lag, ProxyView, Question, Subscriptions};
 
 /// Life of a token where none is asked for.
 const TTL_DEFAULT: Duration = Duration::from_secs(3600);
@@ -106,10 +106,37 @@ impl Admin for AdminService {
         Peer::of(&request)?.authorize_operator()?;
         let answer = self
             .subscriptions
-            .ask_config(&request.get_ref().proxy)
+            .ask(&request.get_ref().proxy, Question::Config)
             .await;
         let json = answer.map_err(Status::unavailable)?;
         Ok(Response::new(wire::ProxyConfigResponse { json }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<wire::ExplainRequest>,
+    ) -> Result<Response<wire::ExplainResponse>, Status> {
+        Peer::of(&request)?.authorize_operator()?;
+        let json = explain::explain(&self.subscriptions, &self.store, request.into_inner()).await?;
+        Ok(Response::new(wire::ExplainResponse { json }))
+    }
+
+    async fn history(
+        &self,
+        request: Request<wire::HistoryRequest>,
+    ) -> Result<Response<wire::HistoryResponse>, Status> {
+        Peer::of(&request)?.authorize_operator()?;
+        let store = self.store.clone();
+        blocking(move || history::list(&store)).await
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<wire::RollbackRequest>,
+    ) -> Result<Response<wire::ApplyResponse>, Status> {
+        Peer::of(&request)?.authorize_operator()?;
+        let (store, request) = (self.store.clone(), request.into_inner());
+        blocking(move || history::rollback(&store, &request)).await
     }
 
     async fn create_token(

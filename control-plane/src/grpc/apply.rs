@@ -123,7 +123,7 @@ pub(super) fn store_failed(error: &store::Error) -> Status {
     Status::unavailable(format!("the store failed, nothing was changed: {error}"))
 }
 
-fn changed(applied: &store::Applied) -> wire::ApplyResponse {
+pub(super) fn changed(applied: &store::Applied) -> wire::ApplyResponse {
     let changes = applied.changes.iter().map(|(key, action)| wire::Change {
         object: Some(object(key)),
         action: action.as_str().to_owned(),
@@ -136,7 +136,7 @@ fn changed(applied: &store::Applied) -> wire::ApplyResponse {
     }
 }
 
-fn object(key: &Key) -> wire::ObjectName {
+pub(super) fn object(key: &Key) -> wire::ObjectName {
     wire::ObjectName {
         kind: key.kind.to_string(),
         namespace: key.namespace.clone(),

@@ -9,7 +9,7 @@ use super::routes;
 use crate::compile::{
     Address, Cluster, ClusterChange, Configuration, Endpoint, Inbound, Name, Protocol, Service,
 };
-use crate::subscription::{Content, Delivery, Outgoing};
+use crate::subscription::{Content, Delivery, Outgoing, Question};
 
 /// The body of a resource. prost writes fields in the order of their numbers, and none of the
 /// messages has a map: the same value always gives the same bytes.
@@ -36,13 +36,37 @@ pub(super) fn control_message(outgoing: Outgoing) -> wire::ControlMessage {
             nonce,
             resources: resources.into_iter().map(resource).collect(),
         }),
-        Outgoing::AskConfig { id } => Message::Ask(wire::Ask {
+        Outgoing::Ask { id, question } => Message::Ask(wire::Ask {
             id,
-            question: Some(wire::ask::Question::Config(wire::ConfigQuestion {})),
+            question: Some(self::question(question)),
         }),
     };
     wire::ControlMessage {
         message: Some(message),
+    }
+}
+
+fn question(question: Question) -> wire::ask::Question {
+    use wire::ask::Question as Asked;
+    match question {
+        Question::Config => Asked::Config(wire::ConfigQuestion {}),
+        Question::Request {
+            method,
+            url,
+            headers,
+        } => Asked::Explain(wire::ExplainQuestion {
+            method,
+            url,
+            headers: headers
+                .into_iter()
+                .map(|(name, value)| wire::Header { name, value })
+                .collect(),
+            trace_id: String::new(),
+        }),
+        Question::Trace(trace_id) => Asked::Explain(wire::ExplainQuestion {
+            trace_id,
+            ..wire::ExplainQuestion::default()
+        }),
     }
 }
 

@@ -8,6 +8,8 @@ mod decode;
 mod discovery;
 mod document;
 mod encode;
+mod explain;
+mod history;
 mod identity;
 mod listen;
 mod peer;

@@ -4,19 +4,24 @@ use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition,
-    WriteTransaction,
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, WriteTransaction,
 };
 
-use super::{Change, Error, Result, Snapshot};
+use super::history::{self, HISTORY_BYTES_MAX, HISTORY_REVISIONS_MAX, Record};
+use super::{Cause, Change, Error, Result, Snapshot};
 use crate::resource::{Key, from_stored};
 
 const RESOURCES: TableDefinition<'_, &str, &str> = TableDefinition::new("resources");
 const RECORDS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("records");
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
+/// A revision's record, see [`history`].
+const HISTORY: TableDefinition<'_, u64, &str> = TableDefinition::new("history");
 const REVISION: &str = "revision";
+const HISTORY_BYTES: &str = "history_bytes";
 const FILE_NAME: &str = "store.redb";
 
 /// The file. After a failed write it is closed and opened again with the next use, because redb
@@ -78,8 +83,9 @@ impl Disk {
         })?
     }
 
-    /// Writes the objects that changed and the revision, all or nothing.
-    pub fn commit(&mut self, changes: &[Change], revision: u64) -> Result<()> {
+    /// Writes the objects that changed, the revision and its record, all or nothing.
+    pub fn commit(&mut self, changes: &[Change], revision: u64, cause: Cause) -> Result<()> {
+        let record = history::write(changes, cause, SystemTime::now());
         self.write(|transaction| {
             let mut resources = transaction.open_table(RESOURCES)?;
             for change in changes {
@@ -96,8 +102,43 @@ impl Disk {
             }
             let mut counters = transaction.open_table(COUNTERS)?;
             counters.insert(REVISION, revision)?;
+            let mut kept = transaction.open_table(HISTORY)?;
+            kept.insert(revision, record.as_str())?;
+            let had = counters
+                .get(HISTORY_BYTES)?
+                .map_or(0, |value| value.value());
+            let mut bytes = had + record.len() as u64;
+            while bytes > HISTORY_BYTES_MAX || kept.len()? > HISTORY_REVISIONS_MAX {
+                let Some((_, oldest)) = kept.pop_first()? else {
+                    break;
+                };
+                bytes = bytes.saturating_sub(oldest.value().len() as u64);
+            }
+            counters.insert(HISTORY_BYTES, bytes)?;
             Ok(())
         })
+    }
+
+    /// The records of the revisions from `first` on that are kept, the oldest first.
+    pub fn history(&mut self, first: u64) -> Result<Vec<Record>> {
+        let path = self.shown();
+        self.read(|transaction| {
+            let mut records = Vec::new();
+            for row in transaction.open_table(HISTORY)?.range(first..)? {
+                let (revision, text) = row?;
+                match history::read(revision.value(), text.value()) {
+                    Ok(record) => records.push(record),
+                    Err(reason) => {
+                        return Ok(Err(Error::Damaged {
+                            path: path.clone(),
+                            what: format!("history of revision {}", revision.value()),
+                            reason,
+                        }));
+                    }
+                }
+            }
+            Ok(Ok(records))
+        })?
     }
 
     pub fn record(&mut self, table: &str, key: &str) -> Result<Option<Vec<u8>>> {
@@ -203,6 +244,7 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
         transaction.open_table(RESOURCES)?;
         transaction.open_table(RECORDS)?;
         transaction.open_table(COUNTERS)?;
+        transaction.open_table(HISTORY)?;
         Ok(())
     })
 }

@@ -2,6 +2,7 @@
 //! returns, watched as a stream of changes. Beside them a small keyspace for other rooms' records.
 
 mod disk;
+mod history;
 mod plan;
 mod snapshot;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
 use disk::Disk;
+pub use history::{Cause, HISTORY_BYTES_MAX, HISTORY_REVISIONS_MAX, Revision};
 pub use plan::OBJECTS_MAX;
 use plan::Plan;
 pub use snapshot::Snapshot;
@@ -44,6 +46,14 @@ pub enum Action {
 }
 
 impl Action {
+    /// Everything that can become of a document.
+    pub(super) const ALL: [Self; 4] = [
+        Self::Created,
+        Self::Configured,
+        Self::Unchanged,
+        Self::Deleted,
+    ];
+
     /// As the command line prints it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -87,6 +97,9 @@ pub enum Error {
         field: String,
         reason: String,
     },
+    /// What a revision was is not known any more, or not yet.
+    #[error("revision {revision} can't be restored: {reason}")]
+    NotKept { revision: u64, reason: String },
     /// The store would hold more than [`OBJECTS_MAX`] objects.
     #[error("the store would hold more than {OBJECTS_MAX} objects; delete some first")]
     Full,
@@ -130,7 +143,7 @@ impl Store {
     pub fn apply(&self, resources: Vec<Resource>) -> Result<Applied> {
         let mut disk = self.disk()?;
         let plan = plan::apply(&self.snapshot(), resources)?;
-        self.commit(&mut disk, plan)
+        self.commit(&mut disk, plan, Cause::Apply)
     }
 
     /// What [`Store::apply`] would do.
@@ -147,7 +160,7 @@ impl Store {
     pub fn delete(&self, keys: Vec<Key>) -> Result<Applied> {
         let mut disk = self.disk()?;
         let plan = plan::delete(&self.snapshot(), keys);
-        self.commit(&mut disk, plan)
+        self.commit(&mut disk, plan, Cause::Delete)
     }
 
     /// What [`Store::delete`] would do.
@@ -157,6 +170,42 @@ impl Store {
             revision: now.revision,
             changes: plan::delete(&now, keys).actions,
         }
+    }
+
+    /// Makes everything what it was at a revision, as one new revision; or, with `dry_run`, only says
+    /// what that would change. Blocks on the disk.
+    pub fn rollback(&self, revision: u64, dry_run: bool) -> Result<Applied> {
+        let mut disk = self.disk()?;
+        let now = self.snapshot();
+        let not_kept = |reason| Err(Error::NotKept { revision, reason });
+        if revision > now.revision {
+            return not_kept(format!("the store is at {}", now.revision));
+        }
+        let since = disk.history(revision + 1)?;
+        let oldest = since
+            .first()
+            .map_or(now.revision + 1, |record| record.revision.revision);
+        if revision < now.revision && oldest != revision + 1 {
+            return not_kept(format!(
+                "history is kept from {} on; see `weft history`",
+                oldest - 1
+            ));
+        }
+        let plan = plan::restore(&now, history::state_before(since))?;
+        if dry_run {
+            return Ok(Applied {
+                revision: now.revision,
+                changes: plan.actions,
+            });
+        }
+        self.commit(&mut disk, plan, Cause::Rollback(revision))
+    }
+
+    /// The revisions that are kept, the newest first.
+    pub fn history(&self) -> Result<Vec<Revision>> {
+        let records = self.disk()?.history(0)?;
+        let newest_first = records.into_iter().rev();
+        Ok(newest_first.map(|record| record.revision).collect())
     }
 
     /// Every change from now on, in order. A receiver that gets `Lagged` starts again from
@@ -223,10 +272,10 @@ impl Store {
         Ok(disk)
     }
 
-    fn commit(&self, disk: &mut Disk, plan: Plan) -> Result<Applied> {
+    fn commit(&self, disk: &mut Disk, plan: Plan, cause: Cause) -> Result<Applied> {
         let revision = plan.next.revision;
         if !plan.changes.is_empty() {
-            disk.commit(&plan.changes, revision)?;
+            disk.commit(&plan.changes, revision, cause)?;
             self.publish(plan.next, plan.changes);
         }
         Ok(Applied {

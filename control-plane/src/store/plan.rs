@@ -47,6 +47,25 @@ impl Plan {
         self.actions.push((key, action));
     }
 
+    /// Puts an object in the place of what it was.
+    fn put(&mut self, mut resource: Resource, before: Option<Arc<Resource>>) -> Result<()> {
+        let key = resource.key();
+        if let Resource::Service(service) = &mut resource {
+            settle_addresses(&self.next, &key, service, before.as_deref())?;
+        }
+        settle_metadata(&mut resource, before.as_deref(), self.next.revision);
+        if before
+            .as_deref()
+            .is_some_and(|before| same(before, &resource))
+        {
+            self.next.set(key.clone(), before);
+            self.actions.push((key, Action::Unchanged));
+        } else {
+            self.change(key, before, Some(Arc::new(resource)));
+        }
+        Ok(())
+    }
+
     fn finish(mut self, now: &Snapshot) -> Self {
         if self.changes.is_empty() {
             self.next.revision = now.revision;
@@ -57,21 +76,9 @@ impl Plan {
 
 pub(super) fn apply(now: &Snapshot, resources: Vec<Resource>) -> Result<Plan> {
     let mut plan = Plan::new(now);
-    for mut resource in resources {
-        let key = resource.key();
-        let before = plan.next.get(&key);
-        if let Resource::Service(service) = &mut resource {
-            settle_addresses(&plan.next, &key, service, before.as_deref())?;
-        }
-        settle_metadata(&mut resource, before.as_deref(), plan.next.revision);
-        if before
-            .as_deref()
-            .is_some_and(|before| same(before, &resource))
-        {
-            plan.actions.push((key, Action::Unchanged));
-        } else {
-            plan.change(key, before, Some(Arc::new(resource)));
-        }
+    for resource in resources {
+        let before = plan.next.get(&resource.key());
+        plan.put(resource, before)?;
     }
     if plan.next.len() > OBJECTS_MAX {
         return Err(Error::Full);
@@ -88,6 +95,29 @@ pub(super) fn delete(now: &Snapshot, keys: Vec<Key>) -> Plan {
         }
     }
     plan.finish(now)
+}
+
+/// Makes objects what they were. All of them leave their places first, so that an address which went from
+/// one to another finds its way back.
+pub(super) fn restore(now: &Snapshot, state: Vec<(Key, Option<Arc<Resource>>)>) -> Result<Plan> {
+    let mut plan = Plan::new(now);
+    for (key, _) in &state {
+        plan.next.set(key.clone(), None);
+    }
+    for (key, was) in state {
+        let before = now.get(&key);
+        match (was, before) {
+            (None, None) => {}
+            (None, before) => plan.change(key, before, None),
+            (Some(was), before) => plan.put(Resource::clone(&was), before)?,
+        }
+    }
+    plan.actions
+        .retain(|(_, action)| *action != Action::Unchanged);
+    if plan.next.len() > OBJECTS_MAX {
+        return Err(Error::Full);
+    }
+    Ok(plan.finish(now))
 }
 
 /// Gives a service its virtual IPs: those that its document names, else those it had, else new ones.

@@ -1,5 +1,7 @@
 //! The store on a real disk: what it says was applied is there, whatever happens to its process.
 
+mod history;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};

@@ -8,7 +8,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::Encode;
-use super::session::{ACKNOWLEDGE_TIMEOUT, Content, Delivery, Ended, Outgoing, Rejection};
+use super::session::{
+    ACKNOWLEDGE_TIMEOUT, Content, Delivery, Ended, Outgoing, Question, Rejection,
+};
 use super::topics::{Base, Published, Topics};
 use crate::compile::Name;
 use crate::registry::Workload;
@@ -69,7 +71,7 @@ pub struct Attached {
     takes_changes: bool,
     in_flight: Option<InFlight>,
     nonces: u64,
-    to_ask: VecDeque<u64>,
+    to_ask: VecDeque<(u64, Question)>,
     asked: HashMap<u64, oneshot::Sender<Result<String, String>>>,
     questions: u64,
 }
@@ -114,7 +116,7 @@ impl Attached {
     }
 
     /// Takes the next question to ask, or `None` when too many wait already.
-    pub fn ask(&mut self) -> Option<oneshot::Receiver<Result<String, String>>> {
+    pub fn ask(&mut self, question: Question) -> Option<oneshot::Receiver<Result<String, String>>> {
         self.asked.retain(|_, answer| !answer.is_closed());
         if self.asked.len() >= QUESTIONS_MAX {
             return None;
@@ -122,7 +124,7 @@ impl Attached {
         self.questions += 1;
         let (sender, receiver) = oneshot::channel();
         self.asked.insert(self.questions, sender);
-        self.to_ask.push_back(self.questions);
+        self.to_ask.push_back((self.questions, question));
         self.wake.notify_one();
         Some(receiver)
     }
@@ -146,8 +148,8 @@ impl Attached {
         if self.replaced {
             return Err(Ended::Replaced);
         }
-        if let Some(question) = self.to_ask.pop_front() {
-            return Ok(Some(Outgoing::AskConfig { id: question }));
+        if let Some((id, question)) = self.to_ask.pop_front() {
+            return Ok(Some(Outgoing::Ask { id, question }));
         }
         if let Some(in_flight) = &self.in_flight {
             let nonce = in_flight.nonce;

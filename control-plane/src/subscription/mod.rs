@@ -26,7 +26,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-pub use session::{Content, Delivery, Ended, Hello, Outgoing, Rejection, Session};
+pub use session::{Content, Delivery, Ended, Hello, Outgoing, Question, Rejection, Session};
 pub use state::{AttachRefused, PROXIES_MAX, SUBSCRIPTIONS_MAX, SubscribeRefused};
 pub use view::{ProxyView, RejectedView, TimedCondition, TimedParent};
 pub use wait::{Lag, Waited};

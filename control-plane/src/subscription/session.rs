@@ -65,9 +65,25 @@ pub enum Outgoing {
         nonce: u64,
         resources: Vec<Delivery>,
     },
-    AskConfig {
+    Ask {
         id: u64,
+        question: Question,
     },
+}
+
+/// What a live proxy is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// What it has in force.
+    Config,
+    /// How it would treat a request of its workload.
+    Request {
+        method: String,
+        url: String,
+        headers: Vec<(String, String)>,
+    },
+    /// What became of the recent requests of a trace.
+    Trace(String),
 }
 
 /// Why a session is over.

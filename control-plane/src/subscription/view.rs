@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Subscriptions;
 use super::attached::{Held, Rejected};
 use super::topics::Topic;
+use super::{Question, Subscriptions};
 use crate::compile::{Condition, ParentStatus, RouteName};
 use crate::registry::Workload;
 use crate::resource::ParentRef;
@@ -138,8 +138,8 @@ impl Subscriptions {
         views.into_values().collect()
     }
 
-    /// Asks a live proxy, by `NAMESPACE/WORKLOAD` or by instance, what it has in force.
-    pub async fn ask_config(&self, proxy: &str) -> Result<String, String> {
+    /// Asks a live proxy, by `NAMESPACE/WORKLOAD` or by instance.
+    pub async fn ask(&self, proxy: &str, question: Question) -> Result<String, String> {
         let answer = {
             let mut state = self.shared.lock();
             let mut found = state.sessions.values_mut().filter(|attached| {
@@ -154,7 +154,7 @@ impl Subscriptions {
                     first.instance, second.instance
                 ));
             }
-            let asked = first.ask();
+            let asked = first.ask(question);
             asked.ok_or_else(|| format!("{proxy} has too many questions to answer already"))?
         };
         match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
