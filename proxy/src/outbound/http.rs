@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Version};
-use rand::Rng;
 
 use super::Outbound;
 use super::destination::Destination;
@@ -109,9 +108,8 @@ impl OutboundRequests {
             return Ok(None);
         };
         let configured = self.outbound.route(port).await?;
-        let random = self.outbound.random.borrow_mut().random();
         let routed = |rule, backend| Routed::new(configured.clone(), rule, backend, head);
-        let cluster = match route::decide(&configured, head, random) {
+        let cluster = match route::decide(&configured, head, self.outbound.draws.draw()) {
             Ok(Decision::Default) => &configured.default_cluster,
             Ok(Decision::Backend { rule, backend }) => {
                 target.routed = Some(routed(rule, Some(backend)));

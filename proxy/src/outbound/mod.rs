@@ -37,6 +37,7 @@ use crate::http::{Drain, Ended, ServerLimits, Workers, serve_http1, serve_http2}
 use crate::identity::Identity;
 use crate::listener::Accepted;
 use crate::model::{Fault, Own, Protocol, Text};
+use crate::route::Draws;
 use crate::tcp::{Detected, ReadAhead, Reader, Writer, client_first, either_first, split};
 use crate::telemetry::{Direction, Party, Telemetry};
 
@@ -54,6 +55,8 @@ pub struct Outbound {
     recent: RefCell<Recent>,
     /// Mirrored requests on their way; each holds a clone.
     copies: Rc<()>,
+    /// Which backend of a route is next.
+    draws: Draws,
     random: RefCell<SmallRng>,
     limits: ServerLimits,
     drain: Drain,
@@ -79,6 +82,7 @@ impl Outbound {
             workers: Rc::default(),
             recent: RefCell::default(),
             copies: Rc::default(),
+            draws: Draws::new(rand::random()),
             random: RefCell::new(SmallRng::from_os_rng()),
             limits,
             drain,

@@ -5,8 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use rand::Rng;
-
 use super::{Client, Destination, Outbound};
 use crate::balance::Picked;
 use crate::endpoint::TcpUpstream;
@@ -101,8 +99,7 @@ impl Outbound {
         backends: &[WeightedCluster],
         protocol: Protocol,
     ) -> Result<Upstream, Fault> {
-        let random = self.random.borrow_mut().random();
-        let backend = route::pick_backend(backends, random)?;
+        let backend = route::pick_backend(backends, self.draws.draw())?;
         let cluster = self.cluster(&backends[backend].cluster).await?;
         let opened = self.open_tcp_cluster(&cluster, protocol).await?;
         Ok(Upstream {

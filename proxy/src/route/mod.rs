@@ -5,6 +5,8 @@ mod cors;
 mod filters;
 mod matching;
 
+use std::cell::Cell;
+
 use rand::Rng;
 
 use crate::model::{
@@ -13,6 +15,29 @@ use crate::model::{
 
 pub use filters::{change_request, change_response};
 pub use matching::mismatches;
+
+/// Draws that are spread more evenly than chance would: each is a golden section further than the one
+/// before, so that any run of them is close to the weights (a Weyl sequence). Shares of 70 to 30 are
+/// within two points after fifty requests, where chance needs a thousand.
+#[derive(Debug)]
+pub struct Draws(Cell<u64>);
+
+/// 2^64 divided by the golden ratio.
+const GOLDEN_SECTION: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Draws {
+    /// Begins anywhere, so that workers and proxies don't go in step.
+    pub fn new(first: u64) -> Self {
+        Self(Cell::new(first))
+    }
+
+    /// The next draw, over all of `u64`.
+    pub fn draw(&self) -> u64 {
+        let next = self.0.get().wrapping_add(GOLDEN_SECTION);
+        self.0.set(next);
+        next
+    }
+}
 
 /// What becomes of a request. Positions are those in its route.
 #[derive(Clone, Debug)]
@@ -113,7 +138,8 @@ pub fn pick_backend(backends: &[WeightedCluster], random: u64) -> Result<usize, 
     if total == 0 {
         return Err(Fault::BackendInvalid);
     }
-    let mut point = random % total;
+    // A draw's place within all draws is its place within all weights.
+    let mut point = ((u128::from(random) * u128::from(total)) >> 64) as u64;
     for (position, backend) in backends.iter().enumerate() {
         let weight = u64::from(backend.weight);
         if point < weight {

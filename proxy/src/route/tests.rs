@@ -123,6 +123,8 @@ fn matching() {
 fn selection() {
     let check = |route: &Route, path: &str, random: u64, expect: Result<&str, Fault>| {
         let head = head(Method::GET, path, &[]);
+        // Of eleven.
+        let random = u64::MAX / 11 * random + 11;
         let seen = decide(route, &head, random).map(|decision| match decision {
             Decision::Default => route.default_cluster.service().name().to_owned(),
             Decision::Backend { rule, backend } => {
@@ -320,4 +322,24 @@ fn shares_of_mirrors() {
     assert_eq!(counts["all"], 10_000);
     assert!((2_300..2_700).contains(&counts["quarter"]), "{counts:?}");
     assert_eq!(counts.len(), 2, "{counts:?}");
+}
+
+#[test]
+fn draws_keep_close_to_the_weights() {
+    let split = route(vec![(
+        RouteMatch::default(),
+        vec![("a", 70, true), ("b", 30, true)],
+    )]);
+    for seed in 0..200_u64 {
+        let draws = Draws::new(seed.wrapping_mul(0x0123_4567_89ab_cdef));
+        // Another route takes draws in between.
+        let picked = (0..500).map(|number| {
+            for _ in 0..number % 3 {
+                draws.draw();
+            }
+            pick_backend(&split.rules[0].backends, draws.draw()).unwrap()
+        });
+        let first = picked.filter(|backend| *backend == 0).count();
+        assert!((340..=360).contains(&first), "seed {seed}: {first} of 500");
+    }
 }
