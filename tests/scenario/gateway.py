@@ -131,9 +131,15 @@ class GatewayMesh(NetMesh):
     def count(self, url, times, *arguments):
         """How often each version answers, over one curl's connections."""
         numbered_url = f"{url}{'&' if '?' in url else '?'}n=[1-{times}]"
-        text = self.client.run("curl", "-sS", "-m", "60", *arguments, numbered_url, timeout=90).stdout
+        return self._counts("curl", "-sS", "-m", "60", *arguments, numbered_url)
+
+    def count_streams(self, host, times, at_once):
+        """The same for streams side by side on one connection."""
+        return self._counts(sys.executable, str(APPS / "h2_streams.py"), host, str(times), str(at_once))
+
+    def _counts(self, *command):
         counts = {}
-        for line in text.splitlines():
+        for line in self.client.run(*command, timeout=90).stdout.splitlines():
             if line.startswith("{"):
                 name = json.loads(line)["name"].split("-")[0]
                 counts[name] = counts.get(name, 0) + 1
@@ -141,7 +147,7 @@ class GatewayMesh(NetMesh):
 
     def requests(self, host):
         """How many requests its application has seen."""
-        return int(host.run("curl", "-sS", "http://127.0.0.1:8081/requests").stdout)
+        return json.loads(host.run("curl", "-sS", "http://127.0.0.1:8081/").stdout)["requests"]
 
     def remove(self, document):
         self.weft("delete", document["kind"], document["metadata"]["name"], "-n", document["metadata"]["namespace"])

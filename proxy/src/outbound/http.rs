@@ -17,8 +17,8 @@ use super::tcp::party_of;
 use crate::balance::Picked;
 use crate::endpoint::Opened;
 use crate::http::{
-    Deadline, Ending, Failure, Outcome, Request, Responder, Serve, Terms, Unanswered, Workers,
-    exchange, exchange_upgrade, is_idempotent, respond, respond_with, within,
+    Deadline, Ending, Failure, Outcome, Piece, Request, Responder, Serve, Terms, Unanswered,
+    Workers, exchange, exchange_upgrade, is_idempotent, respond, respond_with, within,
 };
 use crate::http2::ErrorCode;
 use crate::model::{
@@ -31,6 +31,11 @@ use crate::telemetry::{Direction, RequestRecord, trace};
 /// Endpoints that one request may be sent to. A second one is asked only when the first provably
 /// didn't hand the request to its application.
 const ATTEMPTS_MAX: usize = 3;
+
+/// Bytes of a body that are read although its request was answered without them.
+const REST_BYTES_MAX: u64 = 64 * 1024;
+/// How long they are waited for.
+const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// See [`Found`].
 const FOUND_LIFE: Duration = Duration::from_secs(1);
@@ -434,6 +439,7 @@ impl Serve for OutboundRequests {
                     // A client that is gone can't be told.
                     let grpc = request.head.is_grpc();
                     let _ = Box::pin(respond(responder, failed.fault, grpc, false)).await;
+                    Box::pin(take_rest(request)).await;
                 }
                 self.record(request, trail, Err(failed.fault));
             }
@@ -455,15 +461,34 @@ impl Serve for OutboundRequests {
     }
 }
 
-/// What is left of the request's body is nobody's; a connection that can't be cleared of it is closed.
+/// Answers a request that goes nowhere.
 async fn answer_at_once(
     request: &mut Request<'_>,
     response: ResponseHead,
 ) -> Result<Outcome, Failure> {
     match request.responder.take() {
-        Some(responder) => respond_with(responder, response).await,
+        Some(responder) => {
+            let outcome = respond_with(responder, response).await?;
+            take_rest(request).await;
+            Ok(outcome)
+        }
         None => Err(Failure::ClientGone),
     }
+}
+
+/// Reads what is left of the body on a stream of HTTP/2 that was answered already. RFC 9113 8.1 lets it be
+/// reset with NO_ERROR instead, but common clients that are just sending (curl 7.88) take that for a
+/// failure. In HTTP/1 the connection's own loop does it.
+async fn take_rest(request: &mut Request<'_>) {
+    if request.head.version != Version::HTTP_2 {
+        return;
+    }
+    let body = &mut request.body;
+    let rest = async {
+        while body.received < REST_BYTES_MAX && matches!(body.next().await, Ok(Piece::Data(_))) {}
+    };
+    // A client that takes longer gets the reset.
+    let _ = tokio::time::timeout(REST_TIMEOUT, rest).await;
 }
 
 /// One request to one upstream.
