@@ -87,7 +87,9 @@ def test_http_route_simple_same_namespace(net, applied):
 def test_http_route_matching(net, applied):
     """HTTPRouteMatching, MeshHTTPRouteQueryParamMatching, method matching: the most specific match wins."""
     query = {"queryParams": [{"name": "animal", "value": "whale"}]}
-    both = {"queryParams": [{"name": "animal", "value": "whale"}, {"name": "size", "type": "RegularExpression", "value": "[0-9]+"}]}
+    both = {
+        "queryParams": [{"name": "animal", "value": "whale"}, {"name": "size", "type": "RegularExpression", "value": "[0-9]+"}]
+    }
     applied(
         echo_route(
             rule("echo-v1"),
@@ -115,7 +117,12 @@ def test_matches_across_routes(net, applied):
     younger = echo_route(rule("echo-v2", path("/more")), rule("echo-v2", path("/same")), name="a-younger")
     applied(older)
     # Creation times are seconds.
-    wait_until(lambda: net.weft("get", "httproute", "z-older", "-n", "shop", "-o", "json").json()["metadata"]["creationTimestamp"] < now(), 5)
+    wait_until(
+        lambda: (
+            net.weft("get", "httproute", "z-older", "-n", "shop", "-o", "json").json()["metadata"]["creationTimestamp"] < now()
+        ),
+        5,
+    )
     applied(younger)
     assert [net.curl(f"{ECHO}{target}").by for target in ("/", "/more", "/same")] == ["v1", "v2", "v1"]
 
@@ -199,6 +206,7 @@ def test_hostnames(net, applied):
         echo_route(rule("echo-v1"), name="exact", hostnames=["a.example"]),
         echo_route(rule("echo-v2"), name="star", hostnames=["*.example"]),
     )
+
     def by(host):
         return net.curl(f"{ECHO}/", "-H", f"Host: {host}").by
 
@@ -270,7 +278,10 @@ def test_http_route_response_header_modifier(net, applied):
         answer = net.curl(f"{ECHO}/", protocol)
         assert (answer.header("x-served-by"), answer.header("x-add")) == ("hidden", "more")
         names = {name for name, _ in answer.headers}
-        assert {n.lower() for n in names} - {"transfer-encoding"} == {n.lower() for n in plain} - {"content-type", "transfer-encoding"} | {"x-add"}
+        assert {n.lower() for n in names} - {"transfer-encoding"} == {n.lower() for n in plain} - {
+            "content-type",
+            "transfer-encoding",
+        } | {"x-add"}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -324,7 +335,11 @@ def test_http_route_rewrite(net, applied):
             rule("echo-v1", path("/strip"), filters=rewrite(**prefix("/"))),
             rule("echo-v1", path("/full"), filters=rewrite(path={"type": "ReplaceFullPath", "replaceFullPath": "/one"})),
             rule("echo-v2", path("/host"), filters=rewrite(hostname="one.example.org")),
-            rule("echo-v2", path("/both"), filters=[*rewrite(hostname="two.example", **prefix("/x")), header_filter("request", set={"a": "b"})]),
+            rule(
+                "echo-v2",
+                path("/both"),
+                filters=[*rewrite(hostname="two.example", **prefix("/x")), header_filter("request", set={"a": "b"})],
+            ),
         )
     )
     expected = {
@@ -446,7 +461,11 @@ def test_grpc_route_method_and_headers(net, applied):
         route(
             "GRPCRoute",
             "rpc",
-            rule("rpc-v1", {"method": {"service": service_name(), "method": "Unary"}}, filters=[header_filter("request", set={"x-ask": "modified"})]),
+            rule(
+                "rpc-v1",
+                {"method": {"service": service_name(), "method": "Unary"}},
+                filters=[header_filter("request", set={"x-ask": "modified"})],
+            ),
             rule("rpc-v2", {"method": {"service": service_name()}, "headers": [{"name": "to", "value": "two"}]}),
         )
     )
@@ -513,7 +532,13 @@ def test_tls_route(net, applied):
 
     def subject(name):
         asked = net.client.run(
-            "openssl", "s_client", "-connect", "secret:443", *(["-servername", name] if name else ["-noservername"]), stdin="", check=False
+            "openssl",
+            "s_client",
+            "-connect",
+            "secret:443",
+            *(["-servername", name] if name else ["-noservername"]),
+            stdin="",
+            check=False,
         )
         lines = [line for line in asked.stdout.splitlines() if line.startswith("subject=")]
         return lines[0].split("CN")[1].strip(" =") if lines else None
@@ -545,7 +570,9 @@ def test_explain_says_what_becomes_of_a_request_and_what_became_of_one(net, appl
     trace = "0af7651916cd43dd8448eb211c80319c"
     net.curl(f"{ECHO}/a?secret", "-H", f"traceparent: 00-{trace}-b7ad6b7169203331-01")
     done = net.weft("explain", "--from", "shop/client", "--trace-id", trace, "-o", "json").json()["requests"]
-    assert [(d["status"], d["route"], d["rule"], d["cluster"]) for d in done] == [(200, "HTTPRoute/shop/route", 0, "shop/echo-v1:80")]
+    assert [(d["status"], d["route"], d["rule"], d["cluster"]) for d in done] == [
+        (200, "HTTPRoute/shop/route", 0, "shop/echo-v1:80")
+    ]
     unknown = net.weft("explain", "--from", "shop/client", "--trace-id", "1" * 32).stdout
     assert "no request of trace" in unknown
     nobody = net.weft("explain", "--from", "shop/nobody", ECHO, check=False)

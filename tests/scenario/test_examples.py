@@ -1,0 +1,129 @@
+"""Every file under deploy/examples/ is applied and tried, as a user would who has read it."""
+
+from pathlib import Path
+
+import pytest
+
+from process import wait_until
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "deploy" / "examples"
+
+
+@pytest.fixture(scope="module")
+def shop(shared_mesh):
+    """Instances for all examples, and a caller."""
+    mesh = shared_mesh
+    mesh.web = mesh.workload("web")
+    for app, labels in (
+        ("orders-query", {"app": "orders-query"}),
+        ("orders-command", {"app": "orders-command"}),
+        ("orders-v1", {"app": "orders", "version": "v1"}),
+        ("orders-v2", {"app": "orders", "version": "v2"}),
+        ("pricing-v1", {"app": "pricing", "version": "v1"}),
+        ("pricing-v2", {"app": "pricing", "version": "v2"}),
+    ):
+        mesh.instance(app, labels=labels)
+    yield mesh
+
+
+@pytest.fixture
+def example(shop):
+    """Applies an example, with words replaced, and takes it away again."""
+    applied = []
+
+    def apply(name, *endpoints, **replace):
+        text = (EXAMPLES / name).read_text()
+        for old, new in replace.items():
+            assert old in text
+            text = text.replace(old, new)
+        shop.weft("validate", "-f", "-", stdin=text)
+        shop.weft("apply", "--wait=20s", "-f", "-", stdin=text)
+        applied.append(text)
+        for host in endpoints:
+            shop.wait_endpoints(shop.web, 1, host)
+
+    yield apply
+    for text in reversed(applied):
+        shop.weft("delete", "-f", "-", stdin=text, check=False)
+
+
+def by(shop, *arguments, url="http://orders.shop/"):
+    """Who answers a curl through the caller's sidecar."""
+    answer = shop.web.curl("-s", "-o", "/dev/null", "-D", "-", *arguments, url).stdout.decode()
+    headers = dict(line.split(": ", 1) for line in answer.splitlines() if ": " in line)
+    return (headers.get("x-served-by") or headers.get("weft-fault", "")).rsplit("-", 1)[0]
+
+
+def test_every_example_is_tried():
+    here = Path(__file__).read_text()
+    assert [f.name for f in EXAMPLES.glob("*.yaml") if f'"{f.name}"' not in here] == []
+
+
+def test_cqrs(shop, example):
+    example("cqrs.yaml", "orders-query.shop", "orders-command.shop")
+    assert by(shop) == by(shop, "-I") == "orders-query"
+    assert by(shop, "-d", "item=1") == by(shop, "-X", "DELETE") == by(shop, "-X", "PUT") == "orders-command"
+    told = shop.weft("explain", "--from", "shop/web", "-X", "DELETE", "http://orders.shop/list").stdout
+    assert "HTTPRoute/shop/orders rule 1 (writes) -> shop/orders-command:80 100.0 %" in told
+    assert "method DELETE is not GET" in told
+
+
+def test_canary(shop, example):
+    example("canary.yaml", "orders-v1.shop", "orders-v2.shop")
+    seen = [by(shop) for _ in range(60)]
+    assert 3 <= seen.count("orders-v2") <= 9 and set(seen) == {"orders-v1", "orders-v2"}, seen
+
+
+def test_blue_green(shop, example):
+    example("blue-green.yaml", "orders-v1.shop", "orders-v2.shop")
+    assert {by(shop) for _ in range(5)} == {"orders-v1"}
+    text = (EXAMPLES / "blue-green.yaml").read_text()
+    swapped = text.replace("weight: 100", "weight: X").replace("weight: 0", "weight: 100").replace("weight: X", "weight: 0")
+    shop.weft("apply", "--wait=20s", "-f", "-", stdin=swapped)
+    assert {by(shop) for _ in range(5)} == {"orders-v2"}
+
+
+def test_mirror(shop, example):
+    example("mirror.yaml", "orders-v1.shop", "orders-v2.shop")
+
+    def shadowed():
+        lines = shop.web.metrics().splitlines()
+        counted = [line for line in lines if line.startswith("weft_requests_total{") and 'destination_service="orders-v2"' in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
+
+    before = shadowed()
+    assert {by(shop) for _ in range(5)} == {"orders-v1"}
+    wait_until(lambda: shadowed() == before + 5, 10, "the copies")
+
+
+def test_preview(shop, example):
+    example("preview.yaml", "orders-v1.shop", "orders-v2.shop")
+    assert (by(shop, "-H", "x-preview: v2"), by(shop), by(shop, "-H", "x-preview: v3")) == ("orders-v2", "orders-v1", "orders-v1")
+    told = shop.weft("explain", "--from", "shop/web", "-H", "x-preview: v3", "http://orders.shop/").stdout
+    assert 'header x-preview is "v3" and not "v2"' in told
+
+
+def test_grpc_methods(shop, example):
+    example("grpc-methods.yaml", "pricing-v1.shop", "pricing-v2.shop")
+    call = ("--http2-prior-knowledge", "-X", "POST", "-H", "content-type: application/grpc")
+
+    def served(method):
+        # As a gRPC client does it: HTTP/2 to the sidecar, the service's name as authority.
+        address = f"http://127.0.0.1:{shop.web.outbound[1]}/shop.Pricing/{method}"
+        return by(shop, "--noproxy", "*", *call, "-H", "Host: pricing.shop", url=address)
+
+    assert (served("Quote"), served("List")) == ("pricing-v2", "pricing-v1")
+    told = shop.weft("explain", "--from", "shop/web", "-X", "POST", "http://pricing.shop/shop.Pricing/Quote").stdout
+    assert "GRPCRoute/shop/pricing rule 0 (quotes) -> shop/pricing-v2:80 100.0 %" in told
+
+
+def test_egress(shop, example):
+    outside = shop.application("outside")
+    name = "localhost"
+    port = outside.port
+    example("egress.yaml", **{"rates.example.com": name, "targetPort: 80": f"targetPort: {port}"})
+    wait_until(lambda: by(shop, url="http://rates.shop/today") == "outside", 15, "the way out")
+    answer = shop.web.curl("-s", "-o", "/dev/null", "-w", "%{http_code}", "http://rates.shop/today?delay=5000")
+    assert answer.stdout == b"504"
+
+
