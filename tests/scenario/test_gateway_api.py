@@ -598,6 +598,22 @@ def test_route_status_is_shown(net, applied):
     assert "there is no Service shop/gone" in described
 
 
+def test_routes_of_a_service_are_listed_together(net, applied):
+    consumer = route(
+        "HTTPRoute", "echo", rule([ref("echo-v2", namespace="shop")]), namespace="desk", parent_namespace="shop", name="consumer"
+    )
+    applied(echo_route(rule("echo-v1"), name="producer"), consumer, route("GRPCRoute", "rpc", rule("rpc-v1"), name="calls"))
+
+    def listed(*arguments):
+        rows = net.weft("get", "routes", *arguments).stdout.splitlines()[1:]
+        return [tuple(row.split()[:3]) for row in rows]
+
+    assert listed("-n", "shop", "--for", "echo") == [("desk", "consumer", "HTTPRoute"), ("shop", "producer", "HTTPRoute")]
+    assert listed("--for", "shop/rpc") == [("shop", "calls", "GRPCRoute")]
+    assert len(listed("-A")) == 3
+    assert net.weft("get", "routes", "calls", check=False).code == 2
+
+
 def test_a_change_closes_no_connection(net, applied):
     """One connection sees the old rules and then the new ones."""
     applied(echo_route(rule("echo-v1")))

@@ -3,17 +3,17 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Outcome;
 use super::client::{Client, Query};
 use super::connect::Target;
 use super::output::{self, Format};
 use super::table::{Table, age, now};
-use crate::resource::Kind;
+use super::{Failure, Outcome};
+use crate::resource::{Kind, RouteKind};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Kind: services, endpointslices, httproutes, grpcroutes, tlsroutes, tcproutes, referencegrants
-    /// or workloads
+    /// Kind: services, endpointslices, httproutes, grpcroutes, tlsroutes, tcproutes, routes (all of
+    /// these), referencegrants or workloads
     kind: String,
     /// Name of one object; all of them when it is left out
     name: Option<String>,
@@ -34,6 +34,14 @@ pub(super) struct Arguments {
         conflicts_with = "name"
     )]
     all_namespaces: bool,
+    /// Only routes whose parent is this Service: NAME of the namespace, or NAMESPACE/NAME [default: off]
+    #[arg(
+        long = "for",
+        env = "WEFT_FOR",
+        value_name = "SERVICE",
+        conflicts_with = "name"
+    )]
+    parent: Option<String>,
     /// How to print it
     #[arg(short, long, env = "WEFT_OUTPUT", default_value = "table")]
     output: Format,
@@ -43,13 +51,37 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
     let mut client = Client::connect(&arguments.target).await?;
-    let query = Query {
-        kind: arguments.kind.clone(),
-        name: arguments.name.clone().unwrap_or_default(),
-        namespace: arguments.namespace,
-        all_namespaces: arguments.all_namespaces,
+    let is_routes = matches!(arguments.kind.as_str(), "routes" | "route");
+    let kinds: Vec<String> = if is_routes {
+        let kinds = RouteKind::ALL.into_iter();
+        kinds
+            .map(|kind| kind.object_kind().plural().to_owned())
+            .collect()
+    } else {
+        vec![arguments.kind.clone()]
     };
-    let mut objects = client.get(query).await?;
+    if is_routes && arguments.name.is_some() {
+        return Err(Failure::Usage(
+            "a route is named by its own kind: weft get httproute NAME".to_owned(),
+        ));
+    }
+    let mut objects = Vec::new();
+    for kind in kinds {
+        let query = Query {
+            kind,
+            name: arguments.name.clone().unwrap_or_default(),
+            namespace: arguments.namespace.clone(),
+            // A consumer's routes are of another namespace than their parent.
+            all_namespaces: arguments.all_namespaces || arguments.parent.is_some(),
+        };
+        objects.extend(client.get(query).await?);
+    }
+    if let Some(parent) = &arguments.parent {
+        let (namespace, name) = parent
+            .split_once('/')
+            .unwrap_or((&arguments.namespace, parent));
+        objects.retain(|object| has_parent(object, namespace, name));
+    }
     let place =
         |object: &Value| ["namespace", "name"].map(|field| text(&object["metadata"][field]));
     objects.sort_by_cached_key(place);
@@ -70,7 +102,24 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     }
 }
 
+/// Whether an object is a route of this Service. A reference without a namespace was given the route's.
+fn has_parent(object: &Value, namespace: &str, name: &str) -> bool {
+    let parents = object["spec"]["parentRefs"].as_array();
+    parents
+        .into_iter()
+        .flatten()
+        .any(|parent| parent["namespace"] == namespace && parent["name"] == name)
+}
+
 fn draw(kind: &str, objects: &[Value], now: i64) -> String {
+    if matches!(kind, "routes" | "route") {
+        let columns = ["KIND", "PARENTS", "RULES", "ACCEPTED", "RESOLVEDREFS"];
+        return draw_as(objects, now, &columns, |object| {
+            let mut cells = vec![text(&object["kind"])];
+            cells.extend(route(object));
+            cells
+        });
+    }
     match Kind::parse(kind) {
         Some(Kind::Service) => draw_as(
             objects,
