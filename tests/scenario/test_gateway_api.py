@@ -32,7 +32,8 @@ def applied(net):
     documents = {}
 
     def apply(*more):
-        net.apply(*more)
+        if more:
+            net.apply(*more)
         for document in more:
             metadata = document["metadata"]
             documents[document["kind"], metadata["namespace"], metadata["name"]] = document
@@ -634,3 +635,56 @@ def test_a_change_closes_no_connection(net, applied):
         net.apply(echo_route(rule("echo-v2")))
         assert (by, ask()) == ("v1", [port, "v2"])
         client.stdin.close()
+
+
+# ---- 20 mistakes, each of which explain names
+
+BASE = {"group": "", "kind": "Service", "name": "echo"}
+
+
+def whole(**spec):
+    """A route with this spec."""
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "wrong", "namespace": "shop"},
+        "spec": {"parentRefs": [BASE], "rules": [rule("echo-v1")], **spec},
+    }
+
+
+def moved(document, namespace):
+    return {**document, "metadata": {**document["metadata"], "namespace": namespace}}
+
+
+GRPC_BESIDE = route("GRPCRoute", "echo", rule("echo-v2"), name="beside")
+RIGHT = echo_route(rule("echo-v1"), name="right")
+MISTAKES = [
+    ("a backend that isn't there", [whole(rules=[rule("gone")])], {}, "there is no Service shop/gone"),
+    ("no grant", [numbered("ledger", 80, namespace="bank"), whole(rules=[rule([ref("ledger", namespace="bank")])])], {}, "no ReferenceGrant allows"),
+    ("a backend of another kind", [whole(rules=[rule([{"group": "a.test", "kind": "Bucket", "name": "b"}])])], {}, "a backend can't be a a.test/Bucket"),
+    ("all weights 0", [whole(rules=[rule([ref("echo-v1", 0)])])], {}, "the rule has no backend, or all weights are 0"),
+    ("no backend", [whole(rules=[rule(None, path("/"))])], {}, "the rule has no backend, or all weights are 0"),
+    ("one of two backends gone", [whole(rules=[rule([ref("echo-v1"), ref("gone")])])], {}, "BackendNotFound"),
+    ("a rule in another's shadow", [whole(rules=[rule("echo-v1"), rule("echo-v2")])], {}, "shadowed"),
+    ("the wrong host name", [whole(hostnames=["other.example"])], {}, "host echo is not other.example"),
+    ("a host name with a star", [whole(hostnames=["*.shop"])], {}, "host echo is not *.shop"),
+    ("the wrong path", [whole(rules=[rule("echo-v1", path("/b"))])], {}, "path /a does not begin with the elements of /b"),
+    ("an exact path", [whole(rules=[rule("echo-v1", path("/a/", "Exact"))])], {}, "path /a is not /a/"),
+    ("an expression that isn't whole", [whole(rules=[rule("echo-v1", path("/", "RegularExpression"))])], {}, "path /a does not match ^(?:/)$"),
+    ("the wrong method", [whole(rules=[rule("echo-v1", {"method": "POST"})])], {}, "method GET is not POST"),
+    ("a header that isn't sent", [whole(rules=[rule("echo-v1", {"headers": [{"name": "x-a", "value": "1"}]})])], {}, "header x-a is not there"),
+    ("another header value", [whole(rules=[rule("echo-v1", {"headers": [{"name": "x-b", "value": "1"}]})])], {"-H": "x-b: 2"}, 'header x-b is "2" and not "1"'),
+    ("a parameter that isn't sent", [whole(rules=[rule("echo-v1", {"queryParams": [{"name": "q", "value": "1"}]})])], {}, "query parameter q is not there"),
+    ("a consumer's route in the wrong namespace", [RIGHT, moved(whole(parentRefs=[{**BASE, "namespace": "shop"}], rules=[rule([ref("echo-v2", namespace="shop")])]), "bank")], {}, "for clients of namespace bank"),
+    ("a more specific kind beside it", [whole(), GRPC_BESIDE], {}, "Conflicted"),
+    ("another port of the service", [numbered("two", 8080, port=81, group="echo"), whole(parentRefs=[{**BASE, "name": "two"}])], {"url": "http://two:80/a"}, "the service has no port 80"),
+    ("a service that isn't there", [], {"url": "http://nobody.shop/a"}, "no service of the mesh has that name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("documents", "how", "cause"), [row[1:] for row in MISTAKES], ids=[row[0] for row in MISTAKES])
+def test_explain_names_the_mistake(net, applied, documents, how, cause):
+    applied(*documents)
+    header = ["-H", how["-H"]] if "-H" in how else []
+    told = net.weft("explain", "--from", "shop/client", *header, how.get("url", f"{ECHO}/a")).stdout
+    assert cause in told, told

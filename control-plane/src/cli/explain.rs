@@ -66,7 +66,8 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         Format::Table if arguments.trace_id.is_some() => output::print(&draw_trace(&answer)),
         Format::Table => {
             let asked = format!("{} {url} from {proxy}", arguments.method);
-            output::print(&draw(&asked, &answer))
+            let namespace = proxy.split('/').next().unwrap_or_default();
+            output::print(&draw(&asked, namespace, &answer))
         }
         format => output::print_value(&answer, format),
     }
@@ -104,7 +105,7 @@ fn items(value: &Value) -> &[Value] {
 }
 
 /// Says first what becomes of the request, then why.
-fn draw(asked: &str, answer: &Value) -> String {
+fn draw(asked: &str, namespace: &str, answer: &Value) -> String {
     let mut out = format!("{asked}\n  {}\n", verdict(answer));
     let note = text(&answer["destination"]["note"]);
     if !note.is_empty() {
@@ -124,7 +125,7 @@ fn draw(asked: &str, answer: &Value) -> String {
     section("Time", timeouts(&answer["timeouts"]));
     section(
         "Routes of the service that take no effect, or not everywhere",
-        ineffective(answer),
+        ineffective(namespace, answer),
     );
     out
 }
@@ -290,13 +291,20 @@ fn timeouts(timeouts: &Value) -> String {
     line("whole request", "request") + &line("one attempt", "backend_request")
 }
 
-/// What the status of a route says that isn't as it should be.
-fn ineffective(answer: &Value) -> String {
+/// What the status of a route says that isn't as it should be, or is so for clients of other namespaces.
+fn ineffective(namespace: &str, answer: &Value) -> String {
     let mut table = Table::new(&["ROUTE", "CONDITION", "REASON", "MESSAGE"]);
     let mut is_empty = true;
     for route in items(&answer["routes"]) {
+        let of = text(&route["name"]);
+        let of = of.split('/').nth(1).unwrap_or_default();
         let parents = items(&route["parents"]).iter();
-        for condition in parents.flat_map(|parent| items(&parent["conditions"])) {
+        let conditions = parents.flat_map(|parent| {
+            let is_consumer = parent["parentRef"]["namespace"] != of;
+            let conditions = items(&parent["conditions"]).iter();
+            conditions.map(move |condition| (condition, is_consumer))
+        });
+        for (condition, is_consumer) in conditions {
             let kind = text(&condition["type"]);
             let good = if kind == "PartiallyInvalid" {
                 "False"
@@ -304,7 +312,8 @@ fn ineffective(answer: &Value) -> String {
                 "True"
             };
             let message = text(&condition["message"]);
-            let partly = message.contains("not everywhere");
+            let elsewhere = is_consumer && of != namespace && kind == "Accepted";
+            let partly = elsewhere || message.contains("not everywhere");
             if condition["status"] == good && !partly {
                 continue;
             }
@@ -398,8 +407,11 @@ mod tests {
                  "filters": [], "endpoints": []},
             ],
             "outcome": {"kind": "forward"},
-            "routes": [{"name": "HTTPRoute/shop/lost", "parents": [{"conditions": [
+            "routes": [{"name": "HTTPRoute/shop/lost", "parents": [{"parentRef": {"namespace": "shop"}, "conditions": [
                 {"type": "Accepted", "status": "False", "reason": "NoMatchingParent", "message": "no port"},
+                {"type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs", "message": "fine"},
+            ]}]}, {"name": "HTTPRoute/bank/own", "parents": [{"parentRef": {"namespace": "shop"}, "conditions": [
+                {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "for others"},
                 {"type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs", "message": "fine"},
             ]}]}],
         });
@@ -428,8 +440,12 @@ whole request 10s
 Routes of the service that take no effect, or not everywhere
 ROUTE                 CONDITION        REASON             MESSAGE
 HTTPRoute/shop/lost   Accepted=False   NoMatchingParent   no port
+HTTPRoute/bank/own    Accepted=True    Accepted           for others
 ";
-        assert_eq!(draw("GET http://orders/a from shop/web", &answer), expect);
+        assert_eq!(
+            draw("GET http://orders/a from shop/web", "shop", &answer),
+            expect
+        );
     }
 
     #[test]

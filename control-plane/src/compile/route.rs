@@ -227,8 +227,10 @@ fn backends_of(mesh: &Mesh, route: &resource::Route, rule: &RouteRule) -> Vec<We
     backends.collect()
 }
 
+/// The cluster that a reference names. One to another kind than Service may name no port; it leads nowhere,
+/// so any port stands for that.
 fn cluster(backend: &BackendRef) -> ServicePort {
-    ServiceName::new(&backend.namespace, &backend.name).port(backend.port)
+    ServiceName::new(&backend.namespace, &backend.name).port(backend.port.max(1))
 }
 
 fn invalid(mesh: &Mesh, route: &resource::Route, backend: &BackendRef) -> Option<String> {

@@ -151,6 +151,12 @@ fn every_reason_of_a_status() {
     let expect = ["Accepted=true Accepted", &refs("BackendNotFound")];
     check(http, orders, mirror, "", &expect);
 
+    // A reference that names no port leads nowhere, and the proxy takes the rest of the route.
+    let bucket = backend("group: a.test, kind: Bucket, name: b");
+    let text = format!("{SERVICES}{}", document(http, orders, &bucket));
+    let route = route_for(&mesh(&text, &[]), "shop/orders:80", "shop").unwrap();
+    assert_eq!(route.rules[0].backends[0].cluster.port, 1);
+
     let partly = "rules: [{backendRefs: [{name: stock, port: 80}]}, {name: dead, backendRefs: [{name: gone, port: 80}]}]";
     let expect = [
         "Accepted=true Accepted",
