@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from gateway import GatewayMesh, grant, numbered, ref, route
+from mesh import TESTKIT
 from process import wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -240,6 +241,26 @@ def test_reference_grant(net, applied):
     assert net.curl(f"{ECHO}/").by == "backend_invalid"
     applied(grant("HTTPRoute", "shop", "bank"))
     wait_until(lambda: net.curl(f"{ECHO}/").by == "no_endpoint", 5, "the grant")
+
+
+def test_unknown_destinations_are_refused_where_policy_says_so(net, applied):
+    """An address and a name outside the mesh, by HTTP and as opaque bytes; services go on."""
+    net.control.start("outside", [TESTKIT, "serve", "--name", "outside", "--listen", "0.0.0.0:7000"])
+    net.control.listens(7000)
+    outside = f"http://{net.control.ip4}:7000/"
+    assert net.curl(outside).by == "outside"
+    policy = {
+        "apiVersion": "weft.dev/v1alpha1",
+        "kind": "OutboundPolicy",
+        "metadata": {"name": "closed", "namespace": "shop"},
+        "spec": {"targetRefs": [{"group": "", "kind": "Namespace", "name": "shop"}], "unknownDestinations": "Refuse"},
+    }
+    applied(policy)
+    assert net.client.run("curl", "-s", "-m", "5", outside, check=False).returncode in (7, 52, 56)
+    told = explain(net, outside)
+    assert told["destination"]["kind"] == "refused" and "OutboundPolicy/shop/closed" in told["destination"]["note"]
+    assert (told["outcome"]["fault"], told["outcome"]["status"]) == ("destination_refused", 403)
+    assert net.curl(f"{ECHO}/").by in ("v1", "v2")
 
 
 # ---- what a rule changes

@@ -13,7 +13,7 @@ use crate::resource::{Kind, RouteKind};
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Kind: services, endpointslices, httproutes, grpcroutes, tlsroutes, tcproutes, routes (all of
-    /// these), referencegrants or workloads
+    /// these), referencegrants, outboundpolicies or workloads
     kind: String,
     /// Name of one object; all of them when it is left out
     name: Option<String>,
@@ -139,6 +139,12 @@ fn draw(kind: &str, objects: &[Value], now: i64) -> String {
             &["PARENTS", "RULES", "ACCEPTED", "RESOLVEDREFS"],
             route,
         ),
+        Some(Kind::OutboundPolicy) => draw_as(
+            objects,
+            now,
+            &["TARGETS", "UNKNOWN-DESTINATIONS"],
+            outbound_policy,
+        ),
         Some(Kind::ReferenceGrant) => draw_as(objects, now, &["FROM", "TO"], reference_grant),
         None => draw_as(
             objects,
@@ -209,6 +215,15 @@ fn endpoint_slice(object: &Value) -> Vec<String> {
         text(&object["metadata"]["labels"]["kubernetes.io/service-name"]),
         join(&object["ports"], |port| text(&port["port"])),
         join(&object["endpoints"], endpoint),
+    ]
+}
+
+fn outbound_policy(object: &Value) -> Vec<String> {
+    let spec = &object["spec"];
+    let target = |target: &Value| format!("{} {}", text(&target["kind"]), text(&target["name"]));
+    vec![
+        join(&spec["targetRefs"], target),
+        text(&spec["unknownDestinations"]),
     ]
 }
 

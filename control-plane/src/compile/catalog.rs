@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::ServiceName;
 use crate::registry::{Workload, Workloads};
 use crate::resource::{
-    EndpointSlice, Key, Kind, ReferenceGrant, Resource, Route, Service, ServiceKind,
+    EndpointSlice, Key, Kind, OutboundPolicy, PolicyTarget, ReferenceGrant, Resource, Route,
+    SYSTEM_NAMESPACE, Service, ServiceKind,
 };
 
 /// A route of any kind.
@@ -29,6 +30,7 @@ pub struct Catalog {
     slices_of: HashMap<ServiceName, BTreeSet<DocumentName>>,
     slices_at: HashMap<IpAddr, BTreeSet<DocumentName>>,
     grants: BTreeMap<DocumentName, Arc<ReferenceGrant>>,
+    policies: BTreeMap<DocumentName, Arc<OutboundPolicy>>,
     routes: BTreeMap<RouteName, Arc<Route>>,
     routes_of: HashMap<ServiceName, BTreeSet<RouteName>>,
     routes_to: HashMap<ServiceName, BTreeSet<RouteName>>,
@@ -81,6 +83,22 @@ impl Catalog {
         of_namespace.map(|(_, grant)| grant)
     }
 
+    /// The OutboundPolicy that is for the workloads of a namespace: the namespace's own before the mesh's,
+    /// of several the oldest (Gateway API, policy attachment: conflicts).
+    pub fn outbound_policy(&self, namespace: &str) -> Option<&Arc<OutboundPolicy>> {
+        let oldest = |of: &str, target: PolicyTarget| {
+            let from = (of.to_owned(), String::new());
+            let policies = self.policies.range(from..);
+            let policies = policies.take_while(|((namespace, _), _)| namespace == of);
+            let policies = policies.map(|(_, policy)| policy);
+            policies
+                .filter(|policy| policy.targets.contains(&target))
+                .min_by_key(|policy| policy.metadata.creation_timestamp)
+        };
+        oldest(namespace, PolicyTarget::Namespace)
+            .or_else(|| oldest(SYSTEM_NAMESPACE, PolicyTarget::Mesh))
+    }
+
     /// The host names that services stand for, and which services.
     pub fn external_names(&self) -> impl Iterator<Item = (&String, &BTreeSet<ServiceName>)> {
         self.by_external_name.iter()
@@ -89,12 +107,13 @@ impl Catalog {
     /// Every document's key.
     pub fn keys(&self) -> BTreeSet<Key> {
         let of = |kind, (namespace, name): &DocumentName| Key::new(kind, namespace, name);
-        let grants = self.grants.keys();
+        let (grants, policies) = (self.grants.keys(), self.policies.keys());
         let services = self.services.keys();
         services
             .map(|name| Key::new(Kind::Service, &*name.namespace, &*name.name))
             .chain(self.slices.keys().map(|name| of(Kind::EndpointSlice, name)))
             .chain(grants.map(|name| of(Kind::ReferenceGrant, name)))
+            .chain(policies.map(|name| of(Kind::OutboundPolicy, name)))
             .chain(self.routes.keys().cloned())
             .collect()
     }
@@ -128,10 +147,14 @@ impl Catalog {
             (Kind::ReferenceGrant, Some(Resource::ReferenceGrant(grant))) => {
                 self.set_grant(key, Some(Arc::new(grant.clone())))
             }
+            (Kind::OutboundPolicy, Some(Resource::OutboundPolicy(policy))) => {
+                self.set_policy(key, Some(Arc::new(policy.clone())), workloads)
+            }
             (_, Some(Resource::Route(route))) => self.set_route(key, Some(Arc::new(route.clone()))),
             (Kind::Service, _) => self.set_service(key, None, workloads),
             (Kind::EndpointSlice, _) => self.set_slice(key, None),
             (Kind::ReferenceGrant, _) => self.set_grant(key, None),
+            (Kind::OutboundPolicy, _) => self.set_policy(key, None, workloads),
             (Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute, _) => {
                 self.set_route(key, None)
             }
@@ -255,6 +278,28 @@ impl Catalog {
             affected.routes.insert(route.clone());
         }
         affected
+    }
+
+    fn set_policy(
+        &mut self,
+        key: &Key,
+        after: Option<Arc<OutboundPolicy>>,
+        workloads: &Workloads,
+    ) -> Affected {
+        let name = (key.namespace.clone(), key.name.clone());
+        match after {
+            Some(policy) => drop(self.policies.insert(name, policy)),
+            None => drop(self.policies.remove(&name)),
+        }
+        // A policy of the system's namespace may be for everybody.
+        let is_touched = |workload: &&Arc<Workload>| {
+            key.namespace == SYSTEM_NAMESPACE || workload.namespace() == key.namespace
+        };
+        let touched = workloads.iter().filter(is_touched);
+        Affected {
+            instances: touched.map(|workload| workload.instance.clone()).collect(),
+            ..Affected::default()
+        }
     }
 
     fn set_route(&mut self, key: &Key, after: Option<Arc<Route>>) -> Affected {

@@ -8,7 +8,8 @@ use weft_proto::spiffe::SpiffeId;
 
 use super::{ServiceName, ServicePort};
 use crate::resource::{
-    AppProtocol, Cors, HeaderModifier, PathMatch, RequestRedirect, Timeouts, UrlRewrite, ValueMatch,
+    AppProtocol, Cors, HeaderModifier, PathMatch, RequestRedirect, Timeouts, UnknownDestinations,
+    UrlRewrite, ValueMatch,
 };
 
 /// One resource.
@@ -189,6 +190,10 @@ pub struct Sidecar {
 pub struct Inbound {
     /// Ordered by port.
     pub ports: Vec<InboundPort>,
+    /// What becomes of its calls to what is no service; absent: the default.
+    pub unknown_destinations: Option<UnknownDestinations>,
+    /// `OutboundPolicy/NAMESPACE/NAME` that says so.
+    pub outbound_policy: Option<String>,
 }
 
 /// An application port that services point at.

@@ -33,7 +33,13 @@ pub(super) fn compile(mesh: &Mesh, instance: &str) -> Option<Inbound> {
             services,
         }
     });
+    let policy = mesh.catalog.outbound_policy(workload.namespace());
     Some(Inbound {
         ports: ports.collect(),
+        unknown_destinations: policy.map(|policy| policy.unknown_destinations),
+        outbound_policy: policy.map(|policy| {
+            let metadata = &policy.metadata;
+            format!("OutboundPolicy/{}/{}", metadata.namespace, metadata.name)
+        }),
     })
 }

@@ -9,6 +9,7 @@ use super::routes;
 use crate::compile::{
     Address, Cluster, ClusterChange, Configuration, Endpoint, Inbound, Name, Protocol, Service,
 };
+use crate::resource::UnknownDestinations;
 use crate::subscription::{Content, Delivery, Outgoing, Question};
 
 /// The body of a resource. prost writes fields in the order of their numbers, and none of the
@@ -196,6 +197,12 @@ fn inbound(inbound: &Inbound) -> wire::Inbound {
     });
     wire::Inbound {
         ports: ports.collect(),
-        ..wire::Inbound::default()
+        unknown_destinations: match inbound.unknown_destinations {
+            None => wire::UnknownDestinations::Unspecified,
+            Some(UnknownDestinations::Pass) => wire::UnknownDestinations::Pass,
+            Some(UnknownDestinations::Refuse) => wire::UnknownDestinations::Refuse,
+        }
+        .into(),
+        outbound_policy: inbound.outbound_policy.clone().unwrap_or_default(),
     }
 }

@@ -7,6 +7,7 @@ mod fields;
 mod metadata;
 mod names;
 mod object;
+mod outbound_policy;
 mod parse;
 mod reference_grant;
 mod references;
@@ -20,6 +21,7 @@ pub use endpoint_slice::{
     AddressType, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL, SliceEndpoint,
 };
 pub use object::{Key, Kind, Metadata, Resource};
+pub use outbound_policy::{OutboundPolicy, PolicyTarget, SYSTEM_NAMESPACE, UnknownDestinations};
 pub use parse::{
     Origin, PROBLEMS_MAX, Parsed, Problem, SOURCE_BYTES_MAX, SOURCES_BYTES_MAX, Source,
     from_stored, parse,

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::{EndpointSlice, ReferenceGrant, Route, RouteKind, Service};
+use super::{EndpointSlice, OutboundPolicy, ReferenceGrant, Route, RouteKind, Service};
 
 /// A kind that weft acts upon. The order is the one in which kinds are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,11 +18,12 @@ pub enum Kind {
     TlsRoute,
     TcpRoute,
     ReferenceGrant,
+    OutboundPolicy,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Service,
         Self::EndpointSlice,
         Self::HttpRoute,
@@ -30,6 +31,7 @@ impl Kind {
         Self::TlsRoute,
         Self::TcpRoute,
         Self::ReferenceGrant,
+        Self::OutboundPolicy,
     ];
 
     /// As a document writes it.
@@ -42,6 +44,7 @@ impl Kind {
             Self::TlsRoute => "TLSRoute",
             Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::OutboundPolicy => "OutboundPolicy",
         }
     }
 
@@ -55,6 +58,7 @@ impl Kind {
             Self::TlsRoute => "tlsroutes",
             Self::TcpRoute => "tcproutes",
             Self::ReferenceGrant => "referencegrants",
+            Self::OutboundPolicy => "outboundpolicies",
         }
     }
 
@@ -68,6 +72,7 @@ impl Kind {
             | Self::TlsRoute
             | Self::TcpRoute
             | Self::ReferenceGrant => "gateway.networking.k8s.io/v1",
+            Self::OutboundPolicy => "weft.dev/v1alpha1",
         }
     }
 
@@ -86,6 +91,7 @@ impl Kind {
             "tlsroute" | "tlsroutes" => Self::TlsRoute,
             "tcproute" | "tcproutes" => Self::TcpRoute,
             "referencegrant" | "referencegrants" | "refgrant" => Self::ReferenceGrant,
+            "outboundpolicy" | "outboundpolicies" => Self::OutboundPolicy,
             _ => return None,
         };
         group
@@ -156,6 +162,7 @@ pub enum Resource {
     EndpointSlice(EndpointSlice),
     Route(Route),
     ReferenceGrant(ReferenceGrant),
+    OutboundPolicy(OutboundPolicy),
 }
 
 impl Resource {
@@ -165,6 +172,7 @@ impl Resource {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Route(route) => route.kind.object_kind(),
             Self::ReferenceGrant(_) => Kind::ReferenceGrant,
+            Self::OutboundPolicy(_) => Kind::OutboundPolicy,
         }
     }
 
@@ -174,6 +182,7 @@ impl Resource {
             Self::EndpointSlice(slice) => &slice.metadata,
             Self::Route(route) => &route.metadata,
             Self::ReferenceGrant(grant) => &grant.metadata,
+            Self::OutboundPolicy(policy) => &policy.metadata,
         }
     }
 
@@ -183,6 +192,7 @@ impl Resource {
             Self::EndpointSlice(slice) => &mut slice.metadata,
             Self::Route(route) => &mut route.metadata,
             Self::ReferenceGrant(grant) => &mut grant.metadata,
+            Self::OutboundPolicy(policy) => &mut policy.metadata,
         }
     }
 
@@ -197,6 +207,7 @@ impl Resource {
             Self::Service(service) => document["spec"] = service.spec.to_json(),
             Self::Route(route) => document["spec"] = route.to_json(),
             Self::ReferenceGrant(grant) => document["spec"] = grant.to_json(),
+            Self::OutboundPolicy(policy) => document["spec"] = policy.to_json(),
             Self::EndpointSlice(slice) => slice.fill(&mut document),
         }
         document

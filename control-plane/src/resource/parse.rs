@@ -6,7 +6,8 @@ use std::fmt;
 use super::fields::{Field, FieldProblem, Findings};
 use super::tree::{self, Node, Value};
 use super::{
-    Key, Kind, Resource, RouteKind, endpoint_slice, metadata, reference_grant, route, service,
+    Key, Kind, Resource, RouteKind, endpoint_slice, metadata, outbound_policy, reference_grant,
+    route, service,
 };
 
 /// Bytes that one file may have; a larger one is refused before it is read.
@@ -266,6 +267,9 @@ fn decode(kind: Kind, field: &Field<'_>, default_namespace: &str) -> Option<Reso
         Kind::EndpointSlice => {
             endpoint_slice::decode(stand_in, &mut fields).map(Resource::EndpointSlice)
         }
+        Kind::OutboundPolicy => {
+            outbound_policy::decode(stand_in, &mut fields).map(Resource::OutboundPolicy)
+        }
         Kind::ReferenceGrant => {
             reference_grant::decode(stand_in, &mut fields).map(Resource::ReferenceGrant)
         }
@@ -307,6 +311,7 @@ fn sort(api_version: &str, kind: &str) -> Sort {
         ("discovery.k8s.io", "EndpointSlice") => &["v1", "v1beta1"],
         ("gateway.networking.k8s.io", "HTTPRoute" | "ReferenceGrant") => &["v1", "v1beta1"],
         ("gateway.networking.k8s.io", "GRPCRoute" | "TCPRoute") => &["v1", "v1alpha2"],
+        ("weft.dev", "OutboundPolicy") => &["v1alpha1"],
         ("gateway.networking.k8s.io", "TLSRoute") => &["v1", "v1alpha3", "v1alpha2"],
         ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => return Sort::Foreign,
         ("weft.dev" | "gateway.networking.k8s.io" | "gateway.networking.x-k8s.io", _) => {

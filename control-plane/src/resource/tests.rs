@@ -332,6 +332,18 @@ fn refuses_bad_routes_of_other_kinds() {
     refused(&grant.replace("[{group: '', kind: Service}]", "[]"), 1, "spec.to", 4, "at least one");
 }
 
+#[test]
+#[rustfmt::skip] // A row a line.
+fn refuses_bad_outbound_policies() {
+    let policy = |targets: &str, choice: &str| format!("apiVersion: weft.dev/v1alpha1\nkind: OutboundPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {{targetRefs: [{targets}], unknownDestinations: {choice}}}\n");
+    let own = "{group: '', kind: Namespace, name: shop}";
+    refused(&policy(own, "Deny"), 1, "spec.unknownDestinations", 4, "none of Pass, Refuse");
+    refused(&policy("", "Pass"), 1, "spec.targetRefs", 4, "at least one");
+    refused(&policy("{group: '', kind: Namespace, name: bank}", "Pass"), 1, "spec.targetRefs[0]", 4, "write it there");
+    refused(&policy("{group: weft.dev, kind: Mesh, name: weft}", "Pass"), 1, "spec.targetRefs[0]", 4, "only policies of namespace weft-system");
+    refused(&policy("{group: '', kind: Service, name: a}", "Pass"), 1, "spec.targetRefs[0]", 4, "must be a Namespace");
+}
+
 /// Every field that there is.
 #[test]
 fn gives_back_everything_it_read() {
@@ -388,7 +400,14 @@ spec:
   from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}]
   to: [{group: '', kind: Service}, {group: '', kind: Service, name: s}]
 ";
-    for text in [&http, &grpc, &tls, &tcp, grant] {
+    let policy = "apiVersion: weft.dev/v1alpha1
+kind: OutboundPolicy
+metadata: {name: p, namespace: weft-system}
+spec:
+  targetRefs: [{group: weft.dev, kind: Mesh, name: weft}, {group: '', kind: Namespace, name: weft-system}]
+  unknownDestinations: Refuse
+";
+    for text in [&http, &grpc, &tls, &tcp, grant, policy] {
         let parsed = parse(&sources(text), "default");
         assert_eq!(parsed.problems, [], "{text}");
         let [(_, resource)] = &parsed.resources[..] else {

@@ -49,7 +49,7 @@ impl Outbound {
         let destination = match found {
             Ok(destination) => destination,
             Err(fault) => {
-                explained["destination"] = unknown(authority, fault);
+                explained["destination"] = self.unknown(authority, fault);
                 explained["outcome"] = faulty(fault, head);
                 return explained;
             }
@@ -196,6 +196,31 @@ impl Outbound {
         };
     }
 
+    fn unknown(&self, authority: &str, fault: Fault) -> Value {
+        let configuration = self.discovery.current();
+        let own = configuration.inbound.as_ref();
+        let policy = own.and_then(|own| own.outbound_policy.as_deref());
+        let (kind, note) = match fault {
+            Fault::DestinationRefused => (
+                "refused",
+                format!(
+                    "it is no service of the mesh, and {} refuses such calls",
+                    policy.unwrap_or("policy")
+                ),
+            ),
+            Fault::DiscoveryUnavailable => (
+                "unresolved",
+                "the control plane cannot be asked now".to_owned(),
+            ),
+            Fault::Loop => ("refused", "it is the proxy itself".to_owned()),
+            _ => (
+                "unresolved",
+                "no service of the mesh has that name, and it does not resolve".to_owned(),
+            ),
+        };
+        json!({"kind": kind, "name": authority, "note": note})
+    }
+
     fn endpoints_of(&self, cluster: &Cluster) -> Vec<Value> {
         let endpoints = cluster.endpoints.iter().take(ENDPOINTS_MAX);
         endpoints.map(|endpoint| self.endpoint(endpoint)).collect()
@@ -230,19 +255,6 @@ fn whole(cluster: &ServicePort) -> WeightedCluster {
         invalid: None,
         filters: Vec::new(),
     }
-}
-
-fn unknown(authority: &str, fault: Fault) -> Value {
-    let (kind, note) = match fault {
-        Fault::DestinationRefused => ("refused", "policy refuses calls to what is no service"),
-        Fault::DiscoveryUnavailable => ("unresolved", "the control plane cannot be asked now"),
-        Fault::Loop => ("refused", "it is the proxy itself"),
-        _ => (
-            "unresolved",
-            "no service of the mesh has that name, and it does not resolve",
-        ),
-    };
-    json!({"kind": kind, "name": authority, "note": note})
 }
 
 fn faulty(fault: Fault, head: &RequestHead) -> Value {

@@ -370,3 +370,68 @@ fn a_grant_touches_who_refers_from_outside() {
     assert_eq!(affected.services.len(), 1);
     assert_eq!(backend(&mesh).as_deref(), Some("RefNotPermitted"));
 }
+
+#[test]
+fn unknown_destinations_by_namespace_and_mesh() {
+    let policy = |name: &str, target: &str, choice: &str| {
+        let (namespace, _) = name.split_once('/').unwrap();
+        let target = match target {
+            "mesh" => "group: weft.dev, kind: Mesh, name: weft".to_owned(),
+            _ => format!("group: '', kind: Namespace, name: {namespace}"),
+        };
+        let name = &name[namespace.len() + 1..];
+        format!(
+            "
+apiVersion: weft.dev/v1alpha1
+kind: OutboundPolicy
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{targetRefs: [{{{target}}}], unknownDestinations: {choice}}}
+---
+"
+        )
+    };
+    let check = |policies: &[String], expect: &str| {
+        let mesh = mesh(&policies.concat(), &["a orders 10.0.0.1 8080"]);
+        let name = Name::Inbound("a".into());
+        let Some(Configuration::Inbound(inbound)) = configuration(&mesh, &name) else {
+            panic!("a is there");
+        };
+        let choice = inbound.unknown_destinations;
+        let policy = inbound.outbound_policy.unwrap_or_default();
+        assert_eq!(format!("{choice:?} {policy}"), expect);
+    };
+    let refuse = policy("weft-system/all", "mesh", "Refuse");
+    let system = policy("weft-system/own", "namespace", "Refuse");
+    let older = policy("shop/z", "namespace", "Pass");
+    let younger = policy("shop/a", "namespace", "Refuse");
+    let other = policy("bank/b", "namespace", "Refuse");
+    check(&[], "None ");
+    check(&[other, system], "None ");
+    check(
+        std::slice::from_ref(&refuse),
+        "Some(Refuse) OutboundPolicy/weft-system/all",
+    );
+    check(
+        &[refuse, older, younger],
+        "Some(Pass) OutboundPolicy/shop/z",
+    );
+}
+
+#[test]
+fn a_policy_touches_the_workloads_it_may_be_for() {
+    let mut mesh = mesh(SERVICES, &["a orders 10.0.0.1 8080"]);
+    let mut touched = |namespace: &str| {
+        let text = format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: OutboundPolicy\nmetadata: {{name: p, namespace: {namespace}}}\nspec: {{targetRefs: [{{group: '', kind: Namespace, name: {namespace}}}], unknownDestinations: Pass}}\n"
+        );
+        let policy = documents(&text).remove(0);
+        mesh.catalog
+            .set(&policy.key(), Some(&policy), &mesh.workloads)
+            .instances
+            .len()
+    };
+    assert_eq!(
+        [touched("shop"), touched("weft-system"), touched("bank")],
+        [1, 1, 0]
+    );
+}
