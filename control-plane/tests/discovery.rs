@@ -630,3 +630,75 @@ async fn a_proxy_that_the_network_swallows_is_withdrawn() {
     let took = started.elapsed();
     assert!(took < Duration::from_secs(8), "withdrawn after {took:?}");
 }
+
+/// Proxies that are connected, as many again that aren't concerned among them.
+const MANY: usize = 1000;
+
+/// A route changes, and everybody concerned acknowledges; who isn't receives nothing. The median is
+/// printed and not judged: machines differ.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_change_reaches_a_thousand_proxies_and_nobody_else() {
+    let control = Control::start().await;
+    control.apply(SHOP).await;
+    let svid = control.join("shop", "web").await;
+    let (told, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
+    let mut tasks = Vec::new();
+    for number in 0..MANY {
+        let is_concerned = number % 2 == 0;
+        let route = if is_concerned {
+            ORDERS
+        } else {
+            "shop/stock:80"
+        };
+        let hello = hello("web", &format!("i-{number}"));
+        let mut proxy = control.attach(&svid, hello).await.unwrap();
+        let told = told.clone();
+        tasks.push(tokio::spawn(async move {
+            proxy.subscribe(&[(Route, route)]).await;
+            let first = proxy.push().await;
+            proxy.acknowledge(&first, Vec::new()).await;
+            told.send(is_concerned).unwrap();
+            // Who isn't concerned waits for as long as the test takes.
+            while let Ok(Some(message)) = proxy.incoming.message().await {
+                let Some(FromControl::Push(push)) = message.message else {
+                    panic!("nobody asked anything");
+                };
+                proxy.acknowledge(&push, Vec::new()).await;
+                told.send(is_concerned).unwrap();
+            }
+        }));
+    }
+    for _ in 0..MANY {
+        acknowledged.recv().await.unwrap();
+    }
+    let mut took = Vec::new();
+    for weight in 1..=10 {
+        let document = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\nspec:\n  parentRefs: [{{group: '', kind: Service, name: orders}}]\n  rules: [{{backendRefs: [{{name: orders, port: 80, weight: {weight}}}]}}]\n"
+        );
+        let began = Instant::now();
+        let revision = control.apply(&document).await;
+        let waited = wait(&control, revision, 20_000).await;
+        took.push(began.elapsed());
+        assert_eq!((waited.waiting.len(), waited.rejected.len()), (0, 0));
+        assert_eq!(waited.acknowledged as usize, MANY / 2);
+        for _ in 0..MANY / 2 {
+            assert!(
+                acknowledged.recv().await.unwrap(),
+                "one that isn't concerned was pushed to"
+            );
+        }
+    }
+    // Whatever else was sent has arrived by now, because a push to each of them would be answered.
+    assert!(
+        acknowledged.try_recv().is_err(),
+        "one that isn't concerned was pushed to"
+    );
+    took.sort();
+    println!(
+        "acknowledged by {} of {MANY} proxies: median {:?} of {took:?}",
+        MANY / 2,
+        took[5]
+    );
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+}
