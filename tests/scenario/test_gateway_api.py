@@ -257,6 +257,8 @@ def test_unknown_destinations_are_refused_where_policy_says_so(net, applied):
     }
     applied(policy)
     assert net.client.run("curl", "-s", "-m", "5", outside, check=False).returncode in (7, 52, 56)
+    asked = net.curl(outside, "--proxy", "http://127.0.0.1:4140")
+    assert (asked.status, asked.by) == (403, "destination_refused")
     told = explain(net, outside)
     assert told["destination"]["kind"] == "refused" and "OutboundPolicy/shop/closed" in told["destination"]["note"]
     assert (told["outcome"]["fault"], told["outcome"]["status"]) == ("destination_refused", 403)

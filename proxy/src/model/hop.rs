@@ -1,10 +1,10 @@
 //! The headers by which one sidecar tells the other what a stream is (see `proto/README.md`).
 
 use http::{HeaderName, HeaderValue, Version};
+use weft_proto::fields::HOP_PREFIX;
 
 use super::{Fields, Protocol, Text};
 
-const PREFIX: &str = "weft-hop-";
 const PORT: HeaderName = HeaderName::from_static("weft-hop-port");
 const PROTOCOL: HeaderName = HeaderName::from_static("weft-hop-protocol");
 const INSTANCE: HeaderName = HeaderName::from_static("weft-hop-instance");
@@ -108,30 +108,12 @@ fn protocol(word: &str) -> Option<(Protocol, bool)> {
 }
 
 fn is_hop(name: &HeaderName) -> bool {
-    name.as_str().starts_with(PREFIX)
+    name.as_str().starts_with(HOP_PREFIX)
 }
 
 /// Removes whatever an application may have put there, so that nothing can be forged or seen.
 pub fn strip(headers: &mut Fields) {
     headers.retain(|name, _| !is_hop(name));
-}
-
-/// Whether a field frames its message, belongs to one connection (RFC 9110 7.6.1) or is the mesh's own
-/// word, so that no policy may set or remove it. `host` is among them: it is the request's authority.
-pub fn is_proxy_field(name: &HeaderName) -> bool {
-    const OTHERS: [&str; 10] = [
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "weft-fault",
-    ];
-    is_hop(name) || OTHERS.contains(&name.as_str())
 }
 
 /// Marks an answer to a stream that was not handed to the application.

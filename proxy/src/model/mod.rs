@@ -26,7 +26,7 @@ pub use filter::{
     Cors, Filter, HeaderModifier, Mirror, OriginMatch, PathModifier, Redirect, Rewrite,
 };
 pub use head::{RequestHead, ResponseHead};
-pub use hop::{Hop, is_proxy_field};
+pub use hop::Hop;
 pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
 pub use own::Own;
 pub use protocol::Protocol;

@@ -1,5 +1,7 @@
 //! Reading filters.
 
+use weft_proto::fields::is_proxy_field;
+
 use super::super::fields::{Field, Fields};
 use super::decode::hostname;
 use super::matches::{header_name, header_value, one_of, plain_path};
@@ -7,21 +9,6 @@ use super::{
     CORS_LIST_MAX, Cors, FILTERS_MAX, Filter, HeaderModifier, MODIFIED_MAX, PathModifier,
     RequestMirror, RequestRedirect, RouteKind, UrlRewrite, backend,
 };
-
-/// What the proxy itself writes: a route that could change it could split one message into two, or
-/// speak in the mesh's name.
-const PROXY_FIELDS: [&str; 10] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "weft-fault",
-];
 
 /// A filter's type and the field that has what it says.
 const HTTP_FILTERS: [(&str, &str); 6] = [
@@ -113,7 +100,7 @@ fn modifiable(name: &str) -> Result<(), String> {
     if lower == "host" {
         return Err("the host is changed by URLRewrite's hostname".to_owned());
     }
-    if PROXY_FIELDS.contains(&lower.as_str()) || lower.starts_with("weft-hop-") {
+    if is_proxy_field(&lower) {
         return Err(format!("{name:?} is the proxy's own and can't be changed"));
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use weft_proto::fields::is_proxy_field;
 use weft_proto::v1alpha1 as wire;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 use crate::model::{
     Cors, Filter, HeaderMatch, HeaderModifier, HostMatch, Mirror, Name, OriginMatch, PathMatch,
     PathModifier, QueryMatch, Redirect, Rewrite, Route, RouteMatch, Rule, TcpRule, Text, TextMatch,
-    TlsRule, WeightedCluster, is_proxy_field,
+    TlsRule, WeightedCluster,
 };
 
 /// Longest time that a route may give a request; a longer one is rejected. Gateway API's durations end
@@ -210,7 +211,7 @@ fn header_modifier(message: wire::HeaderModifier) -> Result<HeaderModifier> {
 /// change it could split one request into two.
 fn modifiable(field: &str, name: &str) -> Result<HeaderName> {
     let name = from_text::<HeaderName>(field, name)?;
-    if is_proxy_field(&name) {
+    if is_proxy_field(name.as_str()) {
         return Err(reject(field, format!("`{name}` is the proxy's own")));
     }
     Ok(name)
