@@ -9,7 +9,7 @@ use super::{Outcome, output};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Kind of the object: service, endpointslice, httproute or workload
+    /// Kind of the object, as in `weft get`: service, httproute, backendtlspolicy, workload ...
     kind: String,
     /// Its name
     name: String,

@@ -249,9 +249,16 @@ fn backends(answer: &Value) -> String {
                     String::new()
                 }
             };
-            let identity = match text(&endpoint["sidecar"]) {
-                identity if identity.is_empty() => "no sidecar".to_owned(),
-                identity => identity,
+            let tls = &backend["tls"];
+            let identity = match (text(&endpoint["sidecar"]), text(&tls["hostname"])) {
+                (identity, _) if !identity.is_empty() => identity,
+                (_, hostname) if hostname.is_empty() => "no sidecar".to_owned(),
+                (_, hostname) => match text(&tls["invalid"]) {
+                    invalid if invalid.is_empty() => {
+                        format!("TLS to {hostname} by {}", text(&tls["policy"]))
+                    }
+                    invalid => format!("none: {}: {invalid}", text(&tls["policy"])),
+                },
             };
             table.row(vec![
                 first(&cluster),

@@ -13,7 +13,7 @@ use crate::resource::{Kind, RouteKind};
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Kind: services, endpointslices, httproutes, grpcroutes, tlsroutes, tcproutes, routes (all of
-    /// these), referencegrants, outboundpolicies or workloads
+    /// these), referencegrants, backendtlspolicies, configmaps, outboundpolicies or workloads
     kind: String,
     /// Name of one object; all of them when it is left out
     name: Option<String>,
@@ -142,9 +142,16 @@ fn draw(kind: &str, objects: &[Value], now: i64) -> String {
         Some(Kind::OutboundPolicy) => draw_as(
             objects,
             now,
-            &["TARGETS", "UNKNOWN-DESTINATIONS"],
+            &["TARGETS", "UNKNOWN-DESTINATIONS", "ACCEPTED"],
             outbound_policy,
         ),
+        Some(Kind::BackendTlsPolicy) => draw_as(
+            objects,
+            now,
+            &["TARGETS", "HOSTNAME", "ACCEPTED", "RESOLVEDREFS"],
+            backend_tls_policy,
+        ),
+        Some(Kind::ConfigMap) => draw_as(objects, now, &["CERTIFICATES"], config_map),
         Some(Kind::ReferenceGrant) => draw_as(objects, now, &["FROM", "TO"], reference_grant),
         None => draw_as(
             objects,
@@ -224,7 +231,28 @@ fn outbound_policy(object: &Value) -> Vec<String> {
     vec![
         join(&spec["targetRefs"], target),
         text(&spec["unknownDestinations"]),
+        condition(object, "Accepted"),
     ]
+}
+
+fn backend_tls_policy(object: &Value) -> Vec<String> {
+    let spec = &object["spec"];
+    let target = |target: &Value| match text(&target["sectionName"]) {
+        section if section.is_empty() => text(&target["name"]),
+        section => format!("{}:{section}", text(&target["name"])),
+    };
+    vec![
+        join(&spec["targetRefs"], target),
+        text(&spec["validation"]["hostname"]),
+        condition(object, "Accepted"),
+        condition(object, "ResolvedRefs"),
+    ]
+}
+
+fn config_map(object: &Value) -> Vec<String> {
+    let certificates = text(&object["data"]["ca.crt"]);
+    let count = certificates.matches("-----BEGIN CERTIFICATE").count();
+    vec![count.to_string()]
 }
 
 fn reference_grant(object: &Value) -> Vec<String> {
@@ -245,37 +273,37 @@ fn route(object: &Value) -> Vec<String> {
         port if port.is_empty() => text(&parent["name"]),
         port => format!("{}:{port}", text(&parent["name"])),
     };
-    let condition = |kind: &str| {
-        let parents = object["status"]["parents"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let statuses = parents.iter().flat_map(|parent| {
-            let conditions = parent["conditions"].as_array().cloned().unwrap_or_default();
-            conditions
-                .into_iter()
-                .filter(|condition| condition["type"] == kind)
-        });
-        let mut shown: Vec<String> = statuses
-            .map(|condition| match condition["status"].as_str() {
-                Some("True") => "True".to_owned(),
-                status => format!(
-                    "{} ({})",
-                    status.unwrap_or_default(),
-                    text(&condition["reason"])
-                ),
-            })
-            .collect();
-        shown.dedup();
-        shown.join(", ")
-    };
     let rules = spec["rules"].as_array().map_or(0, Vec::len);
     vec![
         join(&spec["parentRefs"], parent),
         rules.to_string(),
-        condition("Accepted"),
-        condition("ResolvedRefs"),
+        condition(object, "Accepted"),
+        condition(object, "ResolvedRefs"),
     ]
+}
+
+/// What all parents of a route, or ancestors of a policy, say of one condition.
+fn condition(object: &Value, kind: &str) -> String {
+    let status = &object["status"];
+    let entries = [&status["parents"], &status["ancestors"]];
+    let entries = entries.into_iter().flat_map(|list| list.as_array());
+    let conditions = entries
+        .flatten()
+        .flat_map(|entry| entry["conditions"].as_array())
+        .flatten()
+        .filter(|condition| condition["type"] == kind);
+    let mut shown: Vec<String> = conditions
+        .map(|condition| match condition["status"].as_str() {
+            Some("True") => "True".to_owned(),
+            status => format!(
+                "{} ({})",
+                status.unwrap_or_default(),
+                text(&condition["reason"])
+            ),
+        })
+        .collect();
+    shown.dedup();
+    shown.join(", ")
 }
 
 fn workload(object: &Value) -> Vec<String> {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::policies::age;
 use super::{Catalog, ServiceName};
 use crate::resource::{ParentRef, Route, RouteKind, Service, ServiceKind};
 
@@ -76,17 +77,10 @@ fn without_conflicts(mut attached: Vec<&Arc<Route>>) -> Vec<&Arc<Route>> {
     };
     attached.retain(|route| route.kind == kind);
     if kind == RouteKind::Tcp {
-        attached.sort_by_key(|route| age(route));
+        attached.sort_by_key(|route| age(&route.metadata));
         attached.truncate(1);
     }
     attached
-}
-
-/// Older first, then by name (Gateway API's order between routes that are equal otherwise).
-pub(super) fn age(route: &Route) -> (Option<std::time::SystemTime>, String) {
-    let metadata = &route.metadata;
-    let name = format!("{}/{}", metadata.namespace, metadata.name);
-    (metadata.creation_timestamp, name)
 }
 
 /// Whether a parent reference names this port of the service.

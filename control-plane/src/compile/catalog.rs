@@ -6,17 +6,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ServiceName;
+use super::policies::{DocumentName, OutboundPolicies, ServicePolicies};
 use crate::registry::{Workload, Workloads};
 use crate::resource::{
-    EndpointSlice, Key, Kind, OutboundPolicy, PolicyTarget, ReferenceGrant, Resource, Route,
-    SYSTEM_NAMESPACE, Service, ServiceKind,
+    BackendRoots, BackendTlsPolicy, ConfigMap, EndpointSlice, Key, Kind, OutboundPolicy,
+    ReferenceGrant, Resource, Route, SYSTEM_NAMESPACE, Service, ServiceKind,
 };
 
 /// A route of any kind.
 pub type RouteName = Key;
-
-/// Namespace and name of a document of a kind that is known.
-type DocumentName = (String, String);
 
 /// Every document of the mesh, found by what refers to it.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +28,11 @@ pub struct Catalog {
     slices_of: HashMap<ServiceName, BTreeSet<DocumentName>>,
     slices_at: HashMap<IpAddr, BTreeSet<DocumentName>>,
     grants: BTreeMap<DocumentName, Arc<ReferenceGrant>>,
-    policies: BTreeMap<DocumentName, Arc<OutboundPolicy>>,
+    outbound_policies: OutboundPolicies,
+    backend_tls_policies: ServicePolicies<BackendTlsPolicy>,
+    config_maps: BTreeMap<DocumentName, Arc<ConfigMap>>,
+    /// Policies that have their CA from a ConfigMap.
+    backend_tls_policies_by: HashMap<DocumentName, BTreeSet<DocumentName>>,
     routes: BTreeMap<RouteName, Arc<Route>>,
     routes_of: HashMap<ServiceName, BTreeSet<RouteName>>,
     routes_to: HashMap<ServiceName, BTreeSet<RouteName>>,
@@ -45,8 +47,8 @@ pub struct Affected {
     pub ips: BTreeSet<IpAddr>,
     /// Inbound resources of these instances.
     pub instances: BTreeSet<Arc<str>>,
-    /// The status of these routes.
-    pub routes: BTreeSet<RouteName>,
+    /// The status of these routes and policies.
+    pub statuses: BTreeSet<Key>,
 }
 
 impl Catalog {
@@ -83,20 +85,32 @@ impl Catalog {
         of_namespace.map(|(_, grant)| grant)
     }
 
-    /// The OutboundPolicy that is for the workloads of a namespace: the namespace's own before the mesh's,
-    /// of several the oldest (Gateway API, policy attachment: conflicts).
+    /// The OutboundPolicy that is for the workloads of a namespace.
     pub fn outbound_policy(&self, namespace: &str) -> Option<&Arc<OutboundPolicy>> {
-        let oldest = |of: &str, target: PolicyTarget| {
-            let from = (of.to_owned(), String::new());
-            let policies = self.policies.range(from..);
-            let policies = policies.take_while(|((namespace, _), _)| namespace == of);
-            let policies = policies.map(|(_, policy)| policy);
-            policies
-                .filter(|policy| policy.targets.contains(&target))
-                .min_by_key(|policy| policy.metadata.creation_timestamp)
-        };
-        oldest(namespace, PolicyTarget::Namespace)
-            .or_else(|| oldest(SYSTEM_NAMESPACE, PolicyTarget::Mesh))
+        self.outbound_policies.on(namespace)
+    }
+
+    pub(super) fn outbound_policies(&self) -> &OutboundPolicies {
+        &self.outbound_policies
+    }
+
+    /// The BackendTLSPolicy in force on a port of a service.
+    pub fn backend_tls_policy(
+        &self,
+        service: &Service,
+        port: u16,
+    ) -> Option<&Arc<BackendTlsPolicy>> {
+        self.backend_tls_policies.on(service, port)
+    }
+
+    pub(super) fn backend_tls_policies(&self) -> &ServicePolicies<BackendTlsPolicy> {
+        &self.backend_tls_policies
+    }
+
+    /// The certificates of a CA.
+    pub fn config_map(&self, namespace: &str, name: &str) -> Option<&Arc<ConfigMap>> {
+        let name = (namespace.to_owned(), name.to_owned());
+        self.config_maps.get(&name)
     }
 
     /// The host names that services stand for, and which services.
@@ -106,14 +120,17 @@ impl Catalog {
 
     /// Every document's key.
     pub fn keys(&self) -> BTreeSet<Key> {
-        let of = |kind, (namespace, name): &DocumentName| Key::new(kind, namespace, name);
-        let (grants, policies) = (self.grants.keys(), self.policies.keys());
         let services = self.services.keys();
         services
             .map(|name| Key::new(Kind::Service, &*name.namespace, &*name.name))
-            .chain(self.slices.keys().map(|name| of(Kind::EndpointSlice, name)))
-            .chain(grants.map(|name| of(Kind::ReferenceGrant, name)))
-            .chain(policies.map(|name| of(Kind::OutboundPolicy, name)))
+            .chain(names(Kind::EndpointSlice, self.slices.keys()))
+            .chain(names(Kind::ReferenceGrant, self.grants.keys()))
+            .chain(names(Kind::ConfigMap, self.config_maps.keys()))
+            .chain(names(Kind::OutboundPolicy, self.outbound_policies.names()))
+            .chain(names(
+                Kind::BackendTlsPolicy,
+                self.backend_tls_policies.names(),
+            ))
             .chain(self.routes.keys().cloned())
             .collect()
     }
@@ -148,13 +165,21 @@ impl Catalog {
                 self.set_grant(key, Some(Arc::new(grant.clone())))
             }
             (Kind::OutboundPolicy, Some(Resource::OutboundPolicy(policy))) => {
-                self.set_policy(key, Some(Arc::new(policy.clone())), workloads)
+                self.set_outbound_policy(key, Some(Arc::new(policy.clone())), workloads)
+            }
+            (Kind::BackendTlsPolicy, Some(Resource::BackendTlsPolicy(policy))) => {
+                self.set_backend_tls_policy(key, Some(Arc::new(policy.clone())))
+            }
+            (Kind::ConfigMap, Some(Resource::ConfigMap(map))) => {
+                self.set_config_map(key, Some(Arc::new(map.clone())))
             }
             (_, Some(Resource::Route(route))) => self.set_route(key, Some(Arc::new(route.clone()))),
             (Kind::Service, _) => self.set_service(key, None, workloads),
             (Kind::EndpointSlice, _) => self.set_slice(key, None),
             (Kind::ReferenceGrant, _) => self.set_grant(key, None),
-            (Kind::OutboundPolicy, _) => self.set_policy(key, None, workloads),
+            (Kind::OutboundPolicy, _) => self.set_outbound_policy(key, None, workloads),
+            (Kind::BackendTlsPolicy, _) => self.set_backend_tls_policy(key, None),
+            (Kind::ConfigMap, _) => self.set_config_map(key, None),
             (Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute, _) => {
                 self.set_route(key, None)
             }
@@ -171,7 +196,7 @@ impl Catalog {
             services,
             ips: BTreeSet::from([workload.address]),
             instances: BTreeSet::from([workload.instance.clone()]),
-            routes: BTreeSet::new(),
+            statuses: BTreeSet::new(),
         }
     }
 
@@ -224,20 +249,27 @@ impl Catalog {
             }
             self.services.insert(name.clone(), service);
         }
-        // Routes to it compile its being there into the Route of their parents.
-        for route in self.routes_to.get(&name).into_iter().flatten() {
-            let parents = self.routes.get(route).map(|route| parents(route));
-            affected.services.extend(parents.into_iter().flatten());
-            affected.routes.insert(route.clone());
-        }
+        self.touch_routes_to(&name, &mut affected);
         let attached = self.routes_of.get(&name).into_iter().flatten();
-        affected.routes.extend(attached.cloned());
+        affected.statuses.extend(attached.cloned());
+        let policies = self.backend_tls_policies.names_of(&name);
+        let policies = names(Kind::BackendTlsPolicy, policies);
+        affected.statuses.extend(policies);
         affected.services.insert(name);
         affected
     }
 
+    /// Routes to a service compile what it is into the Route of their parents.
+    fn touch_routes_to(&self, service: &ServiceName, affected: &mut Affected) {
+        for route in self.routes_to.get(service).into_iter().flatten() {
+            let parents = self.routes.get(route).map(|route| parents(route));
+            affected.services.extend(parents.into_iter().flatten());
+            affected.statuses.insert(route.clone());
+        }
+    }
+
     fn set_slice(&mut self, key: &Key, after: Option<Arc<EndpointSlice>>) -> Affected {
-        let name = (key.namespace.clone(), key.name.clone());
+        let name = document_name(key);
         let mut affected = Affected::default();
         if let Some(slice) = self.slices.remove(&name) {
             if let Some(service) = service_of(&slice) {
@@ -262,7 +294,7 @@ impl Catalog {
     }
 
     fn set_grant(&mut self, key: &Key, after: Option<Arc<ReferenceGrant>>) -> Affected {
-        let name = (key.namespace.clone(), key.name.clone());
+        let name = document_name(key);
         match after {
             Some(grant) => drop(self.grants.insert(name, grant)),
             None => drop(self.grants.remove(&name)),
@@ -275,36 +307,86 @@ impl Catalog {
         for route in foreign.filter(|route| route.namespace != key.namespace) {
             let parents = self.routes.get(route).map(|route| parents(route));
             affected.services.extend(parents.into_iter().flatten());
-            affected.routes.insert(route.clone());
+            affected.statuses.insert(route.clone());
         }
         affected
     }
 
-    fn set_policy(
+    fn set_outbound_policy(
         &mut self,
         key: &Key,
         after: Option<Arc<OutboundPolicy>>,
         workloads: &Workloads,
     ) -> Affected {
-        let name = (key.namespace.clone(), key.name.clone());
-        match after {
-            Some(policy) => drop(self.policies.insert(name, policy)),
-            None => drop(self.policies.remove(&name)),
-        }
+        self.outbound_policies.set(&document_name(key), after);
         // A policy of the system's namespace may be for everybody.
         let is_touched = |workload: &&Arc<Workload>| {
             key.namespace == SYSTEM_NAMESPACE || workload.namespace() == key.namespace
         };
         let touched = workloads.iter().filter(is_touched);
+        // Policies of one namespace may be in conflict, or no more.
+        let others = self.outbound_policies.names_in(&key.namespace);
+        let mut statuses: BTreeSet<Key> = names(Kind::OutboundPolicy, others).collect();
+        statuses.insert(key.clone());
         Affected {
             instances: touched.map(|workload| workload.instance.clone()).collect(),
+            statuses,
             ..Affected::default()
         }
     }
 
+    fn set_backend_tls_policy(
+        &mut self,
+        key: &Key,
+        after: Option<Arc<BackendTlsPolicy>>,
+    ) -> Affected {
+        let name = document_name(key);
+        if let Some(before) = self.backend_tls_policies.get(&name) {
+            for map in ca_maps(before) {
+                forget(&mut self.backend_tls_policies_by, &map, &name);
+            }
+        }
+        for map in after.iter().flat_map(|policy| ca_maps(policy)) {
+            remember(&mut self.backend_tls_policies_by, map, &name);
+        }
+        let mut affected = Affected {
+            services: self.backend_tls_policies.set(&name, after),
+            statuses: BTreeSet::from([key.clone()]),
+            ..Affected::default()
+        };
+        for service in affected.services.clone() {
+            let others = self.backend_tls_policies.names_of(&service);
+            let others = names(Kind::BackendTlsPolicy, others);
+            affected.statuses.extend(others);
+            // Whether a port of TLS can be a backend of HTTP hangs on its having a policy.
+            self.touch_routes_to(&service, &mut affected);
+        }
+        affected
+    }
+
+    fn set_config_map(&mut self, key: &Key, after: Option<Arc<ConfigMap>>) -> Affected {
+        let name = document_name(key);
+        match after {
+            Some(map) => drop(self.config_maps.insert(name.clone(), map)),
+            None => drop(self.config_maps.remove(&name)),
+        }
+        let mut affected = Affected::default();
+        let users = self.backend_tls_policies_by.get(&name).into_iter();
+        for user in users.flatten() {
+            let policy = self.backend_tls_policies.get(user);
+            let targets = policy.into_iter().flat_map(|policy| &policy.targets);
+            let services = targets.map(|target| ServiceName::new(&key.namespace, &target.name));
+            affected.services.extend(services);
+        }
+        let users = self.backend_tls_policies_by.get(&name).into_iter();
+        let users = names(Kind::BackendTlsPolicy, users.flatten());
+        affected.statuses.extend(users);
+        affected
+    }
+
     fn set_route(&mut self, key: &Key, after: Option<Arc<Route>>) -> Affected {
         let mut affected = Affected::default();
-        affected.routes.insert(key.clone());
+        affected.statuses.insert(key.clone());
         if let Some(route) = self.routes.remove(key) {
             for parent in parents(&route) {
                 forget(&mut self.routes_of, &parent, key);
@@ -327,7 +409,7 @@ impl Catalog {
         // Routes of one parent may be in conflict, or no more.
         for parent in &affected.services {
             let attached = self.routes_of.get(parent).into_iter().flatten();
-            affected.routes.extend(attached.cloned());
+            affected.statuses.extend(attached.cloned());
         }
         affected
     }
@@ -339,8 +421,31 @@ impl Affected {
         self.services.extend(other.services);
         self.ips.extend(other.ips);
         self.instances.extend(other.instances);
-        self.routes.extend(other.routes);
+        self.statuses.extend(other.statuses);
     }
+}
+
+/// Documents of one kind.
+fn names<'n>(
+    kind: Kind,
+    names: impl Iterator<Item = &'n DocumentName>,
+) -> impl Iterator<Item = Key> {
+    names.map(move |(namespace, name)| Key::new(kind, namespace, name))
+}
+
+fn document_name(key: &Key) -> DocumentName {
+    (key.namespace.clone(), key.name.clone())
+}
+
+/// The ConfigMaps that a policy has its CA from.
+fn ca_maps(policy: &BackendTlsPolicy) -> BTreeSet<DocumentName> {
+    let BackendRoots::References(references) = &policy.roots else {
+        return BTreeSet::new();
+    };
+    let namespace = &policy.metadata.namespace;
+    let maps = references.iter();
+    maps.map(|reference| (namespace.clone(), reference.name.clone()))
+        .collect()
 }
 
 fn selector_label(service: &Service) -> Option<(String, String, String)> {

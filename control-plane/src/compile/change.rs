@@ -16,7 +16,9 @@ pub struct ClusterChange {
 /// What leads from one version to the other, found in one walk over both; nothing when they differ in
 /// more than endpoints.
 pub fn change(before: &Cluster, after: &Cluster) -> Option<ClusterChange> {
-    if before.name != after.name || before.protocol != after.protocol {
+    let is_same =
+        before.name == after.name && before.protocol == after.protocol && before.tls == after.tls;
+    if !is_same {
         return None;
     }
     let mut change = ClusterChange::default();
@@ -45,7 +47,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Protocol, ServiceName};
+    use super::super::{BackendTls, Protocol, ServiceName};
     use super::*;
 
     type Weights = BTreeMap<String, u32>;
@@ -65,6 +67,7 @@ mod tests {
             name: ServiceName::new("shop", "stock").port(80),
             protocol: None,
             endpoints: endpoints.collect(),
+            tls: None,
             left_out: 0,
         }
     }
@@ -92,10 +95,21 @@ mod tests {
     }
 
     #[test]
-    fn another_protocol_is_no_change_of_endpoints() {
+    fn another_protocol_or_tls_is_no_change_of_endpoints() {
         let before = cluster(&Weights::new());
         let after = Cluster {
             protocol: Some(Protocol::Tcp),
+            ..before.clone()
+        };
+        assert_eq!(change(&before, &after), None);
+        let after = Cluster {
+            tls: Some(BackendTls {
+                policy: "BackendTLSPolicy/shop/p".to_owned(),
+                hostname: "a.test".to_owned(),
+                roots: Vec::new(),
+                subject_alt_names: Vec::new(),
+                invalid: None,
+            }),
             ..before.clone()
         };
         assert_eq!(change(&before, &after), None);

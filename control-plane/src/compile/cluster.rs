@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Cluster, Compiled, Configuration, Endpoint, Mesh, Protocol, Sidecar};
+use super::backend_tls::{self, spoken};
+use super::{Cluster, Compiled, Configuration, Endpoint, Mesh, Sidecar};
 use crate::registry::{Resolution, Workload};
 use crate::resource::{self, EndpointSlice, Service, ServiceKind, TargetPort};
 
@@ -27,13 +28,13 @@ pub(super) fn compile(mesh: &Mesh, name: &super::ServicePort) -> Compiled {
             let Resolution::Known(addresses) = mesh.external.get(host) else {
                 return Compiled::Pending;
             };
-            let protocol = port.and_then(|port| Protocol::of(port.app_protocol.as_ref()));
+            let protocol = port.and_then(|port| spoken(&mesh.catalog, service, port));
             let addresses = addresses.iter();
             let endpoints = addresses.map(|ip| plain_endpoint(SocketAddr::new(*ip, target), None));
             (protocol, endpoints.collect::<Vec<_>>())
         }
         (ServiceKind::ClusterIp, Some(port)) => (
-            Protocol::of(port.app_protocol.as_ref()),
+            spoken(&mesh.catalog, service, port),
             endpoints(mesh, service, port),
         ),
         (ServiceKind::ClusterIp, None) => return Compiled::Absent,
@@ -44,6 +45,7 @@ pub(super) fn compile(mesh: &Mesh, name: &super::ServicePort) -> Compiled {
         name: name.clone(),
         protocol,
         endpoints,
+        tls: backend_tls::compile(&mesh.catalog, service, name.port),
         left_out,
     }))
 }

@@ -8,8 +8,8 @@ use weft_proto::spiffe::SpiffeId;
 
 use super::{ServiceName, ServicePort};
 use crate::resource::{
-    AppProtocol, Cors, HeaderModifier, PathMatch, RequestRedirect, Timeouts, UnknownDestinations,
-    UrlRewrite, ValueMatch,
+    AppProtocol, Cors, HeaderModifier, PathMatch, RequestRedirect, SubjectAltName, Timeouts,
+    UnknownDestinations, UrlRewrite, ValueMatch,
 };
 
 /// One resource.
@@ -159,8 +159,23 @@ pub struct Cluster {
     pub protocol: Option<Protocol>,
     /// Ordered by ID.
     pub endpoints: Vec<Endpoint>,
+    /// TLS that the proxy speaks to endpoints without a sidecar.
+    pub tls: Option<BackendTls>,
     /// How many there are beyond [`ENDPOINTS_MAX`](super::ENDPOINTS_MAX), which nobody is told of.
     pub left_out: usize,
+}
+
+/// A BackendTLSPolicy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendTls {
+    /// `BackendTLSPolicy/NAMESPACE/NAME`
+    pub policy: String,
+    pub hostname: String,
+    /// Empty: the roots of the proxy's system.
+    pub roots: Vec<CertificateDer<'static>>,
+    pub subject_alt_names: Vec<SubjectAltName>,
+    /// Why it can't be enforced: no connection is made then.
+    pub invalid: Option<String>,
 }
 
 /// One place that serves.

@@ -5,12 +5,14 @@
 
 mod address;
 mod attachment;
+mod backend_tls;
 mod catalog;
 mod change;
 mod cluster;
 mod configuration;
 mod inbound;
 mod name;
+mod policies;
 mod route;
 mod service;
 mod status;
@@ -21,11 +23,11 @@ pub use catalog::{Affected, Catalog, RouteName};
 pub use change::{ClusterChange, change};
 pub use cluster::ENDPOINTS_MAX;
 pub use configuration::{
-    Address, Cluster, Configuration, Endpoint, Filter, Inbound, InboundPort, Mirror, Port,
-    Protocol, Route, Rule, RuleMatch, Service, Sidecar, TcpRule, TlsRule, WeightedCluster,
+    Address, BackendTls, Cluster, Configuration, Endpoint, Filter, Inbound, InboundPort, Mirror,
+    Port, Protocol, Route, Rule, RuleMatch, Service, Sidecar, TcpRule, TlsRule, WeightedCluster,
 };
 pub use name::{Name, ServiceName, ServicePort};
-pub use status::{Condition, ParentStatus, route_status};
+pub use status::{Condition, StatusEntry, Subject, status};
 
 use rustls_pki_types::CertificateDer;
 

@@ -3,11 +3,13 @@
 use std::cmp::Reverse;
 use std::time::SystemTime;
 
-use super::attachment::{age, effective, takes_any_port};
+use super::attachment::{effective, takes_any_port};
+use super::backend_tls::spoken;
+use super::policies::age;
 use super::status::backend_problem;
 use super::{
-    Filter, Mesh, Mirror, Protocol, Route, Rule, RuleMatch, ServiceName, ServicePort, TcpRule,
-    TlsRule, WeightedCluster,
+    Filter, Mesh, Mirror, Route, Rule, RuleMatch, ServiceName, ServicePort, TcpRule, TlsRule,
+    WeightedCluster,
 };
 use crate::resource::{
     self, BackendRef, GrpcMethodMatch, MatchKind, PathMatch, RequestMirror, RouteKind, RouteMatch,
@@ -23,7 +25,7 @@ pub(super) fn compile(mesh: &Mesh, name: &ServicePort, client: &str) -> Option<R
     }
     let mut compiled = Route {
         name: name.clone(),
-        protocol: port.and_then(|port| Protocol::of(port.app_protocol.as_ref())),
+        protocol: port.and_then(|port| spoken(&mesh.catalog, service, port)),
         rules: Vec::new(),
         default_cluster: name.clone(),
         tls_rules: Vec::new(),
@@ -125,7 +127,7 @@ fn shown(route: &resource::Route) -> String {
 }
 
 fn http_rules(mesh: &Mesh, route: &resource::Route) -> Vec<(Precedence, Rule)> {
-    let (created, name) = age(route);
+    let (created, name) = age(&route.metadata);
     let mut rules = Vec::new();
     for (rule_index, rule) in (0..).zip(&route.rules) {
         let filters = filters(mesh, route, &rule.filters);
@@ -199,7 +201,7 @@ fn grpc_path(grpc: &GrpcMethodMatch) -> Option<PathMatch> {
 }
 
 fn tls_rules(mesh: &Mesh, route: &resource::Route) -> Vec<(Precedence, TlsRule)> {
-    let (created, name) = age(route);
+    let (created, name) = age(&route.metadata);
     let mut rules = Vec::new();
     for rule in &route.rules {
         let backends = backends_of(mesh, route, rule);

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Mesh, Port, Protocol, Service, ServiceName, cluster};
+use super::backend_tls::spoken;
+use super::{Mesh, Port, Service, ServiceName, cluster};
 use crate::resource::ServiceKind;
 
 pub(super) fn compile(mesh: &Mesh, name: &ServiceName) -> Option<Service> {
@@ -11,7 +12,7 @@ pub(super) fn compile(mesh: &Mesh, name: &ServiceName) -> Option<Service> {
     let ports = service.spec.ports.iter().map(|port| Port {
         port: port.port,
         name: port.name.clone(),
-        protocol: Protocol::of(port.app_protocol.as_ref()),
+        protocol: spoken(&mesh.catalog, service, port),
     });
     let external_name = match &service.spec.kind {
         ServiceKind::ExternalName(host) => Some(host.clone()),

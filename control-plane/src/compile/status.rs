@@ -1,9 +1,12 @@
 //! The conditions of a route: whether each parent takes it, and whether its references resolve (Gateway
-//! API, RouteConditionType and RouteConditionReason).
+//! API, RouteConditionType and RouteConditionReason). Those of policies are beside.
+
+mod policy;
 
 use super::attachment::{conflict, has_frontend, names_port, takes_any_port};
+use super::backend_tls::spoken;
 use super::{Catalog, Protocol, ServiceName};
-use crate::resource::{BackendKind, BackendRef, ParentRef, Route};
+use crate::resource::{BackendKind, BackendRef, Key, Kind, ParentRef, Route};
 
 /// A condition in Kubernetes' sense, without its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +18,23 @@ pub struct Condition {
     pub message: String,
 }
 
-/// The conditions that one parent gives.
+/// What conditions are given by: a route's parent, a policy's ancestor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParentStatus {
-    pub parent: ParentRef,
+pub struct Subject {
+    pub group: &'static str,
+    /// `Service`, `Namespace` or `Mesh`.
+    pub kind: &'static str,
+    /// Empty for what has none.
+    pub namespace: String,
+    pub name: String,
+    pub port: Option<u16>,
+    pub section_name: Option<String>,
+}
+
+/// The conditions that one subject gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusEntry {
+    pub subject: Subject,
     pub conditions: Vec<Condition>,
 }
 
@@ -28,8 +44,24 @@ pub(super) struct BackendProblem {
     pub message: String,
 }
 
-/// The status of a route, one entry for each parent, in the document's order.
-pub fn route_status(catalog: &Catalog, route: &Route) -> Vec<ParentStatus> {
+/// The status of a route or a policy, an entry for each parent or target in the document's order; none of
+/// what isn't there, or has no status.
+pub fn status(catalog: &Catalog, key: &Key) -> Option<Vec<StatusEntry>> {
+    let name = (key.namespace.clone(), key.name.clone());
+    match key.kind {
+        Kind::OutboundPolicy => {
+            let policy = catalog.outbound_policies().get(&name)?;
+            Some(policy::outbound(catalog, policy))
+        }
+        Kind::BackendTlsPolicy => {
+            let policy = catalog.backend_tls_policies().get(&name)?;
+            Some(policy::backend_tls(catalog, policy))
+        }
+        _ => Some(route_status(catalog, catalog.route(key)?)),
+    }
+}
+
+fn route_status(catalog: &Catalog, route: &Route) -> Vec<StatusEntry> {
     let resolved = resolved_refs(catalog, route);
     let partially_invalid = partially_invalid(catalog, route);
     let parents = route.parent_refs.iter();
@@ -37,8 +69,16 @@ pub fn route_status(catalog: &Catalog, route: &Route) -> Vec<ParentStatus> {
         .map(|parent| {
             let mut conditions = vec![accepted(catalog, route, parent), resolved.clone()];
             conditions.extend(partially_invalid.clone());
-            ParentStatus {
-                parent: parent.clone(),
+            let subject = Subject {
+                group: "",
+                kind: "Service",
+                namespace: parent.namespace.clone(),
+                name: parent.name.clone(),
+                port: parent.port,
+                section_name: parent.section_name.clone(),
+            };
+            StatusEntry {
+                subject,
                 conditions,
             }
         })
@@ -179,7 +219,7 @@ pub(super) fn backend_problem(
             format!("Service {name} has no port {}", backend.port),
         );
     };
-    let speaks = Protocol::of(port.app_protocol.as_ref());
+    let speaks = spoken(catalog, service, port);
     if route.kind.is_http() && matches!(speaks, Some(Protocol::Tcp | Protocol::Tls)) {
         return problem(
             "UnsupportedProtocol",

@@ -1,5 +1,6 @@
 //! Tables: documents and workloads in, configuration out.
 
+mod policies;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -107,6 +108,18 @@ fn route_for(mesh: &Mesh, name: &str, client: &str) -> Option<Route> {
         Configuration::Route(route) => Some(route),
         other => panic!("{other:?}"),
     }
+}
+
+/// `TYPE=STATUS REASON`
+fn shown(condition: &Condition) -> String {
+    assert!(!condition.message.is_empty());
+    let Condition {
+        kind,
+        is_true,
+        reason,
+        ..
+    } = condition;
+    format!("{kind}={is_true} {reason}")
 }
 
 /// IDs of a cluster's endpoints, those without a sidecar marked.
@@ -350,11 +363,7 @@ fn references_and_their_conditions() {
         let compiled = route(&mesh, "shop/orders:80").unwrap();
         let backend = &compiled.rules[0].backends[0];
         assert_eq!((backend.weight, backend.invalid.as_deref()), (3, invalid));
-        let document = mesh
-            .catalog
-            .route(&Key::new(Kind::HttpRoute, "shop", "r"))
-            .unwrap();
-        let status = route_status(&mesh.catalog, document);
+        let status = status(&mesh.catalog, &Key::new(Kind::HttpRoute, "shop", "r")).unwrap();
         let resolved = &status[0].conditions[1];
         assert_eq!(resolved.kind, "ResolvedRefs");
         assert_eq!(resolved.is_true, invalid.is_none());
@@ -390,11 +399,8 @@ fn parents_and_their_conditions() {
         let text = http_route("r", "{backendRefs: [{name: orders, port: 80}]}")
             .replace("name: orders}]\n", &format!("{parent}}}]\n"));
         let mesh = mesh(&format!("{ORDERS}{text}"), &[]);
-        let document = mesh
-            .catalog
-            .route(&Key::new(Kind::HttpRoute, "shop", "r"))
-            .unwrap();
-        let condition = &route_status(&mesh.catalog, document)[0].conditions[0];
+        let status = status(&mesh.catalog, &Key::new(Kind::HttpRoute, "shop", "r")).unwrap();
+        let condition = &status[0].conditions[0];
         assert_eq!(
             (condition.is_true, condition.reason),
             (accepted, reason),

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::compile::Subject;
 use crate::registry::Workload;
-use crate::resource::{Resource, Route};
-use crate::subscription::{Subscriptions, TimedParent};
+use crate::resource::Resource;
+use crate::subscription::{Subscriptions, TimedEntry};
 
 /// Who wrote a status (GatewayController).
 const CONTROLLER_NAME: &str = "weft.dev/control-plane";
@@ -12,29 +13,39 @@ const CONTROLLER_NAME: &str = "weft.dev/control-plane";
 /// A stored document with its status.
 pub(super) fn with_status(resource: &Resource, subscriptions: &Subscriptions) -> Value {
     let mut document = resource.to_json();
-    if let (Resource::Route(route), Value::Object(fields)) = (resource, &mut document) {
-        let parents = subscriptions.route_status(&resource.key());
-        let parents: Vec<Value> = parents
-            .iter()
-            .map(|parent| parent_status(route, parent))
-            .collect();
-        fields.insert("status".to_owned(), json!({ "parents": parents }));
-    }
+    let (list, subject) = match resource {
+        Resource::Route(_) => ("parents", "parentRef"),
+        Resource::BackendTlsPolicy(_) | Resource::OutboundPolicy(_) => ("ancestors", "ancestorRef"),
+        _ => return document,
+    };
+    let entries = subscriptions.status(&resource.key());
+    let generation = resource.metadata().generation;
+    let entries: Vec<Value> = entries
+        .iter()
+        .map(|entry| status_entry(entry, subject, generation))
+        .collect();
+    document["status"] = json!({ list: entries });
     document
 }
 
-fn parent_status(route: &Route, status: &TimedParent) -> Value {
-    let mut parent = json!({
-        "group": "",
-        "kind": "Service",
-        "namespace": status.parent.namespace,
-        "name": status.parent.name,
-    });
-    if let Some(port) = status.parent.port {
-        parent["port"] = json!(port);
+fn status_entry(status: &TimedEntry, field: &str, generation: u64) -> Value {
+    let Subject {
+        group,
+        kind,
+        namespace,
+        name,
+        port,
+        section_name,
+    } = &status.subject;
+    let mut subject = json!({"group": group, "kind": kind, "name": name});
+    if !namespace.is_empty() {
+        subject["namespace"] = json!(namespace);
     }
-    if let Some(section) = &status.parent.section_name {
-        parent["sectionName"] = json!(section);
+    if let Some(port) = port {
+        subject["port"] = json!(port);
+    }
+    if let Some(section) = section_name {
+        subject["sectionName"] = json!(section);
     }
     let conditions = status.conditions.iter().map(|timed| {
         let condition = &timed.condition;
@@ -43,13 +54,13 @@ fn parent_status(route: &Route, status: &TimedParent) -> Value {
             "status": if condition.is_true { "True" } else { "False" },
             "reason": condition.reason,
             "message": condition.message,
-            "observedGeneration": route.metadata.generation,
+            "observedGeneration": generation,
             "lastTransitionTime":
                 humantime::format_rfc3339_seconds(timed.last_transition).to_string(),
         })
     });
     json!({
-        "parentRef": parent,
+        field: subject,
         "controllerName": CONTROLLER_NAME,
         "conditions": conditions.collect::<Vec<_>>(),
     })

@@ -7,9 +7,10 @@ use weft_proto::v1alpha1 as wire;
 
 use super::routes;
 use crate::compile::{
-    Address, Cluster, ClusterChange, Configuration, Endpoint, Inbound, Name, Protocol, Service,
+    Address, BackendTls, Cluster, ClusterChange, Configuration, Endpoint, Inbound, Name, Protocol,
+    Service,
 };
-use crate::resource::UnknownDestinations;
+use crate::resource::{SubjectAltName, UnknownDestinations};
 use crate::subscription::{Content, Delivery, Outgoing, Question};
 
 /// The body of a resource. prost writes fields in the order of their numbers, and none of the
@@ -167,7 +168,25 @@ fn cluster(cluster: &Cluster) -> wire::Cluster {
         service: cluster.name.service.to_string(),
         protocol: protocol(cluster.protocol),
         endpoints: cluster.endpoints.iter().map(endpoint).collect(),
-        ..wire::Cluster::default()
+        tls: cluster.tls.as_ref().map(backend_tls),
+    }
+}
+
+fn backend_tls(tls: &BackendTls) -> wire::BackendTls {
+    use wire::subject_alt_name::Name as Wire;
+    let names = tls.subject_alt_names.iter().map(|name| {
+        let name = match name {
+            SubjectAltName::Hostname(name) => Wire::Hostname(name.clone()),
+            SubjectAltName::Uri(uri) => Wire::Uri(uri.clone()),
+        };
+        wire::SubjectAltName { name: Some(name) }
+    });
+    wire::BackendTls {
+        policy: tls.policy.clone(),
+        hostname: tls.hostname.clone(),
+        roots: tls.roots.iter().map(|root| root.to_vec().into()).collect(),
+        subject_alt_names: names.collect(),
+        invalid: tls.invalid.clone().unwrap_or_default(),
     }
 }
 

@@ -2,6 +2,8 @@
 //! into typed values, or refused with a list of problems that each name file, document, field and
 //! reason.
 
+mod backend_tls_policy;
+mod config_map;
 mod endpoint_slice;
 mod fields;
 mod metadata;
@@ -9,6 +11,7 @@ mod names;
 mod object;
 mod outbound_policy;
 mod parse;
+mod policy_target;
 mod reference_grant;
 mod references;
 mod route;
@@ -17,6 +20,8 @@ mod service;
 mod tests;
 mod tree;
 
+pub use backend_tls_policy::{BackendRoots, BackendTlsPolicy, CaReference, SubjectAltName};
+pub use config_map::ConfigMap;
 pub use endpoint_slice::{
     AddressType, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL, SliceEndpoint,
 };
@@ -26,6 +31,7 @@ pub use parse::{
     Origin, PROBLEMS_MAX, Parsed, Problem, SOURCE_BYTES_MAX, SOURCES_BYTES_MAX, Source,
     from_stored, parse,
 };
+pub use policy_target::ServiceTarget;
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant};
 pub use references::check_references;
 pub use route::{

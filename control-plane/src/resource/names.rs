@@ -29,6 +29,23 @@ pub fn subdomain(text: &str) -> Result<(), String> {
     })
 }
 
+/// Gateway API's Hostname: RFC 1123, no address, a star only as the whole first label.
+pub fn hostname(name: &str) -> Result<(), String> {
+    subdomain(name.strip_prefix("*.").unwrap_or(name))?;
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        return Err(format!("{name:?} is an address, not a host name"));
+    }
+    Ok(())
+}
+
+/// Gateway API's PreciseHostname: one host.
+pub fn precise_hostname(name: &str) -> Result<(), String> {
+    match name.contains('*') {
+        true => Err("must be one host, without a star".to_owned()),
+        false => hostname(name),
+    }
+}
+
 /// A label's key and value.
 pub fn label_pair(key: &str, value: &str) -> Result<(), String> {
     qualified(key)?;

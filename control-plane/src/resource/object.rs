@@ -6,7 +6,10 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::{EndpointSlice, OutboundPolicy, ReferenceGrant, Route, RouteKind, Service};
+use super::{
+    BackendTlsPolicy, ConfigMap, EndpointSlice, OutboundPolicy, ReferenceGrant, Route, RouteKind,
+    Service,
+};
 
 /// A kind that weft acts upon. The order is the one in which kinds are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,12 +21,14 @@ pub enum Kind {
     TlsRoute,
     TcpRoute,
     ReferenceGrant,
+    BackendTlsPolicy,
+    ConfigMap,
     OutboundPolicy,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Service,
         Self::EndpointSlice,
         Self::HttpRoute,
@@ -31,6 +36,8 @@ impl Kind {
         Self::TlsRoute,
         Self::TcpRoute,
         Self::ReferenceGrant,
+        Self::BackendTlsPolicy,
+        Self::ConfigMap,
         Self::OutboundPolicy,
     ];
 
@@ -44,6 +51,8 @@ impl Kind {
             Self::TlsRoute => "TLSRoute",
             Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
+            Self::ConfigMap => "ConfigMap",
             Self::OutboundPolicy => "OutboundPolicy",
         }
     }
@@ -58,6 +67,8 @@ impl Kind {
             Self::TlsRoute => "tlsroutes",
             Self::TcpRoute => "tcproutes",
             Self::ReferenceGrant => "referencegrants",
+            Self::BackendTlsPolicy => "backendtlspolicies",
+            Self::ConfigMap => "configmaps",
             Self::OutboundPolicy => "outboundpolicies",
         }
     }
@@ -65,13 +76,14 @@ impl Kind {
     /// The version that documents are given back in.
     pub fn api_version(self) -> &'static str {
         match self {
-            Self::Service => "v1",
+            Self::Service | Self::ConfigMap => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::HttpRoute
             | Self::GrpcRoute
             | Self::TlsRoute
             | Self::TcpRoute
-            | Self::ReferenceGrant => "gateway.networking.k8s.io/v1",
+            | Self::ReferenceGrant
+            | Self::BackendTlsPolicy => "gateway.networking.k8s.io/v1",
             Self::OutboundPolicy => "weft.dev/v1alpha1",
         }
     }
@@ -91,6 +103,8 @@ impl Kind {
             "tlsroute" | "tlsroutes" => Self::TlsRoute,
             "tcproute" | "tcproutes" => Self::TcpRoute,
             "referencegrant" | "referencegrants" | "refgrant" => Self::ReferenceGrant,
+            "backendtlspolicy" | "backendtlspolicies" | "btlspolicy" => Self::BackendTlsPolicy,
+            "configmap" | "configmaps" | "cm" => Self::ConfigMap,
             "outboundpolicy" | "outboundpolicies" => Self::OutboundPolicy,
             _ => return None,
         };
@@ -162,6 +176,8 @@ pub enum Resource {
     EndpointSlice(EndpointSlice),
     Route(Route),
     ReferenceGrant(ReferenceGrant),
+    BackendTlsPolicy(BackendTlsPolicy),
+    ConfigMap(ConfigMap),
     OutboundPolicy(OutboundPolicy),
 }
 
@@ -172,6 +188,8 @@ impl Resource {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Route(route) => route.kind.object_kind(),
             Self::ReferenceGrant(_) => Kind::ReferenceGrant,
+            Self::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
+            Self::ConfigMap(_) => Kind::ConfigMap,
             Self::OutboundPolicy(_) => Kind::OutboundPolicy,
         }
     }
@@ -182,6 +200,8 @@ impl Resource {
             Self::EndpointSlice(slice) => &slice.metadata,
             Self::Route(route) => &route.metadata,
             Self::ReferenceGrant(grant) => &grant.metadata,
+            Self::BackendTlsPolicy(policy) => &policy.metadata,
+            Self::ConfigMap(map) => &map.metadata,
             Self::OutboundPolicy(policy) => &policy.metadata,
         }
     }
@@ -192,6 +212,8 @@ impl Resource {
             Self::EndpointSlice(slice) => &mut slice.metadata,
             Self::Route(route) => &mut route.metadata,
             Self::ReferenceGrant(grant) => &mut grant.metadata,
+            Self::BackendTlsPolicy(policy) => &mut policy.metadata,
+            Self::ConfigMap(map) => &mut map.metadata,
             Self::OutboundPolicy(policy) => &mut policy.metadata,
         }
     }
@@ -207,6 +229,8 @@ impl Resource {
             Self::Service(service) => document["spec"] = service.spec.to_json(),
             Self::Route(route) => document["spec"] = route.to_json(),
             Self::ReferenceGrant(grant) => document["spec"] = grant.to_json(),
+            Self::BackendTlsPolicy(policy) => document["spec"] = policy.to_json(),
+            Self::ConfigMap(map) => document["data"] = map.to_json(),
             Self::OutboundPolicy(policy) => document["spec"] = policy.to_json(),
             Self::EndpointSlice(slice) => slice.fill(&mut document),
         }

@@ -4,10 +4,8 @@
 use serde_json::{Value, json};
 
 use super::fields::{Field, Fields};
+use super::policy_target::TARGET_REFS_MAX;
 use super::{Metadata, names};
-
-/// Targets of a policy; more are refused (Gateway API's limit for policies).
-const TARGET_REFS_MAX: usize = 16;
 
 /// The namespace whose policies may be for the whole mesh.
 pub const SYSTEM_NAMESPACE: &str = "weft-system";

@@ -6,8 +6,8 @@ use std::fmt;
 use super::fields::{Field, FieldProblem, Findings};
 use super::tree::{self, Node, Value};
 use super::{
-    Key, Kind, Resource, RouteKind, endpoint_slice, metadata, outbound_policy, reference_grant,
-    route, service,
+    Key, Kind, Resource, RouteKind, backend_tls_policy, config_map, endpoint_slice, metadata,
+    outbound_policy, reference_grant, route, service,
 };
 
 /// Bytes that one file may have; a larger one is refused before it is read.
@@ -179,6 +179,9 @@ impl Reader<'_> {
     fn object(&mut self, node: &Node, path: &str, may_be_list: bool) {
         let text = |key| node.get(key).and_then(Node::as_str).unwrap_or_default();
         match sort(text("apiVersion"), text("kind")) {
+            Sort::Ours(Kind::ConfigMap) if !config_map::holds_ca(node) => {
+                self.skip(node, path, "a ConfigMap without ca.crt, left alone");
+            }
             Sort::Ours(kind) => self.resource(kind, node, path),
             Sort::List if may_be_list => match node.get("items").map(|items| &items.value) {
                 Some(Value::Sequence(items)) => {
@@ -189,18 +192,7 @@ impl Reader<'_> {
                 _ => self.problem("items", "must be a list".to_owned(), node.line),
             },
             Sort::List => self.problem(path, "a List in a List".to_owned(), node.line),
-            Sort::Foreign => {
-                let name = node
-                    .get("metadata")
-                    .and_then(|metadata| metadata.get("name"));
-                let name = name.and_then(Node::as_str).unwrap_or_default();
-                let reason = format!(
-                    "{} {name}: not a kind of the mesh, left alone",
-                    text("kind")
-                );
-                let notice = self.finding(None, path.to_owned(), reason, node.line);
-                self.parsed.skipped.push(notice);
-            }
+            Sort::Foreign => self.skip(node, path, "not a kind of the mesh, left alone"),
             Sort::Refused { field, reason } => {
                 let field = if path.is_empty() {
                     field.to_owned()
@@ -210,6 +202,18 @@ impl Reader<'_> {
                 self.problem(&field, reason, node.line);
             }
         }
+    }
+
+    /// Says that a document is none of ours.
+    fn skip(&mut self, node: &Node, path: &str, why: &str) {
+        let kind = node.get("kind").and_then(Node::as_str).unwrap_or_default();
+        let name = node
+            .get("metadata")
+            .and_then(|metadata| metadata.get("name"));
+        let name = name.and_then(Node::as_str).unwrap_or_default();
+        let reason = format!("{kind} {name}: {why}");
+        let notice = self.finding(None, path.to_owned(), reason, node.line);
+        self.parsed.skipped.push(notice);
     }
 
     fn resource(&mut self, kind: Kind, node: &Node, path: &str) {
@@ -267,6 +271,10 @@ fn decode(kind: Kind, field: &Field<'_>, default_namespace: &str) -> Option<Reso
         Kind::EndpointSlice => {
             endpoint_slice::decode(stand_in, &mut fields).map(Resource::EndpointSlice)
         }
+        Kind::BackendTlsPolicy => {
+            backend_tls_policy::decode(stand_in, &mut fields).map(Resource::BackendTlsPolicy)
+        }
+        Kind::ConfigMap => config_map::decode(stand_in, &mut fields).map(Resource::ConfigMap),
         Kind::OutboundPolicy => {
             outbound_policy::decode(stand_in, &mut fields).map(Resource::OutboundPolicy)
         }
@@ -307,11 +315,12 @@ fn sort(api_version: &str, kind: &str) -> Sort {
         return Sort::List;
     }
     let served: &[&str] = match (group, kind) {
-        ("", "Service") => &["v1"],
+        ("", "Service" | "ConfigMap") => &["v1"],
         ("discovery.k8s.io", "EndpointSlice") => &["v1", "v1beta1"],
         ("gateway.networking.k8s.io", "HTTPRoute" | "ReferenceGrant") => &["v1", "v1beta1"],
         ("gateway.networking.k8s.io", "GRPCRoute" | "TCPRoute") => &["v1", "v1alpha2"],
         ("weft.dev", "OutboundPolicy") => &["v1alpha1"],
+        ("gateway.networking.k8s.io", "BackendTLSPolicy") => &["v1", "v1alpha3"],
         ("gateway.networking.k8s.io", "TLSRoute") => &["v1", "v1alpha3", "v1alpha2"],
         ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => return Sort::Foreign,
         ("weft.dev" | "gateway.networking.k8s.io" | "gateway.networking.x-k8s.io", _) => {

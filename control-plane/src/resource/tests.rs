@@ -344,6 +344,41 @@ fn refuses_bad_outbound_policies() {
     refused(&policy("{group: '', kind: Service, name: a}", "Pass"), 1, "spec.targetRefs[0]", 4, "must be a Namespace");
 }
 
+#[test]
+#[rustfmt::skip] // A row a line.
+fn refuses_bad_backend_tls_policies() {
+    let policy = |targets: &str, validation: &str| format!("apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {{targetRefs: [{targets}], validation: {{{validation}}}}}\n");
+    let (target, fine) = ("{group: '', kind: Service, name: a}", "hostname: a.test, wellKnownCACertificates: System");
+    refused(&policy("", fine), 1, "spec.targetRefs", 4, "at least one");
+    refused(&policy("{group: '', kind: Gateway, name: a}", fine), 1, "spec.targetRefs[0]", 4, "must be a Service");
+    refused(&policy("{group: '', kind: Service, name: a, namespace: b}", fine), 1, "spec.targetRefs[0].namespace", 4, "unknown field");
+    refused(&policy(&format!("{target}, {target}"), fine), 1, "spec.targetRefs[1]", 4, "named twice");
+    refused(&policy(target, "wellKnownCACertificates: System"), 1, "spec.validation.hostname", 4, "is required");
+    refused(&policy(target, "hostname: '*.test', wellKnownCACertificates: System"), 1, "spec.validation.hostname", 4, "without a star");
+    refused(&policy(target, "hostname: 10.0.0.1, wellKnownCACertificates: System"), 1, "spec.validation.hostname", 4, "is an address");
+    refused(&policy(target, "hostname: a.test"), 1, "spec.validation", 4, "one of caCertificateRefs");
+    refused(&policy(target, "hostname: a.test, wellKnownCACertificates: Mozilla"), 1, "spec.validation.wellKnownCACertificates", 4, "must be System");
+    refused(&policy(target, &format!("{fine}, caCertificateRefs: [{{group: '', kind: ConfigMap, name: c}}]")), 1, "spec.validation.wellKnownCACertificates", 4, "beside");
+    refused(&policy(target, &format!("{fine}, subjectAltNames: [{{type: IP}}]")), 1, "spec.validation.subjectAltNames[0].type", 4, "none of Hostname, URI");
+    refused(&policy(target, &format!("{fine}, subjectAltNames: [{{type: URI, uri: nothing}}]")), 1, "spec.validation.subjectAltNames[0].uri", 4, "is no URI");
+    refused(&policy(target, &format!("{fine}, subjectAltNames: [{{type: URI, hostname: a.test}}]")), 1, "spec.validation.subjectAltNames[0].uri", 4, "is required");
+    refused(&policy(target, fine).replace("validation", "options: {a: b}, validation"), 1, "spec.options", 4, "not supported");
+    let map = |ca: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata:\n  ca.crt: {ca}\n");
+    refused(&map("hello"), 1, "data.ca.crt", 5, "no certificate in PEM");
+    refused(&map("\"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n\""), 1, "data.ca.crt", 5, "certificate 1 is no root");
+}
+
+#[test]
+fn leaves_config_maps_without_a_ca_alone() {
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n";
+    let parsed = parse(&sources(text), "default");
+    assert_eq!((parsed.resources.len(), parsed.problems.len()), (0, 0));
+    let [skipped] = &parsed.skipped[..] else {
+        panic!("{parsed:?}");
+    };
+    assert!(skipped.reason.contains("without ca.crt"), "{skipped}");
+}
+
 /// Every field that there is.
 #[test]
 fn gives_back_everything_it_read() {
@@ -407,7 +442,23 @@ spec:
   targetRefs: [{group: weft.dev, kind: Mesh, name: weft}, {group: '', kind: Namespace, name: weft-system}]
   unknownDestinations: Refuse
 ";
-    for text in [&http, &grpc, &tls, &tcp, grant, policy] {
+    let backend_tls = "apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: BackendTLSPolicy
+metadata: {name: p}
+spec:
+  targetRefs: [{group: '', kind: Service, name: a, sectionName: b}, {group: '', kind: Service, name: c}]
+  validation:
+    hostname: a.test
+    caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]
+    subjectAltNames: [{type: Hostname, hostname: '*.a.test'}, {type: URI, uri: 'spiffe://a/b'}]
+";
+    let ca = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
+    let ca = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca"},
+        "data": {"ca.crt": ca.cert.pem()},
+    });
+    let ca = ca.to_string();
+    for text in [&http, &grpc, &tls, &tcp, grant, policy, backend_tls, &ca] {
         let parsed = parse(&sources(text), "default");
         assert_eq!(parsed.problems, [], "{text}");
         let [(_, resource)] = &parsed.resources[..] else {

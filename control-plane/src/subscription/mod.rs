@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 pub use session::{Content, Delivery, Ended, Hello, Outgoing, Question, Rejection, Session};
 pub use state::{AttachRefused, PROXIES_MAX, SUBSCRIPTIONS_MAX, SubscribeRefused};
-pub use view::{ProxyView, RejectedView, TimedCondition, TimedParent};
+pub use view::{ProxyView, RejectedView, TimedCondition, TimedEntry};
 pub use wait::{Lag, Waited};
 
 use crate::compile::{ClusterChange, Configuration, Mesh};

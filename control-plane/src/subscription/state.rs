@@ -12,9 +12,9 @@ use super::attached::Attached;
 use super::losses::Losses;
 use super::session::{Ended, Hello, Outgoing, Rejection};
 use super::topics::{Published, SessionId, Topics};
-use super::view::TimedParent;
+use super::view::TimedEntry;
 use super::{Encode, SETTLE_TIME};
-use crate::compile::{Affected, Mesh, Name, RouteName, route_status};
+use crate::compile::{Affected, Mesh, Name, status};
 use crate::registry::{InvalidWorkload, Workload};
 use crate::resource::{Key, Resource};
 
@@ -46,7 +46,7 @@ pub struct State {
     pub topics: Topics,
     pub sessions: BTreeMap<SessionId, Attached>,
     pub by_instance: HashMap<Arc<str>, SessionId>,
-    pub statuses: HashMap<RouteName, Vec<TimedParent>>,
+    pub statuses: HashMap<Key, Vec<TimedEntry>>,
     /// Until then what would take endpoints away is held back.
     pub settling_until: Option<Instant>,
     losses: Losses,
@@ -261,12 +261,11 @@ impl State {
 
     fn refresh_statuses(&mut self, affected: &Affected) {
         let now = SystemTime::now();
-        for name in &affected.routes {
-            match self.mesh.catalog.route(name) {
-                Some(route) => {
-                    let status = route_status(&self.mesh.catalog, route);
+        for name in &affected.statuses {
+            match status(&self.mesh.catalog, name) {
+                Some(status) => {
                     let before = self.statuses.remove(name).unwrap_or_default();
-                    let timed = TimedParent::carry_over(status, &before, now);
+                    let timed = TimedEntry::carry_over(status, &before, now);
                     self.statuses.insert(name.clone(), timed);
                 }
                 None => {

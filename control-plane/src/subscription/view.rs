@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use super::attached::{Held, Rejected};
 use super::topics::Topic;
 use super::{Question, Subscriptions};
-use crate::compile::{Condition, ParentStatus, RouteName};
+use crate::compile::{Condition, StatusEntry, Subject};
 use crate::registry::Workload;
-use crate::resource::ParentRef;
+use crate::resource::Key;
 
 /// How long a proxy may take to answer a question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,22 +44,22 @@ pub struct TimedCondition {
     pub last_transition: SystemTime,
 }
 
-/// What a parent says of a route.
+/// What a parent says of a route, or an ancestor of a policy.
 #[derive(Clone, Debug)]
-pub struct TimedParent {
-    pub parent: ParentRef,
+pub struct TimedEntry {
+    pub subject: Subject,
     pub conditions: Vec<TimedCondition>,
 }
 
-impl TimedParent {
+impl TimedEntry {
     /// Gives each condition the time since which it is true, or isn't.
     pub fn carry_over(
-        status: Vec<ParentStatus>,
-        before: &[TimedParent],
+        status: Vec<StatusEntry>,
+        before: &[TimedEntry],
         now: SystemTime,
     ) -> Vec<Self> {
-        let timed = |parent: &ParentRef, condition: Condition| {
-            let older = before.iter().filter(|older| older.parent == *parent);
+        let timed = |subject: &Subject, condition: Condition| {
+            let older = before.iter().filter(|older| older.subject == *subject);
             let same = older
                 .flat_map(|older| &older.conditions)
                 .find(|older| older.condition.kind == condition.kind)
@@ -69,15 +69,15 @@ impl TimedParent {
                 condition,
             }
         };
-        let parents = status.into_iter().map(|status| TimedParent {
+        let entries = status.into_iter().map(|status| TimedEntry {
             conditions: status
                 .conditions
                 .into_iter()
-                .map(|condition| timed(&status.parent, condition))
+                .map(|condition| timed(&status.subject, condition))
                 .collect(),
-            parent: status.parent,
+            subject: status.subject,
         });
-        parents.collect()
+        entries.collect()
     }
 }
 
@@ -164,8 +164,8 @@ impl Subscriptions {
         }
     }
 
-    /// The conditions of a route.
-    pub fn route_status(&self, name: &RouteName) -> Vec<TimedParent> {
+    /// The conditions of a route or a policy; none of any other document.
+    pub fn status(&self, name: &Key) -> Vec<TimedEntry> {
         let state = self.shared.lock();
         state.statuses.get(name).cloned().unwrap_or_default()
     }

@@ -48,13 +48,8 @@ fn conditions(mesh: &Mesh, named: &str) -> Vec<String> {
     let (kind, name) = named.split_once(' ').unwrap();
     let (namespace, name) = name.split_once('/').unwrap();
     let key = Key::new(Kind::parse(kind).unwrap(), namespace, name);
-    let status = route_status(&mesh.catalog, mesh.catalog.route(&key).unwrap());
-    let conditions = status[0].conditions.iter();
-    let shown = conditions.map(|one| {
-        assert!(!one.message.is_empty());
-        format!("{}={} {}", one.kind, one.is_true, one.reason)
-    });
-    shown.collect()
+    let status = status(&mesh.catalog, &key).unwrap();
+    status[0].conditions.iter().map(shown).collect()
 }
 
 const RULES: &str = "rules: [{backendRefs: [{name: orders, port: 80}]}]";
@@ -360,7 +355,7 @@ fn a_grant_touches_who_refers_from_outside() {
         .set(&granted.key(), Some(&granted), &mesh.workloads);
     let services: Vec<String> = affected.services.iter().map(ToString::to_string).collect();
     assert_eq!(services, ["shop/orders"]);
-    assert_eq!(affected.routes.len(), 1);
+    assert_eq!(affected.statuses.len(), 1);
     let backend = |mesh: &Mesh| {
         let route = route_for(mesh, "shop/orders:80", "shop").unwrap();
         route.rules[0].backends[0].invalid.clone()
@@ -369,69 +364,4 @@ fn a_grant_touches_who_refers_from_outside() {
     let affected = mesh.catalog.set(&granted.key(), None, &mesh.workloads);
     assert_eq!(affected.services.len(), 1);
     assert_eq!(backend(&mesh).as_deref(), Some("RefNotPermitted"));
-}
-
-#[test]
-fn unknown_destinations_by_namespace_and_mesh() {
-    let policy = |name: &str, target: &str, choice: &str| {
-        let (namespace, _) = name.split_once('/').unwrap();
-        let target = match target {
-            "mesh" => "group: weft.dev, kind: Mesh, name: weft".to_owned(),
-            _ => format!("group: '', kind: Namespace, name: {namespace}"),
-        };
-        let name = &name[namespace.len() + 1..];
-        format!(
-            "
-apiVersion: weft.dev/v1alpha1
-kind: OutboundPolicy
-metadata: {{name: {name}, namespace: {namespace}}}
-spec: {{targetRefs: [{{{target}}}], unknownDestinations: {choice}}}
----
-"
-        )
-    };
-    let check = |policies: &[String], expect: &str| {
-        let mesh = mesh(&policies.concat(), &["a orders 10.0.0.1 8080"]);
-        let name = Name::Inbound("a".into());
-        let Some(Configuration::Inbound(inbound)) = configuration(&mesh, &name) else {
-            panic!("a is there");
-        };
-        let choice = inbound.unknown_destinations;
-        let policy = inbound.outbound_policy.unwrap_or_default();
-        assert_eq!(format!("{choice:?} {policy}"), expect);
-    };
-    let refuse = policy("weft-system/all", "mesh", "Refuse");
-    let system = policy("weft-system/own", "namespace", "Refuse");
-    let older = policy("shop/z", "namespace", "Pass");
-    let younger = policy("shop/a", "namespace", "Refuse");
-    let other = policy("bank/b", "namespace", "Refuse");
-    check(&[], "None ");
-    check(&[other, system], "None ");
-    check(
-        std::slice::from_ref(&refuse),
-        "Some(Refuse) OutboundPolicy/weft-system/all",
-    );
-    check(
-        &[refuse, older, younger],
-        "Some(Pass) OutboundPolicy/shop/z",
-    );
-}
-
-#[test]
-fn a_policy_touches_the_workloads_it_may_be_for() {
-    let mut mesh = mesh(SERVICES, &["a orders 10.0.0.1 8080"]);
-    let mut touched = |namespace: &str| {
-        let text = format!(
-            "apiVersion: weft.dev/v1alpha1\nkind: OutboundPolicy\nmetadata: {{name: p, namespace: {namespace}}}\nspec: {{targetRefs: [{{group: '', kind: Namespace, name: {namespace}}}], unknownDestinations: Pass}}\n"
-        );
-        let policy = documents(&text).remove(0);
-        mesh.catalog
-            .set(&policy.key(), Some(&policy), &mesh.workloads)
-            .instances
-            .len()
-    };
-    assert_eq!(
-        [touched("shop"), touched("weft-system"), touched("bank")],
-        [1, 1, 0]
-    );
 }

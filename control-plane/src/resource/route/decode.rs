@@ -105,21 +105,15 @@ fn parent_ref(item: &Field<'_>, namespace: &str) -> Option<ParentRef> {
 fn hostnames(field: Option<Field<'_>>, max: usize) -> Vec<String> {
     let items = field.map(|field| field.sequence(max)).unwrap_or_default();
     let mut hostnames: Vec<String> = Vec::new();
-    for name in items.iter().filter_map(|item| item.checked(hostname)) {
+    for name in items
+        .iter()
+        .filter_map(|item| item.checked(names::hostname))
+    {
         if !hostnames.contains(&name) {
             hostnames.push(name);
         }
     }
     hostnames
-}
-
-/// Gateway API's Hostname: RFC 1123, no address, a star only as the whole first label.
-pub(super) fn hostname(name: &str) -> Result<(), String> {
-    names::subdomain(name.strip_prefix("*.").unwrap_or(name))?;
-    if name.parse::<std::net::IpAddr>().is_ok() {
-        return Err(format!("{name:?} is an address, not a host name"));
-    }
-    Ok(())
 }
 
 fn rules(field: &Field<'_>, kind: RouteKind, namespace: &str, max: usize) -> Vec<RouteRule> {

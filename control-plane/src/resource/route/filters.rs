@@ -3,7 +3,7 @@
 use weft_proto::fields::is_proxy_field;
 
 use super::super::fields::{Field, Fields};
-use super::decode::hostname;
+use super::super::names;
 use super::matches::{header_name, header_value, one_of, plain_path};
 use super::{
     CORS_LIST_MAX, Cors, FILTERS_MAX, Filter, HeaderModifier, MODIFIED_MAX, PathModifier,
@@ -186,11 +186,7 @@ fn rewrite(field: &Field<'_>) -> Option<UrlRewrite> {
 }
 
 fn precise_hostname(fields: &mut Fields<'_>) -> Option<String> {
-    let field = fields.take("hostname")?;
-    field.checked(|name| match name.contains('*') {
-        true => Err("must be one host, without a star".to_owned()),
-        false => hostname(name),
-    })
+    fields.take("hostname")?.checked(names::precise_hostname)
 }
 
 fn path_modifier(field: &Field<'_>) -> Option<PathModifier> {
@@ -320,7 +316,7 @@ fn origin(origin: &str) -> Result<(), String> {
             .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
     let host = host.strip_prefix("*.").unwrap_or(host).to_ascii_lowercase();
-    let is_host = super::super::names::subdomain(&host).is_ok();
+    let is_host = names::subdomain(&host).is_ok();
     (is_word && is_port && is_host)
         .then_some(())
         .ok_or_else(wrong)
