@@ -22,6 +22,7 @@ fn balance(criterion: &mut Criterion) {
         let cluster = Cluster {
             name: port("shop/orders:80"),
             protocol: None,
+            tls: None,
             endpoints: endpoints.collect(),
         };
         let (balancer, now) = (Balancer::default(), Instant::now());

@@ -75,7 +75,7 @@ impl Serve for Forwarder {
             exchange(head, body, responder, upstream, Terms::default()).await
         };
         match ended {
-            Ok(outcome) if outcome.reusable => self.endpoints.give_back(self.application, opened),
+            Ok(outcome) if outcome.reusable => self.endpoints.give_back(opened),
             Ok(_) | Err(Failure::ClientGone) => {}
             Err(Failure::Unanswered(failed)) => {
                 if let Some(responder) = responder.take() {

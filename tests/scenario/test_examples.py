@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from process import wait_until
+from tlsbackend import Ca, TlsServer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "deploy" / "examples"
 
@@ -52,6 +53,22 @@ def by(shop, *arguments, url="http://orders.shop/"):
     answer = shop.web.curl("-s", "-o", "/dev/null", "-D", "-", *arguments, url).stdout.decode()
     headers = dict(line.split(": ", 1) for line in answer.splitlines() if ": " in line)
     return (headers.get("x-served-by") or headers.get("weft-fault", "")).rsplit("-", 1)[0]
+
+
+def test_egress_by_tls(shop, example):
+    ca = Ca(shop.directory, "system")
+    server = TlsServer(shop, "payments", ca.sign("payments", "DNS:localhost"))
+    bursar = shop.workload("bursar", env={"SSL_CERT_FILE": str(ca.certificate)})
+    example("egress-tls.yaml", **{"api.example.com": "localhost", "targetPort: 443": f"targetPort: {server.port}"})
+
+    def seen(caller):
+        answer = caller.curl("-s", "-o", "/dev/null", "-D", "-", "http://payments.shop:443/charges").stdout.decode()
+        headers = dict(line.split(": ", 1) for line in answer.splitlines() if ": " in line)
+        return headers.get("seen") or headers.get("weft-fault")
+
+    wait_until(lambda: seen(bursar) == "HTTP/1.1 localhost localhost https", 15, "the way out")
+    # Another's system doesn't trust that CA.
+    assert seen(shop.web) == "peer_identity"
 
 
 def test_every_example_is_tried():

@@ -567,7 +567,13 @@ def test_tls_route(net, applied):
         lines = [line for line in asked.stdout.splitlines() if line.startswith("subject=")]
         return lines[0].split("CN")[1].strip(" =") if lines else None
 
-    assert [subject(n) for n in ("one.example", "two.example", "example.org", None)] == ["v1", "v2", None, None]
+    names = ("one.example", "two.example", "example.org")
+    assert [subject(n) for n in (*names, None)] == ["v1", "v2", None, None]
+    told = [explain(net, "https://secret:443/", "-H", f"host: {name}") for name in names]
+    assert [one["route"] and one["route"]["name"] for one in told[:2]] == ["TLSRoute/shop/one", "TLSRoute/shop/rest"]
+    assert told[0]["candidates"][1]["verdict"] == "shadowed"
+    assert told[2]["outcome"]["fault"] == "no_route" and "is not one.example" in told[2]["candidates"][0]["because"][0]
+    assert "not TLS" in explain(net, "http://secret:443/")["candidates"][0]["because"][0]
 
 
 # ---- what happens to it, told

@@ -246,6 +246,7 @@ mod tests {
         Cluster {
             name: "shop/s:80".parse().unwrap(),
             protocol: None,
+            tls: None,
             endpoints,
         }
     }

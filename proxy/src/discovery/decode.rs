@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use prost::Message;
 use regex::{Regex, RegexBuilder};
-use rustls_pki_types::CertificateDer;
+use rustls::RootCertStore;
+use rustls_pki_types::{CertificateDer, ServerName};
 use weft_proto::svid::TrustBundle;
 use weft_proto::v1alpha1 as wire;
 
 use super::names;
 use crate::model::{
-    Address, Cluster, Endpoint, Inbound, InboundPort, Name, Port, Protocol, Route, Service,
-    Sidecar, Text,
+    Address, BackendTls, Cluster, Endpoint, Inbound, InboundPort, Name, Port, Protocol, Route,
+    Service, Sidecar, SubjectAltName, Text,
 };
 
 /// Memory that one compiled regular expression may take; a larger one is rejected.
@@ -233,6 +234,39 @@ fn cluster(expected: &Name, message: wire::Cluster) -> Result<Cluster> {
         name,
         protocol,
         endpoints: endpoints.into_iter().collect(),
+        tls: match message.tls {
+            None => None,
+            Some(tls) => Some(Arc::new(within("tls", backend_tls(tls))?)),
+        },
+    })
+}
+
+fn backend_tls(message: wire::BackendTls) -> Result<BackendTls> {
+    use wire::subject_alt_name::Name as Wire;
+    let hostname = ServerName::try_from(message.hostname)
+        .map_err(|_| reject("hostname", "is no server name"))?;
+    let roots = each("roots", message.roots, |root| {
+        let root = CertificateDer::from(root.to_vec());
+        match RootCertStore::empty().add(root.clone()) {
+            Ok(()) => Ok(root),
+            Err(error) => Err(reject("", format!("is no root certificate: {error}"))),
+        }
+    })?;
+    let names = each("subject_alt_names", message.subject_alt_names, |name| {
+        Ok(match name.name {
+            Some(Wire::Hostname(name)) => {
+                SubjectAltName::Hostname(required("hostname", name)?.to_ascii_lowercase())
+            }
+            Some(Wire::Uri(uri)) => SubjectAltName::Uri(required("uri", uri)?),
+            None => return Err(reject("name", "is not set")),
+        })
+    })?;
+    Ok(BackendTls {
+        policy: required("policy", message.policy)?,
+        hostname,
+        roots,
+        subject_alt_names: names,
+        invalid: optional("invalid", message.invalid)?,
     })
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::model::{
-    Address, Cluster, Configuration, Endpoint, Filter, Inbound, PathMatch, Protocol, Route,
-    RouteMatch, Rule, Service, TextMatch, TlsRule, WeightedCluster,
+    Address, BackendTls, Cluster, Configuration, Endpoint, Filter, Inbound, PathMatch, Protocol,
+    Route, RouteMatch, Rule, Service, SubjectAltName, TextMatch, TlsRule, WeightedCluster,
 };
 
 /// Every resource by type and name; null stands for the knowledge that there is none.
@@ -60,7 +60,25 @@ fn address(address: &Address) -> Value {
 
 fn cluster(cluster: &Cluster) -> Value {
     let endpoints: Vec<Value> = cluster.endpoints.iter().map(|e| endpoint(e)).collect();
-    json!({ "protocol": protocol(cluster.protocol), "endpoints": endpoints })
+    json!({
+        "protocol": protocol(cluster.protocol),
+        "endpoints": endpoints,
+        "tls": cluster.tls.as_deref().map(backend_tls),
+    })
+}
+
+fn backend_tls(tls: &BackendTls) -> Value {
+    let names = tls.subject_alt_names.iter().map(|name| match name {
+        SubjectAltName::Hostname(name) => json!({ "hostname": name }),
+        SubjectAltName::Uri(uri) => json!({ "uri": uri }),
+    });
+    json!({
+        "policy": tls.policy,
+        "hostname": tls.hostname.to_str(),
+        "roots": tls.roots.len(),
+        "subject_alt_names": names.collect::<Vec<_>>(),
+        "invalid": tls.invalid,
+    })
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {

@@ -29,7 +29,11 @@ pub struct Question {
 #[derive(Clone, Debug)]
 pub enum About {
     /// How this request of our workload would be treated.
-    Request(Box<RequestHead>),
+    Request {
+        /// Host and port that it is sent to.
+        to: Text,
+        head: Box<RequestHead>,
+    },
     /// What became of the recent requests of this trace.
     Trace([u8; 16]),
 }
@@ -97,7 +101,11 @@ fn merge(whole: &mut Value, answer: Value) {
 
 fn about(question: wire::ExplainQuestion) -> Result<About, String> {
     if question.trace_id.is_empty() {
-        return Ok(About::Request(Box::new(request(question)?)));
+        let (to, head) = request(question)?;
+        return Ok(About::Request {
+            to,
+            head: Box::new(head),
+        });
     }
     let text = &question.trace_id;
     let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -108,7 +116,9 @@ fn about(question: wire::ExplainQuestion) -> Result<About, String> {
     Ok(About::Trace(digits.to_be_bytes()))
 }
 
-fn request(question: wire::ExplainQuestion) -> Result<RequestHead, String> {
+/// Where a request is sent, and its head. A client's Host says what the request is for, whatever address it
+/// is sent to.
+fn request(question: wire::ExplainQuestion) -> Result<(Text, RequestHead), String> {
     let url = question.url;
     let uri: Uri = url.parse().map_err(|error| format!("{url:?}: {error}"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -125,10 +135,11 @@ fn request(question: wire::ExplainQuestion) -> Result<RequestHead, String> {
     if question.headers.len() > HEADERS_MAX {
         return Err(format!("more than {HEADERS_MAX} headers"));
     }
+    let to = text(authority.as_str())?;
     let mut head = RequestHead {
         method,
         scheme: Some(text(scheme)?),
-        authority: Some(text(authority.as_str())?),
+        authority: Some(to.clone()),
         path: text(uri.path_and_query().map_or("/", |path| path.as_str()))?,
         version: Version::HTTP_11,
         upgrade: None,
@@ -138,7 +149,6 @@ fn request(question: wire::ExplainQuestion) -> Result<RequestHead, String> {
         let field: HeaderName = name
             .parse()
             .map_err(|_| format!("{name:?} is no header name"))?;
-        // A client's Host says what the request is for, whatever address it is sent to.
         if field == http::header::HOST {
             head.authority = Some(text(&value)?);
             continue;
@@ -147,7 +157,7 @@ fn request(question: wire::ExplainQuestion) -> Result<RequestHead, String> {
             HeaderValue::from_str(&value).map_err(|_| format!("{value:?} is no header value"))?;
         head.headers.append(field, value);
     }
-    Ok(head)
+    Ok((to, head))
 }
 
 #[cfg(test)]
@@ -168,9 +178,15 @@ mod tests {
                 }],
                 trace_id: String::new(),
             });
-            let seen = asked.map(|head| {
+            let seen = asked.map(|(to, head)| {
                 let host = head.authority.as_deref().unwrap_or_default().to_owned();
-                format!("{} {host} {} {:?}", head.method, head.path, head.headers)
+                let RequestHead {
+                    method,
+                    path,
+                    headers,
+                    ..
+                } = head;
+                format!("{to} {method} {host} {path} {headers:?}")
             });
             match (seen, expect) {
                 (Ok(seen), Ok(expect)) => assert_eq!(seen, expect),
@@ -179,18 +195,23 @@ mod tests {
             }
         };
         let x = ("x", "1");
-        check("", "http://orders", x, Ok(r#"GET orders / {"x": "1"}"#));
+        check(
+            "",
+            "http://orders",
+            x,
+            Ok(r#"orders GET orders / {"x": "1"}"#),
+        );
         check(
             "PUT",
             "http://a:8080/b?c",
             x,
-            Ok(r#"PUT a:8080 /b?c {"x": "1"}"#),
+            Ok(r#"a:8080 PUT a:8080 /b?c {"x": "1"}"#),
         );
         check(
             "",
             "http://orders",
             ("Host", "a.test"),
-            Ok("GET a.test / {}"),
+            Ok("orders GET a.test / {}"),
         );
         check("", "/cart", x, Err("is no http://"));
         check("", "http://a b/", x, Err("invalid"));

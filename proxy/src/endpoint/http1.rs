@@ -1,20 +1,23 @@
-//! Idle HTTP/1 connections, by address.
+//! Idle HTTP/1 connections, by whom they lead to.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use foldhash::fast::RandomState;
 
-use super::{Limits, connect};
+use super::tls::Tls;
+use super::{Limits, Server, connect};
 use crate::http::{Http1Upstream, Unanswered};
-use crate::tcp::{Reader, Writer, split};
+use crate::model::Protocol;
+use crate::tcp::{Reader, Writer, split, split_tls};
 
 /// The pool of one worker.
 pub(super) struct Pool {
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle>, RandomState>>,
+    idle: RefCell<HashMap<Server, Vec<Idle>, RandomState>>,
+    tls: Rc<Tls>,
     limits: Limits,
 }
 
@@ -25,25 +28,36 @@ struct Idle {
 }
 
 impl Pool {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(tls: Rc<Tls>, limits: Limits) -> Self {
         Self {
             idle: RefCell::default(),
+            tls,
             limits,
         }
     }
 
     /// The connection that was used last and is still good, or a new one.
-    pub(super) async fn take(&self, address: SocketAddr) -> Result<Http1Upstream, Unanswered> {
-        while let Some(mut idle) = self.pop(address) {
+    pub(super) async fn take(&self, server: &Server) -> Result<Http1Upstream, Unanswered> {
+        while let Some(mut idle) = self.pop(server) {
             if idle.since.elapsed() < self.limits.idle_timeout && !idle.reader.is_stale() {
                 return Ok(self.upstream(idle.reader, idle.writer, true));
             }
         }
-        let connecting = connect::connect(address, self.limits.connect_timeout);
         // Boxed, because most requests find a connection, and its state would be part of theirs.
-        let stream = Box::pin(connecting).await?;
-        let (reader, writer) = split(stream, BytesMut::new());
+        let (reader, writer) = Box::pin(self.connect(server)).await?;
         Ok(self.upstream(reader, writer, false))
+    }
+
+    async fn connect(&self, server: &Server) -> Result<(Reader, Writer), Unanswered> {
+        let Server { address, proof } = server;
+        let limit = self.limits.connect_timeout;
+        let stream = connect::connect(*address, limit).await?;
+        let Some(proof) = proof else {
+            return Ok(split(stream, BytesMut::new()));
+        };
+        let to = (proof, Protocol::Http1);
+        let stream = self.tls.connect(stream, *address, to, limit).await?;
+        Ok(split_tls(stream))
     }
 
     fn upstream(&self, reader: Reader, writer: Writer, reused: bool) -> Http1Upstream {
@@ -56,13 +70,13 @@ impl Pool {
         }
     }
 
-    fn pop(&self, address: SocketAddr) -> Option<Idle> {
-        self.idle.borrow_mut().get_mut(&address)?.pop()
+    fn pop(&self, server: &Server) -> Option<Idle> {
+        self.idle.borrow_mut().get_mut(server)?.pop()
     }
 
-    pub(super) fn put(&self, address: SocketAddr, mut reader: Reader, mut writer: Writer) {
+    pub(super) fn put(&self, server: Server, mut reader: Reader, mut writer: Writer) {
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.entry(address).or_default();
+        let connections = idle.entry(server).or_default();
         if connections.len() < self.limits.idle_per_address && reader.buffer.is_empty() {
             reader.shrink();
             writer.shrink();

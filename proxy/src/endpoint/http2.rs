@@ -1,5 +1,5 @@
 //! HTTP/2 connections that many requests share: to sidecars over mutual TLS, to applications in
-//! plaintext.
+//! plaintext, to what is outside by TLS where policy says so.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -19,11 +19,12 @@ use tracing::warn;
 use weft_proto::spiffe::SpiffeId;
 use weft_proto::svid;
 
-use super::{Credentials, Limits, TLS_BUFFER_MAX, connect};
+use super::tls::Tls;
+use super::{Credentials, Limits, Server, TLS_BUFFER_MAX, connect};
 use crate::http::Unanswered;
 use crate::http2::{ErrorCode, Role};
 use crate::identity::explain;
-use crate::model::Fault;
+use crate::model::{Fault, Protocol};
 use crate::multiplex::Multiplex;
 use crate::tcp::ReadAhead;
 
@@ -35,7 +36,7 @@ const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Whom a connection leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Peer {
-    Plain(SocketAddr),
+    Server(Server),
     Sidecar {
         address: SocketAddr,
         spiffe_id: SpiffeId,
@@ -45,6 +46,7 @@ pub(super) enum Peer {
 /// The pool of one worker.
 pub(super) struct Pool<C> {
     credentials: C,
+    tls: Rc<Tls>,
     limits: Limits,
     peers: RefCell<HashMap<Peer, Connections, RandomState>>,
 }
@@ -103,9 +105,10 @@ impl Drop for Share {
 }
 
 impl<C: Credentials + 'static> Pool<C> {
-    pub(super) fn new(credentials: C, limits: Limits) -> Self {
+    pub(super) fn new(credentials: C, tls: Rc<Tls>, limits: Limits) -> Self {
         Self {
             credentials,
+            tls,
             limits,
             peers: RefCell::default(),
         }
@@ -138,7 +141,7 @@ impl<C: Credentials + 'static> Pool<C> {
         let (now, generation) = (Instant::now(), self.credentials.generation());
         let peers = self.peers.borrow();
         let open = &peers.get(peer)?.open;
-        let plain = matches!(peer, Peer::Plain(_));
+        let plain = matches!(peer, Peer::Server(_));
         let usable = |connection: &&Rc<Connection>| {
             let current =
                 plain || (connection.generation == generation && now < connection.retires);
@@ -171,9 +174,17 @@ impl<C: Credentials + 'static> Pool<C> {
     async fn connect(&self, peer: &Peer) -> Result<Rc<Connection>, Unanswered> {
         let failed = || Unanswered::unprocessed(Fault::ConnectFailed);
         match peer {
-            Peer::Plain(address) => {
-                let stream = connect::connect(*address, self.limits.connect_timeout).await?;
-                let started = self.start(stream, 0, LIFE_MAX).await;
+            Peer::Server(Server { address, proof }) => {
+                let limit = self.limits.connect_timeout;
+                let stream = connect::connect(*address, limit).await?;
+                let started = match proof {
+                    None => self.start(stream, 0, LIFE_MAX).await,
+                    Some(proof) => {
+                        let to = (proof, Protocol::Http2);
+                        let stream = self.tls.connect(stream, *address, to, limit).await?;
+                        self.start(stream, 0, LIFE_MAX).await
+                    }
+                };
                 // The connection was taken, so what failed is the protocol.
                 started.map_err(|_| Unanswered::unprocessed(Fault::UpstreamProtocol))
             }
@@ -250,7 +261,7 @@ impl<C: Credentials + 'static> Pool<C> {
         let (now, generation) = (Instant::now(), self.credentials.generation());
         let mut peers = self.peers.borrow_mut();
         for (peer, connections) in peers.iter_mut() {
-            let plain = matches!(peer, Peer::Plain(_));
+            let plain = matches!(peer, Peer::Server(_));
             connections.open.retain(|connection| {
                 let retired =
                     !plain && (connection.generation != generation || now >= connection.retires);

@@ -5,6 +5,7 @@ mod connect;
 mod http1;
 mod http2;
 mod tcp;
+mod tls;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,9 +18,10 @@ use weft_proto::spiffe::SpiffeId;
 pub use http2::Share;
 pub use tcp::TcpUpstream;
 
+use self::tls::{Proof, Tls};
 use crate::http::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
 use crate::identity::Identity;
-use crate::model::{Endpoint, Hop, Protocol};
+use crate::model::{BackendTls, Endpoint, Hop, Protocol};
 
 /// Encrypted bytes that wait for one socket at most, so that one write takes many records.
 pub const TLS_BUFFER_MAX: usize = 256 * 1024;
@@ -82,34 +84,66 @@ impl Credentials for Identity {
 pub struct Endpoints<C> {
     http1: http1::Pool,
     http2: Rc<http2::Pool<C>>,
+    tls: Rc<Tls>,
     limits: Limits,
+}
+
+/// What has no sidecar: an address, in plaintext or by TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Server {
+    address: SocketAddr,
+    proof: Option<Proof>,
+}
+
+impl Server {
+    fn plain(address: SocketAddr) -> Self {
+        Self {
+            address,
+            proof: None,
+        }
+    }
+
+    /// As the cluster of an endpoint asks for it.
+    fn of(address: SocketAddr, tls: Option<&Arc<BackendTls>>) -> Self {
+        let proof = tls.map(Proof::of);
+        Self { address, proof }
+    }
 }
 
 /// An upstream for a request, with its share of a pooled connection, if it has one.
 pub struct Opened {
     pub upstream: Upstream,
+    /// Where an HTTP/1 connection leads.
+    server: Option<Server>,
     /// Counts as a stream of the connection until dropped.
     _share: Option<Share>,
 }
 
 impl<C: Credentials + 'static> Endpoints<C> {
     pub fn new(credentials: C, limits: Limits) -> Self {
+        let tls = Rc::<Tls>::default();
         Self {
-            http1: http1::Pool::new(limits),
-            http2: Rc::new(http2::Pool::new(credentials, limits)),
+            http1: http1::Pool::new(tls.clone(), limits),
+            http2: Rc::new(http2::Pool::new(credentials, tls.clone(), limits)),
+            tls,
             limits,
         }
     }
 
-    /// A stream to the sidecar of `endpoint`, or a connection to an endpoint that has none.
+    /// A stream to the sidecar of `endpoint`, or a connection to an endpoint that has none: by TLS where
+    /// its cluster asks for it.
     pub async fn open(
         &self,
         endpoint: &Endpoint,
+        tls: Option<&Arc<BackendTls>>,
         protocol: Protocol,
         hop: Hop,
     ) -> Result<Opened, Unanswered> {
         match &endpoint.sidecar {
-            None => self.open_plain(endpoint.address, protocol).await,
+            None => {
+                let server = Server::of(endpoint.address, tls);
+                self.open_server(server, protocol).await
+            }
             Some(sidecar) => {
                 let peer = http2::Peer::Sidecar {
                     address: sidecar.address,
@@ -122,6 +156,7 @@ impl<C: Credentials + 'static> Endpoints<C> {
                 });
                 Ok(Opened {
                     upstream,
+                    server: None,
                     _share: Some(share),
                 })
             }
@@ -134,40 +169,51 @@ impl<C: Credentials + 'static> Endpoints<C> {
         address: SocketAddr,
         protocol: Protocol,
     ) -> Result<Opened, Unanswered> {
+        self.open_server(Server::plain(address), protocol).await
+    }
+
+    async fn open_server(&self, server: Server, protocol: Protocol) -> Result<Opened, Unanswered> {
         if protocol == Protocol::Http2 {
-            let share = self.http2.share(&http2::Peer::Plain(address)).await?;
+            let share = self.http2.share(&http2::Peer::Server(server)).await?;
             let upstream = Upstream::Http2(Http2Upstream {
                 connection: share.connection(),
                 hop: None,
             });
             return Ok(Opened {
                 upstream,
+                server: None,
                 _share: Some(share),
             });
         }
-        let connection = self.http1.take(address).await?;
+        let connection = self.http1.take(&server).await?;
         Ok(Opened {
             upstream: Upstream::Http1(Box::new(connection)),
+            server: Some(server),
             _share: None,
         })
     }
 
     /// Takes an HTTP/1 connection back that can serve another request.
-    pub fn give_back(&self, address: SocketAddr, opened: Opened) {
-        if let Upstream::Http1(connection) = opened.upstream {
+    pub fn give_back(&self, opened: Opened) {
+        if let (Upstream::Http1(connection), Some(server)) = (opened.upstream, opened.server) {
             let Http1Upstream { reader, writer, .. } = *connection;
-            self.http1.put(address, reader, writer);
+            self.http1.put(server, reader, writer);
         }
     }
 
-    /// A TCP connection to an endpoint: a stream to its sidecar, or a connection.
+    /// A TCP connection to an endpoint: a stream to its sidecar, or a connection, by TLS where its cluster
+    /// asks for it.
     pub async fn open_tcp(
         &self,
         endpoint: &Endpoint,
+        tls: Option<&Arc<BackendTls>>,
         hop: &Hop,
     ) -> Result<TcpUpstream, Unanswered> {
         match &endpoint.sidecar {
-            None => self.open_plain_tcp(endpoint.address).await,
+            None => match tls {
+                None => self.open_plain_tcp(endpoint.address).await,
+                Some(tls) => self.open_tls(endpoint.address, tls).await,
+            },
             Some(sidecar) => {
                 let peer = http2::Peer::Sidecar {
                     address: sidecar.address,
@@ -184,10 +230,24 @@ impl<C: Credentials + 'static> Endpoints<C> {
         Ok(TcpUpstream::plain(stream))
     }
 
+    /// A TLS connection of its own.
+    async fn open_tls(
+        &self,
+        address: SocketAddr,
+        tls: &Arc<BackendTls>,
+    ) -> Result<TcpUpstream, Unanswered> {
+        let limit = self.limits.connect_timeout;
+        let stream = connect::connect(address, limit).await?;
+        let to = (&Proof::of(tls), Protocol::Tcp);
+        let stream = self.tls.connect(stream, address, to, limit).await?;
+        Ok(TcpUpstream::tls(stream))
+    }
+
     /// Closes what has been idle for too long; to be called every second or so.
     pub fn sweep(&self) {
         self.http1.sweep();
         self.http2.sweep();
+        self.tls.sweep();
     }
 }
 

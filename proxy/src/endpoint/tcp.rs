@@ -9,11 +9,11 @@ use crate::http::Unanswered;
 use crate::http2::Piece;
 use crate::model::{Fault, Fields, Hop, RequestHead, Text, hop};
 use crate::multiplex::{StreamReceiver, StreamSender};
-use crate::tcp::{FirstBytes, Reader, Receiver, Sender, Writer, split};
+use crate::tcp::{FirstBytes, Reader, Receiver, Sender, TlsStream, Writer, split, split_tls};
 
 /// A TCP connection, or a stream that stands for one.
 pub enum TcpUpstream {
-    Plain {
+    Connection {
         reader: Reader,
         writer: Writer,
     },
@@ -28,13 +28,20 @@ pub enum TcpUpstream {
 impl TcpUpstream {
     pub(super) fn plain(stream: TcpStream) -> Self {
         let (reader, writer) = split(stream, BytesMut::new());
-        TcpUpstream::Plain { reader, writer }
+        TcpUpstream::Connection { reader, writer }
+    }
+
+    pub(super) fn tls(stream: Box<TlsStream>) -> Self {
+        let (reader, writer) = split_tls(stream);
+        TcpUpstream::Connection { reader, writer }
     }
 
     /// Both directions.
     pub fn halves(&mut self) -> (Receiver<'_>, Sender<'_>) {
         match self {
-            TcpUpstream::Plain { reader, writer } => (Receiver::Tcp(reader), Sender::Tcp(writer)),
+            TcpUpstream::Connection { reader, writer } => {
+                (Receiver::Tcp(reader), Sender::Tcp(writer))
+            }
             TcpUpstream::Stream {
                 early,
                 receive,
@@ -49,7 +56,7 @@ impl FirstBytes for TcpUpstream {
     async fn first_bytes(&mut self) -> bool {
         let http = |bytes: &[u8]| bytes.starts_with(b"HTTP/");
         match self {
-            TcpUpstream::Plain { reader, .. } => match reader.fill().await {
+            TcpUpstream::Connection { reader, .. } => match reader.fill().await {
                 Ok(read) if read > 0 => !http(&reader.buffer),
                 _ => false,
             },

@@ -25,6 +25,8 @@ pub struct BodyCopy(Rc<RefCell<Queue>>);
 struct Queue {
     pieces: VecDeque<Piece>,
     bytes: usize,
+    /// Bytes that were taken.
+    taken: u64,
     /// The end was received.
     ended: bool,
     /// There will be no end.
@@ -73,6 +75,11 @@ impl BodyCopy {
         queue.ended && queue.pieces.is_empty()
     }
 
+    /// Bytes of the body that were handed on.
+    pub fn bytes(&self) -> u64 {
+        self.0.borrow().taken
+    }
+
     /// The next piece; nothing when the copy is broken off.
     async fn next(&self) -> Option<Piece> {
         poll_fn(|cx| {
@@ -83,6 +90,7 @@ impl BodyCopy {
             if let Some(piece) = queue.pieces.pop_front() {
                 if let Piece::Data(data) = &piece {
                     queue.bytes -= data.len();
+                    queue.taken += data.len() as u64;
                 }
                 return Poll::Ready(Some(piece));
             }
@@ -203,6 +211,8 @@ mod tests {
             (next(&copy), next(&copy)),
             ("3".to_owned(), "end".to_owned())
         );
+
+        assert_eq!(copy.bytes(), WAITING_BYTES_MAX as u64 + 3);
 
         let slow = BodyCopy::new(false);
         slow.push(&data(WAITING_BYTES_MAX));

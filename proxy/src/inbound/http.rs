@@ -217,7 +217,7 @@ impl Inbound {
             match ended {
                 Ok(outcome) => {
                     if outcome.reusable {
-                        self.endpoints.give_back(address, opened);
+                        self.endpoints.give_back(opened);
                     }
                     return Ok(outcome);
                 }

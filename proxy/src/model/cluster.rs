@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls_pki_types::{CertificateDer, ServerName};
 use weft_proto::spiffe::SpiffeId;
 
 use super::{Endpoints, Protocol, ServiceName, ServicePort, Text};
@@ -13,6 +14,31 @@ pub struct Cluster {
     pub name: ServicePort,
     pub protocol: Option<Protocol>,
     pub endpoints: Endpoints,
+    /// TLS that is spoken to endpoints without a sidecar.
+    pub tls: Option<Arc<BackendTls>>,
+}
+
+/// How an endpoint without a sidecar proves whom it is (Gateway API, BackendTLSPolicy).
+#[derive(Debug, PartialEq)]
+pub struct BackendTls {
+    /// `BackendTLSPolicy/NAMESPACE/NAME`
+    pub policy: String,
+    /// The server name asked for. The certificate must be for it where no name is listed below.
+    pub hostname: ServerName<'static>,
+    /// Who may have signed the certificate. Empty: whoever this system trusts.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// The certificate must be for one of them.
+    pub subject_alt_names: Vec<SubjectAltName>,
+    /// Why this can't be enforced: no connection is made then.
+    pub invalid: Option<String>,
+}
+
+/// A name that a certificate may be for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SubjectAltName {
+    /// Lower case; may begin with `*.`, which stands for one label.
+    Hostname(String),
+    Uri(String),
 }
 
 /// One place that serves.

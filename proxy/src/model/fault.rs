@@ -82,6 +82,13 @@ impl Fault {
             .find(|fault| fault.reason() == reason)
     }
 
+    /// Whether an endpoint that a request failed at with this is better left out for a while. One whose
+    /// application doesn't speak this client's protocol still serves the others, and what a policy says
+    /// is no endpoint's.
+    pub fn blames_endpoint(self) -> bool {
+        !matches!(self, Fault::UpstreamProtocol | Fault::BackendInvalid)
+    }
+
     /// The word for it, snake case.
     pub fn reason(self) -> &'static str {
         match self {

@@ -17,7 +17,7 @@ mod rules;
 mod service;
 mod text;
 
-pub use cluster::{Cluster, Endpoint, Inbound, InboundPort, Sidecar};
+pub use cluster::{BackendTls, Cluster, Endpoint, Inbound, InboundPort, Sidecar, SubjectAltName};
 pub use configuration::{Configuration, Entry, Known};
 pub use endpoints::Endpoints;
 pub use fault::Fault;

@@ -12,8 +12,8 @@ use super::destination::Destination;
 use crate::discovery::{About, Question};
 use crate::http::Ending;
 use crate::model::{
-    Cluster, Endpoint, Fault, Filter, RequestHead, ResponseHead, Route, Rule, ServicePort,
-    WeightedCluster,
+    BackendTls, Cluster, Endpoint, Fault, Filter, RequestHead, ResponseHead, Route, Rule,
+    ServicePort, TlsRule, WeightedCluster,
 };
 use crate::route::{self, Decision};
 
@@ -26,7 +26,7 @@ impl Outbound {
     /// Answers a question of the control plane.
     pub async fn answer(self: Rc<Self>, question: Question) {
         let answer = match question.about {
-            About::Request(head) => self.explain(&head).await,
+            About::Request { to, head } => self.explain(&to, &head).await,
             About::Trace(trace_id) => json!({
                 "trace_id": format!("{:032x}", u128::from_be_bytes(trace_id)),
                 "requests": self.recent.borrow().of_trace(trace_id),
@@ -36,7 +36,7 @@ impl Outbound {
         let _ = question.answer.send(answer);
     }
 
-    async fn explain(&self, head: &RequestHead) -> Value {
+    async fn explain(&self, to: &str, head: &RequestHead) -> Value {
         let mut explained = json!({
             "request": {
                 "method": head.method.as_str(),
@@ -44,12 +44,11 @@ impl Outbound {
                 "path": &*head.path,
             },
         });
-        let authority = head.authority.as_deref().unwrap_or_default();
-        let found = self.find_authority(authority, head.scheme.as_deref()).await;
+        let found = self.find_authority(to, head.scheme.as_deref()).await;
         let destination = match found {
             Ok(destination) => destination,
             Err(fault) => {
-                explained["destination"] = self.unknown(authority, fault);
+                explained["destination"] = self.unknown(to, fault);
                 explained["outcome"] = faulty(fault, head);
                 return explained;
             }
@@ -74,7 +73,7 @@ impl Outbound {
                 });
                 explained["backends"] = json!([{
                     "cluster": null, "weight": 1, "share": "100.0 %", "invalid": null,
-                    "filters": [], "endpoints": [self.endpoint(endpoint)],
+                    "filters": [], "tls": null, "endpoints": [self.endpoint(endpoint)],
                 }]);
                 explained["outcome"] = json!({"kind": "forward"});
             }
@@ -99,16 +98,7 @@ impl Outbound {
             return;
         }
         if !route.tls_rules.is_empty() {
-            let names = route.tls_rules.iter().map(|rule| match &rule.hostname {
-                Some(hostname) => format!("{} for {hostname}", rule.route),
-                None => format!("{} for any name", rule.route),
-            });
-            explained["destination"]["note"] = json!(format!(
-                "TLSRoutes are attached: only TLS is passed on, by its server name: {}",
-                names.collect::<Vec<_>>().join(", ")
-            ));
-            explained["outcome"] = faulty(Fault::NoRoute, head);
-            return;
+            return self.explain_tls(route, head, explained).await;
         }
         let decided = route::decide(route, head, 0);
         let rule = match &decided {
@@ -143,6 +133,24 @@ impl Outbound {
         }
     }
 
+    /// Of TLS, what Host says stands for the server name.
+    async fn explain_tls(&self, route: &Route, head: &RequestHead, explained: &mut Value) {
+        explained["destination"]["note"] =
+            json!("TLSRoutes are attached: only TLS is passed on, by its server name");
+        let name = (head.scheme.as_deref() == Some("https")).then(|| head.host());
+        let chosen = name.and_then(|name| route::find_tls(&route.tls_rules, Some(name)));
+        let shown = route.tls_rules.iter().take(CANDIDATES_MAX);
+        let shown = shown.map(|rule| tls_candidate(rule, name, chosen));
+        explained["candidates"] = json!(shown.collect::<Vec<_>>());
+        match chosen {
+            Some(rule) => {
+                explained["route"] = json!({"name": &*rule.route});
+                self.explain_backends(&rule.backends, head, explained).await;
+            }
+            None => explained["outcome"] = faulty(Fault::NoRoute, head),
+        }
+    }
+
     /// Backends with their shares and endpoints, and what becomes of the request by them.
     async fn explain_backends(
         &self,
@@ -156,12 +164,21 @@ impl Outbound {
         for backend in backends {
             let mut fault = backend.invalid.as_ref().map(|_| Fault::BackendInvalid);
             let mut endpoints = Vec::new();
+            let mut tls = Value::Null;
             if backend.invalid.is_none() {
                 match self.cluster(&backend.cluster).await {
                     Ok(cluster) => {
                         endpoints = self.endpoints_of(&cluster);
+                        tls = cluster.tls.as_deref().map_or(Value::Null, backend_tls);
                         if cluster.endpoints.weight() == 0 {
                             fault = Some(Fault::NoEndpoint);
+                        } else if cluster
+                            .tls
+                            .as_ref()
+                            .is_some_and(|tls| tls.invalid.is_some())
+                            && cluster.endpoints.iter().all(|one| one.sidecar.is_none())
+                        {
+                            fault = Some(Fault::BackendInvalid);
                         }
                     }
                     Err(unknown) => fault = Some(unknown),
@@ -177,6 +194,7 @@ impl Outbound {
                 "invalid": backend.invalid,
                 "fault": fault.map(Fault::reason),
                 "filters": described(&backend.filters),
+                "tls": tls,
                 "endpoints": endpoints,
             }));
         }
@@ -257,6 +275,15 @@ fn whole(cluster: &ServicePort) -> WeightedCluster {
     }
 }
 
+/// The TLS that endpoints without a sidecar are reached by.
+fn backend_tls(tls: &BackendTls) -> Value {
+    json!({
+        "policy": tls.policy,
+        "hostname": tls.hostname.to_str(),
+        "invalid": tls.invalid,
+    })
+}
+
 fn faulty(fault: Fault, head: &RequestHead) -> Value {
     let status = Ending::of(Err(fault), head.is_grpc()).status.as_u16();
     json!({
@@ -304,6 +331,37 @@ fn candidate(rule: &Rule, verdict: &str, because: &[String]) -> Value {
         "hostname": hostname.unwrap_or_default(),
         "verdict": verdict,
         "because": because,
+    })
+}
+
+fn tls_candidate(rule: &TlsRule, name: Option<&str>, chosen: Option<&TlsRule>) -> Value {
+    let hostname = rule.hostname.as_ref().map(ToString::to_string);
+    let matches = name.is_some_and(|name| {
+        let alone = std::slice::from_ref(rule);
+        route::find_tls(alone, Some(name)).is_some()
+    });
+    let is_chosen = chosen.is_some_and(|chosen| std::ptr::eq(chosen, rule));
+    let (verdict, because) = match (is_chosen, matches, name) {
+        (true, ..) => ("matches", None),
+        (false, true, _) => ("shadowed", None),
+        (false, false, Some(name)) => {
+            let wanted = hostname.as_deref().unwrap_or_default();
+            let reason = format!("server name {name} is not {wanted}");
+            ("does not match", Some(reason))
+        }
+        (false, false, None) => {
+            let reason = "the request is not TLS: ask for https://".to_owned();
+            ("does not match", Some(reason))
+        }
+    };
+    json!({
+        "route": &*rule.route,
+        "rule": 0,
+        "rule_name": null,
+        "match": 0,
+        "hostname": hostname.unwrap_or_default(),
+        "verdict": verdict,
+        "because": because.into_iter().collect::<Vec<_>>(),
     })
 }
 

@@ -233,8 +233,7 @@ impl OutboundRequests {
             let repeatable =
                 failed.unprocessed || (failed.stale && is_idempotent(&request.head.method));
             if let Some(picked) = picked {
-                // An application that doesn't speak this client's protocol still serves the others.
-                if failed.unprocessed && failed.fault != Fault::UpstreamProtocol {
+                if failed.unprocessed && failed.fault.blames_endpoint() {
                     picked.failed(Instant::now());
                 }
                 tried.push(picked.endpoint.id.clone());
@@ -273,22 +272,28 @@ impl OutboundRequests {
             .filter(|protocol| protocol.is_http())
             .unwrap_or(spoken);
         let endpoints = &self.outbound.endpoints;
-        let (opened, address) = match (endpoint, &target.destination) {
+        let opened = match (endpoint, &target.destination) {
             (Some(endpoint), _) => {
                 let hop = Hop {
                     version_10: head.version == Version::HTTP_10 && protocol == Protocol::Http1,
                     no_host: head.authority.is_none(),
                     ..self.outbound.hop(endpoint, protocol)
                 };
-                let opening = endpoints.open(endpoint, protocol, hop);
-                (within(deadline, opening).await, endpoint.address)
+                let tls = target.tls_to(endpoint);
+                let opening = endpoints.open(endpoint, tls, protocol, hop);
+                within(deadline, opening).await
             }
-            (None, Destination::Outside(address)) => {
-                (endpoints.open_plain(*address, protocol).await, *address)
-            }
-            (None, _) => (Err(Unanswered::unprocessed(Fault::NoEndpoint)), self.client),
+            (None, Destination::Outside(address)) => endpoints.open_plain(*address, protocol).await,
+            (None, _) => Err(Unanswered::unprocessed(Fault::NoEndpoint)),
         };
         let mut opened = opened.map_err(Failure::Unanswered)?;
+        if let (Some(endpoint), Some(cluster)) = (endpoint, &target.cluster)
+            && cluster.tls.is_some()
+        {
+            let tls = target.tls_to(endpoint).is_some();
+            let scheme = if tls { "https" } else { "http" };
+            request.head.scheme = Some(Text::from_static(scheme));
+        }
         let change = |head: &mut ResponseHead| {
             if let Some(routed) = &target.routed {
                 routed.change_response(head);
@@ -300,7 +305,7 @@ impl OutboundRequests {
         };
         let outcome = send(request, &mut opened, terms).await?;
         if outcome.reusable {
-            endpoints.give_back(address, opened);
+            endpoints.give_back(opened);
         }
         Ok(outcome)
     }
@@ -355,6 +360,8 @@ impl OutboundRequests {
         let sidecar = endpoint.and_then(|endpoint| endpoint.sidecar.as_ref());
         let target = trail.target.as_ref();
         let destination = target.map(|target| party_of(&target.destination, endpoint));
+        let tls = target.zip(endpoint);
+        let tls = tls.and_then(|(target, endpoint)| target.tls_to(endpoint));
         let routed = target.and_then(|target| target.routed.as_ref());
         let mut recent = outbound.recent.borrow_mut();
         let done = recent.next(authority.as_deref().unwrap_or_default(), &path);
@@ -392,7 +399,7 @@ impl OutboundRequests {
             destination: destination.unwrap_or_default(),
             route: routed.map(|routed| routed.name().clone()),
             peer: sidecar.map(|sidecar| sidecar.spiffe_id.clone()),
-            tls: sidecar.is_some(),
+            tls: sidecar.is_some() || tls.is_some(),
             request_bytes: request.body.received,
             response_bytes: ending.response_bytes,
             retries: trail.attempts,

@@ -103,7 +103,7 @@ impl Outbound {
             route: Some(copy.route.clone()),
             peer: sidecar.map(|sidecar| sidecar.spiffe_id.clone()),
             tls: sidecar.is_some(),
-            request_bytes: 0,
+            request_bytes: copy.body.bytes(),
             response_bytes: 0,
             retries: 0,
             upstream: endpoint.as_ref().map(|endpoint| endpoint.address),
@@ -136,7 +136,10 @@ impl Outbound {
             no_host: copy.head.authority.is_none(),
             ..self.hop(&to, protocol)
         };
-        let mut opened = self.endpoints.open(&to, protocol, hop).await?;
+        let mut opened = self
+            .endpoints
+            .open(&to, cluster.tls.as_ref(), protocol, hop)
+            .await?;
         exchange_copy(&mut copy.head, &copy.body, &mut opened.upstream).await
     }
 }

@@ -7,7 +7,9 @@ use http::HeaderValue;
 use http::header::ORIGIN;
 
 use super::destination::Destination;
-use crate::model::{Cluster, Filter, Protocol, RequestHead, ResponseHead, Route, Rule};
+use crate::model::{
+    BackendTls, Cluster, Endpoint, Filter, Protocol, RequestHead, ResponseHead, Route, Rule,
+};
 use crate::route;
 
 /// Where a request goes, as far as it was found out.
@@ -28,6 +30,12 @@ impl Target {
             cluster: None,
             protocol: None,
         }
+    }
+
+    /// The TLS that is spoken to an endpoint of the cluster.
+    pub(super) fn tls_to(&self, endpoint: &Endpoint) -> Option<&Arc<BackendTls>> {
+        let cluster = self.cluster.as_ref()?;
+        cluster.tls.as_ref().filter(|_| endpoint.sidecar.is_none())
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Client, Destination, Outbound};
 use crate::balance::Picked;
 use crate::endpoint::TcpUpstream;
 use crate::http::Unanswered;
-use crate::model::{Cluster, Endpoint, Fault, Fields, Hop, Protocol, WeightedCluster};
+use crate::model::{BackendTls, Cluster, Endpoint, Fault, Fields, Hop, Protocol, WeightedCluster};
 use crate::route;
 use crate::tcp::{FirstBytes, Receiver, Relayed, Sender, relay};
 use crate::telemetry::{ConnectionRecord, Direction, Party};
@@ -20,6 +20,8 @@ const ATTEMPTS_MAX: usize = 3;
 /// A connected upstream, and whom it leads to.
 pub(super) struct Upstream {
     connection: TcpUpstream,
+    /// By TLS that we began.
+    tls: bool,
     endpoint: Option<Arc<Endpoint>>,
     /// The TCPRoute or TLSRoute that led there.
     route: Option<Arc<str>>,
@@ -56,6 +58,7 @@ impl Outbound {
                     .map_err(|failed| failed.fault)?;
                 Ok(Upstream {
                     connection,
+                    tls: false,
                     endpoint: None,
                     route: None,
                     _picked: None,
@@ -63,11 +66,12 @@ impl Outbound {
                 })
             }
             Destination::Endpoint(endpoint) => {
-                let opened = self.open_tcp_endpoint(endpoint, protocol).await;
+                let opened = self.open_tcp_endpoint(endpoint, None, protocol).await;
                 let connection = opened.map_err(|failed| failed.fault)?;
                 let address = endpoint.address;
                 Ok(Upstream {
                     connection,
+                    tls: false,
                     endpoint: Some(endpoint.clone()),
                     route: None,
                     _picked: None,
@@ -114,6 +118,9 @@ impl Outbound {
         cluster: &Cluster,
         protocol: Protocol,
     ) -> Result<Upstream, Fault> {
+        // TLS that the client speaks itself is passed on as it is.
+        let tls = cluster.tls.as_ref();
+        let tls = tls.filter(|_| protocol != Protocol::Tls);
         let mut tried = Vec::new();
         let mut fault = Fault::NoEndpoint;
         while tried.len() < ATTEMPTS_MAX {
@@ -125,12 +132,13 @@ impl Outbound {
             );
             let Some(picked) = picked else { break };
             let endpoint = picked.endpoint.clone();
-            match self.open_tcp_endpoint(&endpoint, protocol).await {
+            match self.open_tcp_endpoint(&endpoint, tls, protocol).await {
                 Ok(connection) => {
                     picked.succeeded();
                     let address = endpoint.address;
                     return Ok(Upstream {
                         connection,
+                        tls: tls.is_some() && endpoint.sidecar.is_none(),
                         endpoint: Some(endpoint),
                         route: None,
                         _picked: Some(picked),
@@ -138,7 +146,9 @@ impl Outbound {
                     });
                 }
                 Err(failed) => {
-                    picked.failed(Instant::now());
+                    if failed.fault.blames_endpoint() {
+                        picked.failed(Instant::now());
+                    }
                     fault = failed.fault;
                     tried.push(endpoint.id.clone());
                 }
@@ -150,10 +160,11 @@ impl Outbound {
     async fn open_tcp_endpoint(
         &self,
         endpoint: &Endpoint,
+        tls: Option<&Arc<BackendTls>>,
         protocol: Protocol,
     ) -> Result<TcpUpstream, Unanswered> {
         let hop = self.hop(endpoint, protocol);
-        self.endpoints.open_tcp(endpoint, &hop).await
+        self.endpoints.open_tcp(endpoint, tls, &hop).await
     }
 
     /// What the other sidecar is told of a stream to `endpoint`.
@@ -181,12 +192,15 @@ impl Outbound {
         upstream: Option<Upstream>,
     ) {
         let (start, began) = (SystemTime::now(), Instant::now());
+        // What was opened before the client's first bytes were known can be one TLS too many.
+        let upstream = upstream.filter(|upstream| !upstream.tls || protocol != Protocol::Tls);
         let opened = match upstream {
             Some(upstream) => Ok(upstream),
             None => Box::pin(self.open_tcp(&destination, protocol)).await,
         };
         let mut ended = Ended {
             fault: None,
+            tls: false,
             relayed: Relayed::default(),
             route: None,
             endpoint: None,
@@ -195,6 +209,7 @@ impl Outbound {
         match opened {
             Ok(mut upstream) => {
                 ended.upstream = Some(upstream.address);
+                ended.tls = upstream.tls;
                 ended.route = upstream.route.take();
                 ended.endpoint = upstream.endpoint.take();
                 let downstream = (
@@ -240,7 +255,7 @@ impl Outbound {
             destination: party_of(destination, ended.endpoint.as_deref()),
             route: ended.route.clone(),
             peer: peer.map(|sidecar| sidecar.spiffe_id.clone()),
-            tls: peer.is_some(),
+            tls: ended.tls || peer.is_some(),
             bytes_up: ended.relayed.up,
             bytes_down: ended.relayed.down,
             upstream: ended.upstream,
@@ -253,6 +268,7 @@ impl Outbound {
 /// How a connection went.
 struct Ended {
     fault: Option<Fault>,
+    tls: bool,
     relayed: Relayed,
     route: Option<Arc<str>>,
     endpoint: Option<Arc<Endpoint>>,

@@ -44,9 +44,10 @@ pub(super) async fn copy(from: &mut Reader, to: &mut Writer, count: &mut u64) ->
         reads += 1;
         if *count >= BULK_BYTES
             && *count / reads >= BULK_READ
+            && let Some(socket) = from.socket()
             && let Some(pipe) = Pipe::new()
         {
-            return splice_all(from.socket(), to, &pipe, count).await;
+            return splice_all(socket, to, &pipe, count).await;
         }
     }
 }
@@ -55,9 +56,10 @@ pub(super) async fn copy(from: &mut Reader, to: &mut Writer, count: &mut u64) ->
 /// nothing more is read before it is gone.
 async fn pass(from: &mut Reader, to: &mut Writer) -> io::Result<usize> {
     let passed = from.pass(|bytes| {
-        let written = match to.socket().try_write(bytes) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            written => written?,
+        let written = match to.socket().map(|socket| socket.try_write(bytes)) {
+            None => 0,
+            Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => 0,
+            Some(written) => written?,
         };
         to.buffer.extend_from_slice(&bytes[written..]);
         Ok(bytes.len())
@@ -84,7 +86,7 @@ async fn splice_all(
         *count += read as u64;
         let mut left = read;
         while left > 0 {
-            let socket = to.socket();
+            let socket = to.socket().ok_or(ErrorKind::Unsupported)?;
             let write = || pipe.give(socket, left);
             left -= socket.async_io(Interest::WRITABLE, write).await?;
         }

@@ -3,11 +3,13 @@
 
 mod bulk;
 mod first_bytes;
+mod io;
 mod read_ahead;
 mod relay;
 mod stream;
 
 pub use first_bytes::{Detected, FirstBytes, client_first, either_first};
+pub use io::TlsStream;
 pub use read_ahead::ReadAhead;
 pub use relay::{Relayed, relay};
-pub use stream::{Reader, Receiver, Sender, StreamError, Writer, split};
+pub use stream::{Reader, Receiver, Sender, StreamError, Writer, split, split_tls};

@@ -48,7 +48,10 @@ async fn copy(
     to: &mut Sender<'_>,
     count: &mut u64,
 ) -> Result<(), StreamError> {
-    if let (Receiver::Tcp(from), Sender::Tcp(to)) = (&mut *from, &mut *to) {
+    if let (Receiver::Tcp(from), Sender::Tcp(to)) = (&mut *from, &mut *to)
+        && from.socket().is_some()
+        && to.socket().is_some()
+    {
         return Ok(bulk::copy(from, to, count).await?);
     }
     let mut pieces = VecDeque::new();

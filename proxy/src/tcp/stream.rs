@@ -8,10 +8,11 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::io::{ReadIo, TlsStream, WriteIo};
 use crate::http2::{ErrorCode, Failure, Piece};
 use crate::model::Fields;
 use crate::multiplex::{StreamReceiver, StreamSender};
@@ -31,19 +32,19 @@ const SLICES_MAX: usize = 32;
 /// What a writer gathers before it writes on its own.
 const BUFFER_MAX: usize = 32 * 1024;
 
-/// The reading half of a TCP connection with what was read and not yet taken.
+/// The reading half of a connection with what was read and not yet taken.
 #[derive(Debug)]
 pub struct Reader {
-    io: OwnedReadHalf,
+    io: ReadIo,
     pub buffer: BytesMut,
     /// Room for a read of its own, once reads fill the shared one.
     direct_read: Option<usize>,
 }
 
-/// The writing half of a TCP connection with what was written and not yet sent.
+/// The writing half of a connection with what was written and not yet sent.
 #[derive(Debug)]
 pub struct Writer {
-    io: OwnedWriteHalf,
+    io: WriteIo,
     pub buffer: BytesMut,
     /// A message was begun and not ended, so nothing else can be sent on this connection.
     pub within_message: bool,
@@ -52,6 +53,16 @@ pub struct Writer {
 /// Splits a connection; `buffer` holds bytes that were read before.
 pub fn split(stream: TcpStream, buffer: BytesMut) -> (Reader, Writer) {
     let (read, write) = stream.into_split();
+    halves(ReadIo::Tcp(read), WriteIo::Tcp(write), buffer)
+}
+
+/// Splits a TLS connection.
+pub fn split_tls(stream: Box<TlsStream>) -> (Reader, Writer) {
+    let (read, write) = tokio::io::split(stream);
+    halves(ReadIo::Tls(read), WriteIo::Tls(write), BytesMut::new())
+}
+
+fn halves(read: ReadIo, write: WriteIo, buffer: BytesMut) -> (Reader, Writer) {
     (
         Reader {
             io: read,
@@ -72,7 +83,7 @@ thread_local! {
 
 /// Reads once into the shared buffer. A read that doesn't fill it clears the readiness, so that the
 /// next wait costs no call.
-async fn read_shared<T>(io: &mut OwnedReadHalf, mut take: impl FnMut(&[u8]) -> T) -> io::Result<T> {
+async fn read_shared<T>(io: &mut ReadIo, mut take: impl FnMut(&[u8]) -> T) -> io::Result<T> {
     poll_fn(|cx| {
         SHARED.with_borrow_mut(|shared| {
             shared.resize(SHARED_READ, 0);
@@ -136,17 +147,31 @@ impl Reader {
             return true;
         }
         let mut probe = [0u8; 1];
-        !matches!(self.io.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        match &mut self.io {
+            ReadIo::Tcp(io) => {
+                !matches!(io.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            // What TLS says to itself (a new session) is read, and nothing else is there.
+            ReadIo::Tls(io) => io.read(&mut probe).now_or_never().is_some(),
+        }
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
-        self.io.as_ref()
+    /// The socket, where nothing lies between it and the bytes.
+    pub(super) fn socket(&self) -> Option<&TcpStream> {
+        match &self.io {
+            ReadIo::Tcp(io) => Some(io.as_ref()),
+            ReadIo::Tls(_) => None,
+        }
     }
 
-    /// Puts the two halves together again.
+    /// Puts the two halves of a TCP connection together again.
     pub fn reunite(self, writer: Writer) -> Option<(TcpStream, BytesMut)> {
-        let stream = self.io.reunite(writer.io).ok()?;
-        Some((stream, self.buffer))
+        match (self.io, writer.io) {
+            (ReadIo::Tcp(read), WriteIo::Tcp(write)) => {
+                Some((read.reunite(write).ok()?, self.buffer))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -162,10 +187,20 @@ impl Writer {
             };
         }
         if self.buffer.is_empty() {
-            return self.io.write_all(&data).await;
+            self.io.write_all(&data).await?;
+        } else {
+            let mut both = std::mem::take(&mut self.buffer).chain(data);
+            self.io.write_all_buf(&mut both).await?;
         }
-        let mut both = std::mem::take(&mut self.buffer).chain(data);
-        self.io.write_all_buf(&mut both).await
+        self.push().await
+    }
+
+    /// Sends what TLS holds back; a socket holds back nothing.
+    async fn push(&mut self) -> io::Result<()> {
+        match &mut self.io {
+            WriteIo::Tcp(_) => Ok(()),
+            WriteIo::Tls(io) => io.flush().await,
+        }
     }
 
     /// Sends what has gathered, and all of these.
@@ -191,13 +226,14 @@ impl Writer {
                 pieces.pop_front();
             }
         }
-        Ok(())
+        self.push().await
     }
 
     /// Sends what has gathered.
     pub async fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
             self.io.write_all_buf(&mut self.buffer).await?;
+            self.push().await?;
         }
         if self.buffer.capacity() > 2 * BUFFER_MAX {
             self.buffer = BytesMut::new();
@@ -205,8 +241,12 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
-        self.io.as_ref()
+    /// As [`Reader::socket`].
+    pub(super) fn socket(&self) -> Option<&TcpStream> {
+        match &self.io {
+            WriteIo::Tcp(io) => Some(io.as_ref()),
+            WriteIo::Tls(_) => None,
+        }
     }
 
     /// Sends what has gathered, then the end of this direction.
@@ -222,10 +262,13 @@ impl Writer {
         }
     }
 
-    /// Makes the connection end with a reset once it is dropped.
+    /// Makes the connection end with a reset once it is dropped. In TLS an end that was not announced says
+    /// the same (RFC 8446 6.1).
     pub fn reset(&mut self) {
-        // Refused only when the socket is gone already, and then there is nothing left to reset.
-        let _ = self.io.as_ref().set_zero_linger();
+        if let Some(socket) = self.socket() {
+            // Refused only when the socket is gone already, and then there is nothing left to reset.
+            let _ = socket.set_zero_linger();
+        }
     }
 }
 

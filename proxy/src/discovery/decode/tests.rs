@@ -113,6 +113,28 @@ fn clusters() {
         &|c| c.endpoints[0].zone = "z".repeat(5000),
         "endpoints[0].zone",
     );
+    let tls = |change: fn(&mut wire::BackendTls)| {
+        move |c: &mut wire::Cluster| {
+            let mut tls = wire::BackendTls {
+                policy: "BackendTLSPolicy/shop/p".to_owned(),
+                hostname: "a.test".to_owned(),
+                ..wire::BackendTls::default()
+            };
+            change(&mut tls);
+            c.tls = Some(tls);
+        }
+    };
+    check(&tls(|_| {}), "");
+    check(&tls(|t| t.policy.clear()), "tls.policy");
+    check(&tls(|t| t.hostname = "a b".to_owned()), "tls.hostname");
+    check(
+        &tls(|t| t.roots = vec![b"no".as_slice().into()]),
+        "tls.roots[0]",
+    );
+    check(
+        &tls(|t| t.subject_alt_names = vec![wire::SubjectAltName { name: None }]),
+        "tls.subject_alt_names[0].name",
+    );
     let sidecar = |change: fn(&mut wire::Sidecar)| {
         move |c: &mut wire::Cluster| change(c.endpoints[1].sidecar.as_mut().unwrap())
     };
