@@ -123,6 +123,8 @@ fn draw(asked: &str, namespace: &str, answer: &Value) -> String {
     section("Backends", backends(answer));
     section("What the rule changes", list(items(&answer["filters"])));
     section("Time", timeouts(&answer["timeouts"]));
+    section("Retries", retries(&answer["retries"]));
+    section("Policies", policies(answer));
     section(
         "Routes of the service that take no effect, or not everywhere",
         ineffective(namespace, answer),
@@ -296,6 +298,31 @@ fn timeouts(timeouts: &Value) -> String {
         time => format!("{what} {time}\n"),
     };
     line("whole request", "request") + &line("one attempt", "backend_request")
+}
+
+/// What a rule asks for, besides what is safe anyway.
+fn retries(retries: &Value) -> String {
+    if retries.is_null() {
+        return String::new();
+    }
+    let codes: Vec<String> = items(&retries["codes"]).iter().map(text).collect();
+    let after = match codes.is_empty() {
+        true => "failures without an answer".to_owned(),
+        false => format!("{} and failures without an answer", codes.join(", ")),
+    };
+    let (attempts, backoff) = (text(&retries["attempts"]), text(&retries["backoff"]));
+    format!("at most {attempts} after {after}, the first within {backoff}\n")
+}
+
+/// What says how each backend is called.
+fn policies(answer: &Value) -> String {
+    let backends = items(&answer["backends"]).iter();
+    let lines = backends.filter_map(|backend| {
+        let names: Vec<String> = items(&backend["policies"]).iter().map(text).collect();
+        let cluster = text(&backend["cluster"]);
+        (!names.is_empty()).then(|| format!("{cluster}: {}\n", names.join(", ")))
+    });
+    lines.collect()
 }
 
 /// What the status of a route says that isn't as it should be, or is so for clients of other namespaces.

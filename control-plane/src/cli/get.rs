@@ -13,7 +13,8 @@ use crate::resource::{Kind, RouteKind};
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Kind: services, endpointslices, httproutes, grpcroutes, tlsroutes, tcproutes, routes (all of
-    /// these), referencegrants, backendtlspolicies, configmaps, outboundpolicies or workloads
+    /// these), referencegrants, backendtlspolicies, configmaps, trafficpolicies,
+    /// xbackendtrafficpolicies, outboundpolicies or workloads
     kind: String,
     /// Name of one object; all of them when it is left out
     name: Option<String>,
@@ -151,6 +152,18 @@ fn draw(kind: &str, objects: &[Value], now: i64) -> String {
             &["TARGETS", "HOSTNAME", "ACCEPTED", "RESOLVEDREFS"],
             backend_tls_policy,
         ),
+        Some(Kind::TrafficPolicy) => draw_as(
+            objects,
+            now,
+            &["TARGETS", "BALANCING", "ACCEPTED"],
+            traffic_policy,
+        ),
+        Some(Kind::BackendTrafficPolicy) => draw_as(
+            objects,
+            now,
+            &["TARGETS", "RETRY-BUDGET", "ACCEPTED"],
+            backend_traffic_policy,
+        ),
         Some(Kind::ConfigMap) => draw_as(objects, now, &["CERTIFICATES"], config_map),
         Some(Kind::ReferenceGrant) => draw_as(objects, now, &["FROM", "TO"], reference_grant),
         None => draw_as(
@@ -235,14 +248,40 @@ fn outbound_policy(object: &Value) -> Vec<String> {
     ]
 }
 
-fn backend_tls_policy(object: &Value) -> Vec<String> {
-    let spec = &object["spec"];
+/// The Services that a policy is for, with the ports' names.
+fn service_targets(object: &Value) -> String {
     let target = |target: &Value| match text(&target["sectionName"]) {
         section if section.is_empty() => text(&target["name"]),
         section => format!("{}:{section}", text(&target["name"])),
     };
+    join(&object["spec"]["targetRefs"], target)
+}
+
+fn traffic_policy(object: &Value) -> Vec<String> {
     vec![
-        join(&spec["targetRefs"], target),
+        service_targets(object),
+        text(&object["spec"]["loadBalancing"]["algorithm"]),
+        condition(object, "Accepted"),
+    ]
+}
+
+fn backend_traffic_policy(object: &Value) -> Vec<String> {
+    let percent = &object["spec"]["retryConstraint"]["budget"]["percent"];
+    let percent = match text(percent) {
+        percent if percent.is_empty() => percent,
+        percent => format!("{percent} %"),
+    };
+    vec![
+        service_targets(object),
+        percent,
+        condition(object, "Accepted"),
+    ]
+}
+
+fn backend_tls_policy(object: &Value) -> Vec<String> {
+    let spec = &object["spec"];
+    vec![
+        service_targets(object),
         text(&spec["validation"]["hostname"]),
         condition(object, "Accepted"),
         condition(object, "ResolvedRefs"),

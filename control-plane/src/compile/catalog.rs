@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ServiceName;
-use super::policies::{DocumentName, OutboundPolicies, ServicePolicies};
+use super::policies::{DocumentName, OutboundPolicies, ServicePolicies, ServicePolicy};
 use crate::registry::{Workload, Workloads};
 use crate::resource::{
-    BackendRoots, BackendTlsPolicy, ConfigMap, EndpointSlice, Key, Kind, OutboundPolicy,
-    ReferenceGrant, Resource, Route, SYSTEM_NAMESPACE, Service, ServiceKind,
+    BackendRoots, BackendTlsPolicy, BackendTrafficPolicy, ConfigMap, EndpointSlice, Key, Kind,
+    OutboundPolicy, ReferenceGrant, Resource, Route, SYSTEM_NAMESPACE, Service, ServiceKind,
+    TrafficPolicy,
 };
 
 /// A route of any kind.
@@ -30,6 +31,8 @@ pub struct Catalog {
     grants: BTreeMap<DocumentName, Arc<ReferenceGrant>>,
     outbound_policies: OutboundPolicies,
     backend_tls_policies: ServicePolicies<BackendTlsPolicy>,
+    traffic_policies: ServicePolicies<TrafficPolicy>,
+    backend_traffic_policies: ServicePolicies<BackendTrafficPolicy>,
     config_maps: BTreeMap<DocumentName, Arc<ConfigMap>>,
     /// Policies that have their CA from a ConfigMap.
     backend_tls_policies_by: HashMap<DocumentName, BTreeSet<DocumentName>>,
@@ -107,6 +110,14 @@ impl Catalog {
         &self.backend_tls_policies
     }
 
+    pub(super) fn traffic_policies(&self) -> &ServicePolicies<TrafficPolicy> {
+        &self.traffic_policies
+    }
+
+    pub(super) fn backend_traffic_policies(&self) -> &ServicePolicies<BackendTrafficPolicy> {
+        &self.backend_traffic_policies
+    }
+
     /// The certificates of a CA.
     pub fn config_map(&self, namespace: &str, name: &str) -> Option<&Arc<ConfigMap>> {
         let name = (namespace.to_owned(), name.to_owned());
@@ -126,6 +137,11 @@ impl Catalog {
             .chain(names(Kind::EndpointSlice, self.slices.keys()))
             .chain(names(Kind::ReferenceGrant, self.grants.keys()))
             .chain(names(Kind::ConfigMap, self.config_maps.keys()))
+            .chain(names(Kind::TrafficPolicy, self.traffic_policies.names()))
+            .chain(names(
+                Kind::BackendTrafficPolicy,
+                self.backend_traffic_policies.names(),
+            ))
             .chain(names(Kind::OutboundPolicy, self.outbound_policies.names()))
             .chain(names(
                 Kind::BackendTlsPolicy,
@@ -170,6 +186,15 @@ impl Catalog {
             (Kind::BackendTlsPolicy, Some(Resource::BackendTlsPolicy(policy))) => {
                 self.set_backend_tls_policy(key, Some(Arc::new(policy.clone())))
             }
+            (Kind::TrafficPolicy, Some(Resource::TrafficPolicy(policy))) => set_policy(
+                &mut self.traffic_policies,
+                key,
+                Some(Arc::new(policy.clone())),
+            ),
+            (Kind::BackendTrafficPolicy, Some(Resource::BackendTrafficPolicy(policy))) => {
+                let policy = Some(Arc::new(policy.clone()));
+                set_policy(&mut self.backend_traffic_policies, key, policy)
+            }
             (Kind::ConfigMap, Some(Resource::ConfigMap(map))) => {
                 self.set_config_map(key, Some(Arc::new(map.clone())))
             }
@@ -179,6 +204,10 @@ impl Catalog {
             (Kind::ReferenceGrant, _) => self.set_grant(key, None),
             (Kind::OutboundPolicy, _) => self.set_outbound_policy(key, None, workloads),
             (Kind::BackendTlsPolicy, _) => self.set_backend_tls_policy(key, None),
+            (Kind::TrafficPolicy, _) => set_policy(&mut self.traffic_policies, key, None),
+            (Kind::BackendTrafficPolicy, _) => {
+                set_policy(&mut self.backend_traffic_policies, key, None)
+            }
             (Kind::ConfigMap, _) => self.set_config_map(key, None),
             (Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute, _) => {
                 self.set_route(key, None)
@@ -252,8 +281,12 @@ impl Catalog {
         self.touch_routes_to(&name, &mut affected);
         let attached = self.routes_of.get(&name).into_iter().flatten();
         affected.statuses.extend(attached.cloned());
-        let policies = self.backend_tls_policies.names_of(&name);
-        let policies = names(Kind::BackendTlsPolicy, policies);
+        let tls = self.backend_tls_policies.names_of(&name);
+        let traffic = self.traffic_policies.names_of(&name);
+        let backend_traffic = self.backend_traffic_policies.names_of(&name);
+        let policies = names(Kind::BackendTlsPolicy, tls)
+            .chain(names(Kind::TrafficPolicy, traffic))
+            .chain(names(Kind::BackendTrafficPolicy, backend_traffic));
         affected.statuses.extend(policies);
         affected.services.insert(name);
         affected
@@ -349,15 +382,8 @@ impl Catalog {
         for map in after.iter().flat_map(|policy| ca_maps(policy)) {
             remember(&mut self.backend_tls_policies_by, map, &name);
         }
-        let mut affected = Affected {
-            services: self.backend_tls_policies.set(&name, after),
-            statuses: BTreeSet::from([key.clone()]),
-            ..Affected::default()
-        };
+        let mut affected = set_policy(&mut self.backend_tls_policies, key, after);
         for service in affected.services.clone() {
-            let others = self.backend_tls_policies.names_of(&service);
-            let others = names(Kind::BackendTlsPolicy, others);
-            affected.statuses.extend(others);
             // Whether a port of TLS can be a backend of HTTP hangs on its having a policy.
             self.touch_routes_to(&service, &mut affected);
         }
@@ -422,6 +448,26 @@ impl Affected {
         self.ips.extend(other.ips);
         self.instances.extend(other.instances);
         self.statuses.extend(other.statuses);
+    }
+}
+
+/// Puts a policy of Services in the place of what its key was before, or takes it out.
+fn set_policy<P: ServicePolicy>(
+    policies: &mut ServicePolicies<P>,
+    key: &Key,
+    after: Option<Arc<P>>,
+) -> Affected {
+    let services = policies.set(&document_name(key), after);
+    // Policies for one service may be in conflict, or no more.
+    let others = services
+        .iter()
+        .flat_map(|service| policies.names_of(service));
+    let mut statuses: BTreeSet<Key> = names(key.kind, others).collect();
+    statuses.insert(key.clone());
+    Affected {
+        services,
+        statuses,
+        ..Affected::default()
     }
 }
 

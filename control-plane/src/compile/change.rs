@@ -16,8 +16,10 @@ pub struct ClusterChange {
 /// What leads from one version to the other, found in one walk over both; nothing when they differ in
 /// more than endpoints.
 pub fn change(before: &Cluster, after: &Cluster) -> Option<ClusterChange> {
-    let is_same =
-        before.name == after.name && before.protocol == after.protocol && before.tls == after.tls;
+    let is_same = before.name == after.name
+        && before.protocol == after.protocol
+        && before.tls == after.tls
+        && before.policy == after.policy;
     if !is_same {
         return None;
     }
@@ -68,6 +70,7 @@ mod tests {
             protocol: None,
             endpoints: endpoints.collect(),
             tls: None,
+            policy: None,
             left_out: 0,
         }
     }
@@ -103,13 +106,13 @@ mod tests {
         };
         assert_eq!(change(&before, &after), None);
         let after = Cluster {
-            tls: Some(BackendTls {
+            tls: Some(Box::new(BackendTls {
                 policy: "BackendTLSPolicy/shop/p".to_owned(),
                 hostname: "a.test".to_owned(),
                 roots: Vec::new(),
                 subject_alt_names: Vec::new(),
                 invalid: None,
-            }),
+            })),
             ..before.clone()
         };
         assert_eq!(change(&before, &after), None);

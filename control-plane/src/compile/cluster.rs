@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::backend_tls::{self, spoken};
-use super::{Cluster, Compiled, Configuration, Endpoint, Mesh, Sidecar};
+use super::{Catalog, Cluster, ClusterPolicy, Compiled, Configuration, Endpoint, Mesh, Sidecar};
 use crate::registry::{Resolution, Workload};
-use crate::resource::{self, EndpointSlice, Service, ServiceKind, TargetPort};
+use crate::resource::{self, EndpointSlice, Kind, Metadata, Service, ServiceKind, TargetPort};
 
 /// Endpoints of a cluster. Of a service with more, those with the lowest IDs are offered: they fit
 /// into one message of gRPC's default size.
@@ -45,9 +45,33 @@ pub(super) fn compile(mesh: &Mesh, name: &super::ServicePort) -> Compiled {
         name: name.clone(),
         protocol,
         endpoints,
-        tls: backend_tls::compile(&mesh.catalog, service, name.port),
+        tls: backend_tls::compile(&mesh.catalog, service, name.port).map(Box::new),
+        policy: policy(&mesh.catalog, service, name.port).map(Box::new),
         left_out,
     }))
+}
+
+/// What the policies in force on a port say.
+fn policy(catalog: &Catalog, service: &Service, port: u16) -> Option<ClusterPolicy> {
+    let traffic = catalog.traffic_policies().on(service, port);
+    let retries = catalog.backend_traffic_policies().on(service, port);
+    let named = |kind: Kind, metadata: &Metadata| {
+        format!("{kind}/{}/{}", metadata.namespace, metadata.name)
+    };
+    let names = [
+        traffic.map(|policy| named(Kind::TrafficPolicy, &policy.metadata)),
+        retries.map(|policy| named(Kind::BackendTrafficPolicy, &policy.metadata)),
+    ];
+    if names.iter().all(Option::is_none) {
+        return None;
+    }
+    Some(ClusterPolicy {
+        names: names.into_iter().flatten().collect(),
+        balancing: traffic.and_then(|policy| policy.balancing.clone()),
+        outliers: traffic.and_then(|policy| policy.outliers.clone()),
+        breaker: traffic.and_then(|policy| policy.breaker.clone()),
+        retries: retries.map(|policy| policy.retries.clone()),
+    })
 }
 
 /// Everything that serves a port of a service that isn't external, ordered by ID.

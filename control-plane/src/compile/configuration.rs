@@ -8,8 +8,9 @@ use weft_proto::spiffe::SpiffeId;
 
 use super::{ServiceName, ServicePort};
 use crate::resource::{
-    AppProtocol, Cors, HeaderModifier, PathMatch, RequestRedirect, SubjectAltName, Timeouts,
-    UnknownDestinations, UrlRewrite, ValueMatch,
+    AppProtocol, CircuitBreaker, Cors, HeaderModifier, LoadBalancing, OutlierDetection, PathMatch,
+    RequestRedirect, Retry, RetryConstraint, SubjectAltName, Timeouts, UnknownDestinations,
+    UrlRewrite, ValueMatch,
 };
 
 /// One resource.
@@ -106,6 +107,7 @@ pub struct Rule {
     pub matches: RuleMatch,
     pub filters: Vec<Filter>,
     pub timeouts: Timeouts,
+    pub retry: Option<Retry>,
     pub backends: Vec<WeightedCluster>,
 }
 
@@ -160,9 +162,22 @@ pub struct Cluster {
     /// Ordered by ID.
     pub endpoints: Vec<Endpoint>,
     /// TLS that the proxy speaks to endpoints without a sidecar.
-    pub tls: Option<BackendTls>,
+    pub tls: Option<Box<BackendTls>>,
+    /// What policies say of it; absent where none does.
+    pub policy: Option<Box<ClusterPolicy>>,
     /// How many there are beyond [`ENDPOINTS_MAX`](super::ENDPOINTS_MAX), which nobody is told of.
     pub left_out: usize,
+}
+
+/// How a cluster is called, as the policies in force say it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterPolicy {
+    /// `KIND/NAMESPACE/NAME`
+    pub names: Vec<String>,
+    pub balancing: Option<LoadBalancing>,
+    pub outliers: Option<OutlierDetection>,
+    pub breaker: Option<CircuitBreaker>,
+    pub retries: Option<RetryConstraint>,
 }
 
 /// A BackendTLSPolicy.

@@ -23,8 +23,9 @@ pub use catalog::{Affected, Catalog, RouteName};
 pub use change::{ClusterChange, change};
 pub use cluster::ENDPOINTS_MAX;
 pub use configuration::{
-    Address, BackendTls, Cluster, Configuration, Endpoint, Filter, Inbound, InboundPort, Mirror,
-    Port, Protocol, Route, Rule, RuleMatch, Service, Sidecar, TcpRule, TlsRule, WeightedCluster,
+    Address, BackendTls, Cluster, ClusterPolicy, Configuration, Endpoint, Filter, Inbound,
+    InboundPort, Mirror, Port, Protocol, Route, Rule, RuleMatch, Service, Sidecar, TcpRule,
+    TlsRule, WeightedCluster,
 };
 pub use name::{Name, ServiceName, ServicePort};
 pub use status::{Condition, StatusEntry, Subject, status};

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use super::ServiceName;
 use crate::resource::{
-    BackendTlsPolicy, Metadata, OutboundPolicy, PolicyTarget, SYSTEM_NAMESPACE, Service,
-    ServiceTarget,
+    BackendTlsPolicy, BackendTrafficPolicy, Metadata, OutboundPolicy, PolicyTarget,
+    SYSTEM_NAMESPACE, Service, ServiceTarget, TrafficPolicy,
 };
 
 /// Namespace and name of a document of a kind that is known.
@@ -20,15 +20,21 @@ pub(super) trait ServicePolicy {
     fn targets(&self) -> &[ServiceTarget];
 }
 
-impl ServicePolicy for BackendTlsPolicy {
-    fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
+macro_rules! service_policy {
+    ($($kind:ty),+) => {
+        $(impl ServicePolicy for $kind {
+            fn metadata(&self) -> &Metadata {
+                &self.metadata
+            }
 
-    fn targets(&self) -> &[ServiceTarget] {
-        &self.targets
-    }
+            fn targets(&self) -> &[ServiceTarget] {
+                &self.targets
+            }
+        })+
+    };
 }
+
+service_policy!(BackendTlsPolicy, BackendTrafficPolicy, TrafficPolicy);
 
 /// The policies of one kind, by the Services that they are for.
 #[derive(Clone, Debug)]

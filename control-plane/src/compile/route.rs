@@ -150,6 +150,7 @@ fn http_rules(mesh: &Mesh, route: &resource::Route) -> Vec<(Precedence, Rule)> {
                     matches: rule_match(hostname, matches),
                     filters: filters.clone(),
                     timeouts: rule.timeouts,
+                    retry: rule.retry.clone(),
                     backends: backends.clone(),
                 };
                 rules.push((precedence, rule));

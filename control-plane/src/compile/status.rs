@@ -57,6 +57,10 @@ pub fn status(catalog: &Catalog, key: &Key) -> Option<Vec<StatusEntry>> {
             let policy = catalog.backend_tls_policies().get(&name)?;
             Some(policy::backend_tls(catalog, policy))
         }
+        Kind::TrafficPolicy => policy::of_services(catalog, catalog.traffic_policies(), &name),
+        Kind::BackendTrafficPolicy => {
+            policy::of_services(catalog, catalog.backend_traffic_policies(), &name)
+        }
         _ => Some(route_status(catalog, catalog.route(key)?)),
     }
 }

@@ -15,7 +15,10 @@ pub(super) fn with_status(resource: &Resource, subscriptions: &Subscriptions) ->
     let mut document = resource.to_json();
     let (list, subject) = match resource {
         Resource::Route(_) => ("parents", "parentRef"),
-        Resource::BackendTlsPolicy(_) | Resource::OutboundPolicy(_) => ("ancestors", "ancestorRef"),
+        Resource::BackendTlsPolicy(_)
+        | Resource::TrafficPolicy(_)
+        | Resource::BackendTrafficPolicy(_)
+        | Resource::OutboundPolicy(_) => ("ancestors", "ancestorRef"),
         _ => return document,
     };
     let entries = subscriptions.status(&resource.key());

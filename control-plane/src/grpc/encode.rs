@@ -5,7 +5,7 @@ use prost::Message;
 use rustls_pki_types::CertificateDer;
 use weft_proto::v1alpha1 as wire;
 
-use super::routes;
+use super::{policies, routes};
 use crate::compile::{
     Address, BackendTls, Cluster, ClusterChange, Configuration, Endpoint, Inbound, Name, Protocol,
     Service,
@@ -168,7 +168,8 @@ fn cluster(cluster: &Cluster) -> wire::Cluster {
         service: cluster.name.service.to_string(),
         protocol: protocol(cluster.protocol),
         endpoints: cluster.endpoints.iter().map(endpoint).collect(),
-        tls: cluster.tls.as_ref().map(backend_tls),
+        tls: cluster.tls.as_deref().map(backend_tls),
+        policy: cluster.policy.as_deref().map(policies::cluster_policy),
     }
 }
 

@@ -13,6 +13,7 @@ mod history;
 mod identity;
 mod listen;
 mod peer;
+mod policies;
 mod renewal;
 mod routes;
 

@@ -41,10 +41,15 @@ fn rule(rule: &Rule) -> wire::Rule {
         filters: rule.filters.iter().map(filter).collect(),
         request_timeout_milliseconds: milliseconds(rule.timeouts.request),
         backend_request_timeout_milliseconds: milliseconds(rule.timeouts.backend_request),
+        retry: rule.retry.as_ref().map(|retry| wire::Retry {
+            codes: retry.codes.iter().map(|code| u32::from(*code)).collect(),
+            attempts: retry.attempts,
+            backoff_milliseconds: retry.backoff.map(|backoff| milliseconds(Some(backoff))),
+        }),
     }
 }
 
-fn milliseconds(timeout: Option<Duration>) -> u64 {
+pub(super) fn milliseconds(timeout: Option<Duration>) -> u64 {
     let milliseconds = timeout.map(|timeout| timeout.as_millis());
     u64::try_from(milliseconds.unwrap_or_default()).unwrap_or(u64::MAX)
 }

@@ -150,6 +150,23 @@ impl<'a> Field<'a> {
         None
     }
 
+    /// A number, with a fraction or without.
+    pub fn number(&self, least: f64, most: f64) -> Option<f64> {
+        let number = match &self.node.value {
+            Value::Integer(number) => *number as f64,
+            Value::Number(text) => text.parse().unwrap_or(f64::NAN),
+            _ => {
+                self.wrong_type("a number");
+                return None;
+            }
+        };
+        if (least..=most).contains(&number) {
+            return Some(number);
+        }
+        self.problem(format!("{number} is not within {least} to {most}"));
+        None
+    }
+
     pub fn port(&self) -> Option<u16> {
         self.integer(1..=65535)
             .and_then(|number| u16::try_from(number).ok())

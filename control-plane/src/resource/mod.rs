@@ -3,7 +3,9 @@
 //! reason.
 
 mod backend_tls_policy;
+mod backend_traffic_policy;
 mod config_map;
+mod duration;
 mod endpoint_slice;
 mod fields;
 mod metadata;
@@ -18,9 +20,11 @@ mod route;
 mod service;
 #[cfg(test)]
 mod tests;
+mod traffic_policy;
 mod tree;
 
 pub use backend_tls_policy::{BackendRoots, BackendTlsPolicy, CaReference, SubjectAltName};
+pub use backend_traffic_policy::{BackendTrafficPolicy, RetryConstraint};
 pub use config_map::ConfigMap;
 pub use endpoint_slice::{
     AddressType, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL, SliceEndpoint,
@@ -41,3 +45,6 @@ pub use route::{
     ValueMatch,
 };
 pub use service::{AppProtocol, Service, ServiceKind, ServicePort, ServiceSpec, TargetPort};
+pub use traffic_policy::{
+    Algorithm, CircuitBreaker, HashKey, LoadBalancing, OutlierDetection, TrafficPolicy,
+};

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::{
-    BackendTlsPolicy, ConfigMap, EndpointSlice, OutboundPolicy, ReferenceGrant, Route, RouteKind,
-    Service,
+    BackendTlsPolicy, BackendTrafficPolicy, ConfigMap, EndpointSlice, OutboundPolicy,
+    ReferenceGrant, Route, RouteKind, Service, TrafficPolicy,
 };
 
 /// A kind that weft acts upon. The order is the one in which kinds are listed.
@@ -23,12 +23,14 @@ pub enum Kind {
     ReferenceGrant,
     BackendTlsPolicy,
     ConfigMap,
+    BackendTrafficPolicy,
+    TrafficPolicy,
     OutboundPolicy,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Service,
         Self::EndpointSlice,
         Self::HttpRoute,
@@ -38,6 +40,8 @@ impl Kind {
         Self::ReferenceGrant,
         Self::BackendTlsPolicy,
         Self::ConfigMap,
+        Self::BackendTrafficPolicy,
+        Self::TrafficPolicy,
         Self::OutboundPolicy,
     ];
 
@@ -53,6 +57,8 @@ impl Kind {
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::ConfigMap => "ConfigMap",
+            Self::BackendTrafficPolicy => "XBackendTrafficPolicy",
+            Self::TrafficPolicy => "TrafficPolicy",
             Self::OutboundPolicy => "OutboundPolicy",
         }
     }
@@ -69,6 +75,8 @@ impl Kind {
             Self::ReferenceGrant => "referencegrants",
             Self::BackendTlsPolicy => "backendtlspolicies",
             Self::ConfigMap => "configmaps",
+            Self::BackendTrafficPolicy => "xbackendtrafficpolicies",
+            Self::TrafficPolicy => "trafficpolicies",
             Self::OutboundPolicy => "outboundpolicies",
         }
     }
@@ -84,7 +92,8 @@ impl Kind {
             | Self::TcpRoute
             | Self::ReferenceGrant
             | Self::BackendTlsPolicy => "gateway.networking.k8s.io/v1",
-            Self::OutboundPolicy => "weft.dev/v1alpha1",
+            Self::BackendTrafficPolicy => "gateway.networking.x-k8s.io/v1alpha1",
+            Self::TrafficPolicy | Self::OutboundPolicy => "weft.dev/v1alpha1",
         }
     }
 
@@ -105,6 +114,10 @@ impl Kind {
             "referencegrant" | "referencegrants" | "refgrant" => Self::ReferenceGrant,
             "backendtlspolicy" | "backendtlspolicies" | "btlspolicy" => Self::BackendTlsPolicy,
             "configmap" | "configmaps" | "cm" => Self::ConfigMap,
+            "xbackendtrafficpolicy" | "xbackendtrafficpolicies" | "xbtrafficpolicy" => {
+                Self::BackendTrafficPolicy
+            }
+            "trafficpolicy" | "trafficpolicies" => Self::TrafficPolicy,
             "outboundpolicy" | "outboundpolicies" => Self::OutboundPolicy,
             _ => return None,
         };
@@ -178,6 +191,8 @@ pub enum Resource {
     ReferenceGrant(ReferenceGrant),
     BackendTlsPolicy(BackendTlsPolicy),
     ConfigMap(ConfigMap),
+    BackendTrafficPolicy(BackendTrafficPolicy),
+    TrafficPolicy(TrafficPolicy),
     OutboundPolicy(OutboundPolicy),
 }
 
@@ -190,6 +205,8 @@ impl Resource {
             Self::ReferenceGrant(_) => Kind::ReferenceGrant,
             Self::BackendTlsPolicy(_) => Kind::BackendTlsPolicy,
             Self::ConfigMap(_) => Kind::ConfigMap,
+            Self::BackendTrafficPolicy(_) => Kind::BackendTrafficPolicy,
+            Self::TrafficPolicy(_) => Kind::TrafficPolicy,
             Self::OutboundPolicy(_) => Kind::OutboundPolicy,
         }
     }
@@ -202,6 +219,8 @@ impl Resource {
             Self::ReferenceGrant(grant) => &grant.metadata,
             Self::BackendTlsPolicy(policy) => &policy.metadata,
             Self::ConfigMap(map) => &map.metadata,
+            Self::BackendTrafficPolicy(policy) => &policy.metadata,
+            Self::TrafficPolicy(policy) => &policy.metadata,
             Self::OutboundPolicy(policy) => &policy.metadata,
         }
     }
@@ -214,6 +233,8 @@ impl Resource {
             Self::ReferenceGrant(grant) => &mut grant.metadata,
             Self::BackendTlsPolicy(policy) => &mut policy.metadata,
             Self::ConfigMap(map) => &mut map.metadata,
+            Self::BackendTrafficPolicy(policy) => &mut policy.metadata,
+            Self::TrafficPolicy(policy) => &mut policy.metadata,
             Self::OutboundPolicy(policy) => &mut policy.metadata,
         }
     }
@@ -231,6 +252,8 @@ impl Resource {
             Self::ReferenceGrant(grant) => document["spec"] = grant.to_json(),
             Self::BackendTlsPolicy(policy) => document["spec"] = policy.to_json(),
             Self::ConfigMap(map) => document["data"] = map.to_json(),
+            Self::BackendTrafficPolicy(policy) => document["spec"] = policy.to_json(),
+            Self::TrafficPolicy(policy) => document["spec"] = policy.to_json(),
             Self::OutboundPolicy(policy) => document["spec"] = policy.to_json(),
             Self::EndpointSlice(slice) => slice.fill(&mut document),
         }

@@ -6,8 +6,8 @@ use std::fmt;
 use super::fields::{Field, FieldProblem, Findings};
 use super::tree::{self, Node, Value};
 use super::{
-    Key, Kind, Resource, RouteKind, backend_tls_policy, config_map, endpoint_slice, metadata,
-    outbound_policy, reference_grant, route, service,
+    Key, Kind, Resource, RouteKind, backend_tls_policy, backend_traffic_policy, config_map,
+    endpoint_slice, metadata, outbound_policy, reference_grant, route, service, traffic_policy,
 };
 
 /// Bytes that one file may have; a larger one is refused before it is read.
@@ -275,6 +275,11 @@ fn decode(kind: Kind, field: &Field<'_>, default_namespace: &str) -> Option<Reso
             backend_tls_policy::decode(stand_in, &mut fields).map(Resource::BackendTlsPolicy)
         }
         Kind::ConfigMap => config_map::decode(stand_in, &mut fields).map(Resource::ConfigMap),
+        Kind::BackendTrafficPolicy => backend_traffic_policy::decode(stand_in, &mut fields)
+            .map(Resource::BackendTrafficPolicy),
+        Kind::TrafficPolicy => {
+            traffic_policy::decode(stand_in, &mut fields).map(Resource::TrafficPolicy)
+        }
         Kind::OutboundPolicy => {
             outbound_policy::decode(stand_in, &mut fields).map(Resource::OutboundPolicy)
         }
@@ -319,7 +324,8 @@ fn sort(api_version: &str, kind: &str) -> Sort {
         ("discovery.k8s.io", "EndpointSlice") => &["v1", "v1beta1"],
         ("gateway.networking.k8s.io", "HTTPRoute" | "ReferenceGrant") => &["v1", "v1beta1"],
         ("gateway.networking.k8s.io", "GRPCRoute" | "TCPRoute") => &["v1", "v1alpha2"],
-        ("weft.dev", "OutboundPolicy") => &["v1alpha1"],
+        ("gateway.networking.x-k8s.io", "XBackendTrafficPolicy") => &["v1alpha1"],
+        ("weft.dev", "OutboundPolicy" | "TrafficPolicy") => &["v1alpha1"],
         ("gateway.networking.k8s.io", "BackendTLSPolicy") => &["v1", "v1alpha3"],
         ("gateway.networking.k8s.io", "TLSRoute") => &["v1", "v1alpha3", "v1alpha2"],
         ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => return Sort::Foreign,

@@ -369,6 +369,41 @@ fn refuses_bad_backend_tls_policies() {
 }
 
 #[test]
+#[rustfmt::skip] // A row a line.
+fn refuses_bad_policies_of_traffic() {
+    let policy = |spec: &str| format!("apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p}}\nspec: {{targetRefs: [{{group: '', kind: Service, name: a}}], {spec}}}\n");
+    let balancing = |spec: &str| policy(&format!("loadBalancing: {{{spec}}}"));
+    let outliers = |spec: &str| policy(&format!("outlierDetection: {{{spec}}}"));
+    let breaker = |spec: &str| policy(&format!("circuitBreaker: {{{spec}}}"));
+    refused(&policy(""), 1, "spec", 4, "says nothing");
+    refused(&policy("retries: {}, circuitBreaker: {}"), 1, "spec.retries", 4, "unknown field");
+    refused(&balancing(""), 1, "spec.loadBalancing.algorithm", 4, "is required");
+    refused(&balancing("algorithm: Random"), 1, "spec.loadBalancing.algorithm", 4, "none of LeastRequest");
+    refused(&balancing("algorithm: ConsistentHash"), 1, "spec.loadBalancing.algorithm", 4, "needs hashKey");
+    refused(&balancing("algorithm: RoundRobin, hashKey: {type: Path}"), 1, "spec.loadBalancing.hashKey", 4, "means nothing");
+    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: User}"), 1, "spec.loadBalancing.hashKey.type", 4, "none of Header, Cookie, Source, Path");
+    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: Header}"), 1, "spec.loadBalancing.hashKey.name", 4, "is required");
+    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: Header, name: 'a b'}"), 1, "spec.loadBalancing.hashKey.name", 4, "a b");
+    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: Cookie, name: 'a;b'}"), 1, "spec.loadBalancing.hashKey.name", 4, "no cookie");
+    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: Path, name: x}"), 1, "spec.loadBalancing.hashKey.name", 4, "unknown field");
+    refused(&balancing("algorithm: PeakEWMA, slowStart: 30"), 1, "spec.loadBalancing.slowStart", 4, "must be a string");
+    refused(&outliers("interval: 1ms"), 1, "spec.outlierDetection.interval", 4, "not within 100ms to 24h");
+    refused(&outliers("ejectionTime: 25h"), 1, "spec.outlierDetection.ejectionTime", 4, "not within");
+    refused(&outliers("maxEjectedPercent: 101"), 1, "spec.outlierDetection.maxEjectedPercent", 4, "not within 0 to 100");
+    refused(&outliers("latencyFactor: 0.5"), 1, "spec.outlierDetection", 4, "must be above 1");
+    refused(&outliers("latencyFactor: -1"), 1, "spec.outlierDetection.latencyFactor", 4, "not within");
+    refused(&outliers("successRateDeviations: many"), 1, "spec.outlierDetection.successRateDeviations", 4, "must be a number");
+    refused(&breaker("maxRequests: 0"), 1, "spec.circuitBreaker.maxRequests", 4, "not within 1 to");
+    refused(&breaker("queueTimeout: soon"), 1, "spec.circuitBreaker.queueTimeout", 4, "no duration");
+    let budget = |spec: &str| policy(&format!("retryConstraint: {{{spec}}}")).replace("weft.dev", "gateway.networking.x-k8s.io").replace("TrafficPolicy", "XBackendTrafficPolicy");
+    refused(&budget("budget: {percent: 101}"), 1, "spec.retryConstraint.budget.percent", 4, "not within 0 to 100");
+    refused(&budget("budget: {interval: 2h}"), 1, "spec.retryConstraint.budget.interval", 4, "not within 100ms to 1h");
+    refused(&budget("minRetryRate: {count: -1}"), 1, "spec.retryConstraint.minRetryRate.count", 4, "not within");
+    refused(&budget("budgets: {}"), 1, "spec.retryConstraint.budgets", 4, "unknown field");
+    refused(&budget("").replace("retryConstraint: {}", "sessionPersistence: {sessionName: a}"), 1, "spec.sessionPersistence", 4, "not supported");
+}
+
+#[test]
 fn leaves_config_maps_without_a_ca_alone() {
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n";
     let parsed = parse(&sources(text), "default");
@@ -379,9 +414,20 @@ fn leaves_config_maps_without_a_ca_alone() {
     assert!(skipped.reason.contains("without ca.crt"), "{skipped}");
 }
 
+/// Parses a document, and what it is given back as.
+fn gives_back(text: &str) {
+    let parsed = parse(&sources(text), "default");
+    assert_eq!(parsed.problems, [], "{text}");
+    let [(_, resource)] = &parsed.resources[..] else {
+        panic!("{text}");
+    };
+    let again = from_stored(&resource.to_json().to_string());
+    assert_eq!(again.as_ref(), Ok(resource));
+}
+
 /// Every field that there is.
 #[test]
-fn gives_back_everything_it_read() {
+fn gives_back_every_route() {
     let http = route(
         "parentRefs: [{group: '', kind: Service, name: orders, namespace: bank, port: 80}]
 hostnames: [a.test, '*.b.test']
@@ -428,6 +474,34 @@ rules:
         &format!("hostnames: ['*.a.test']\nrules: [{{name: r, {backends}}}]"),
     );
     let tcp = of("TCPRoute", &format!("rules: [{{{backends}}}]"));
+    for text in [&http, &grpc, &tls, &tcp] {
+        gives_back(text);
+    }
+    // What was given back says all that was written: a field that is lost on both ways would be
+    // lost in silence.
+    let document = parse(&sources(&http), "default")
+        .resources
+        .remove(0)
+        .1
+        .to_json();
+    let rule = &document["spec"]["rules"][0];
+    let filters = rule["filters"].as_array().unwrap();
+    assert_eq!(filters.len(), 6);
+    assert_eq!(
+        filters[3]["requestMirror"]["fraction"],
+        serde_json::json!({"numerator": 10, "denominator": 100})
+    );
+    assert_eq!(rule["retry"]["codes"], serde_json::json!([500, 503]));
+    assert_eq!(rule["timeouts"]["request"], "1m30s");
+    assert_eq!(
+        rule["sessionPersistence"]["cookieConfig"]["lifetimeType"],
+        "Permanent"
+    );
+    assert_eq!(document["spec"]["hostnames"][1], "*.b.test");
+}
+
+#[test]
+fn gives_back_every_policy() {
     let grant = "apiVersion: gateway.networking.k8s.io/v1beta1
 kind: ReferenceGrant
 metadata: {name: g}
@@ -452,42 +526,31 @@ spec:
     caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]
     subjectAltNames: [{type: Hostname, hostname: '*.a.test'}, {type: URI, uri: 'spiffe://a/b'}]
 ";
+    let traffic = "apiVersion: weft.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: p}
+spec:
+  targetRefs: [{group: '', kind: Service, name: a, sectionName: b}]
+  loadBalancing: {algorithm: ConsistentHash, hashKey: {type: Cookie, name: user}, slowStart: 30s}
+  outlierDetection: {consecutiveFailures: 3, interval: 2s, successRateDeviations: 1.9, latencyFactor: 3, ejectionTime: 10s, maxEjectionTime: 5m, maxEjectedPercent: 30}
+  circuitBreaker: {maxConnections: 10, maxRequests: 20, maxPendingRequests: 0, queueTimeout: 500ms}
+";
+    let budget = "apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: p}
+spec:
+  targetRefs: [{group: '', kind: Service, name: a}]
+  retryConstraint: {budget: {percent: 10, interval: 10s}, minRetryRate: {count: 3, interval: 1s}}
+";
     let ca = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
     let ca = serde_json::json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca"},
         "data": {"ca.crt": ca.cert.pem()},
     });
     let ca = ca.to_string();
-    for text in [&http, &grpc, &tls, &tcp, grant, policy, backend_tls, &ca] {
-        let parsed = parse(&sources(text), "default");
-        assert_eq!(parsed.problems, [], "{text}");
-        let [(_, resource)] = &parsed.resources[..] else {
-            panic!("{text}");
-        };
-        let again = from_stored(&resource.to_json().to_string());
-        assert_eq!(again.as_ref(), Ok(resource));
+    for text in [grant, policy, backend_tls, &ca, traffic, budget] {
+        gives_back(text);
     }
-    // What was given back says all that was written: a field that is lost on both ways would be
-    // lost in silence.
-    let document = parse(&sources(&http), "default")
-        .resources
-        .remove(0)
-        .1
-        .to_json();
-    let rule = &document["spec"]["rules"][0];
-    let filters = rule["filters"].as_array().unwrap();
-    assert_eq!(filters.len(), 6);
-    assert_eq!(
-        filters[3]["requestMirror"]["fraction"],
-        serde_json::json!({"numerator": 10, "denominator": 100})
-    );
-    assert_eq!(rule["retry"]["codes"], serde_json::json!([500, 503]));
-    assert_eq!(rule["timeouts"]["request"], "1m30s");
-    assert_eq!(
-        rule["sessionPersistence"]["cookieConfig"]["lifetimeType"],
-        "Permanent"
-    );
-    assert_eq!(document["spec"]["hostnames"][1], "*.b.test");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The conditions of policies (Gateway API, PolicyConditionType and PolicyConditionReason).
 
 use super::super::backend_tls;
-use super::super::policies::{ServicePolicies, ServicePolicy};
+use super::super::policies::{DocumentName, ServicePolicies, ServicePolicy};
 use super::super::{Catalog, ServiceName};
 use super::{Condition, StatusEntry, Subject};
 use crate::resource::{
@@ -85,6 +85,20 @@ pub(super) fn backend_tls(catalog: &Catalog, policy: &BackendTlsPolicy) -> Vec<S
         }
     };
     policy.targets.iter().map(entry).collect()
+}
+
+/// Of policies that refer to nothing but Services.
+pub(super) fn of_services<P: ServicePolicy>(
+    catalog: &Catalog,
+    policies: &ServicePolicies<P>,
+    name: &DocumentName,
+) -> Option<Vec<StatusEntry>> {
+    let policy = policies.get(name)?;
+    let entry = |target: &ServiceTarget| StatusEntry {
+        subject: subject(&**policy, target),
+        conditions: vec![accepted(attached(catalog, policies, policy, target))],
+    };
+    Some(policy.targets().iter().map(entry).collect())
 }
 
 fn subject(policy: &impl ServicePolicy, target: &ServiceTarget) -> Subject {

@@ -279,3 +279,81 @@ fn a_policy_touches_the_workloads_it_may_be_for() {
         [1, 1, 0]
     );
 }
+
+#[test]
+fn policies_of_traffic_in_force_on_a_port() {
+    let policy = |api: &str, name: &str, target: &str, spec: &str| {
+        let (version, kind) = api.split_once(' ').unwrap();
+        format!(
+            "
+apiVersion: {version}
+kind: {kind}
+metadata: {{name: {name}}}
+spec: {{targetRefs: [{target}], {spec}}}
+---
+"
+        )
+    };
+    let traffic = |name: &str, target: &str, percent: u32| {
+        let spec = format!("outlierDetection: {{maxEjectedPercent: {percent}}}");
+        policy("weft.dev/v1alpha1 TrafficPolicy", name, target, &spec)
+    };
+    let budget = policy(
+        "gateway.networking.x-k8s.io/v1alpha1 XBackendTrafficPolicy",
+        "budget",
+        PAY,
+        "retryConstraint: {budget: {percent: 5, interval: 20s}}",
+    );
+    let text = [
+        services(),
+        traffic("whole", PAY, 10),
+        traffic("a-younger", PAY, 20),
+        traffic("port", PAY_HTTPS, 30),
+        budget,
+    ]
+    .concat();
+    let mut mesh = mesh(&text, &[]);
+    let check = |mesh: &Mesh, port: &str, expect: &str| {
+        let policy = cluster(mesh, port).unwrap().policy;
+        let seen = policy.map_or("none".to_owned(), |policy| {
+            let percent = policy.outliers.and_then(|one| one.ejected_percent_max);
+            let budget = policy.retries.and_then(|one| one.percent);
+            format!("{} {percent:?} {budget:?}", policy.names.join(" "))
+        });
+        assert_eq!(seen, expect, "{port}");
+    };
+    let budget = "XBackendTrafficPolicy/shop/budget";
+    let whole = format!("TrafficPolicy/shop/whole {budget} Some(10) Some(5)");
+    check(&mesh, "shop/pay:80", &whole);
+    let port = format!("TrafficPolicy/shop/port {budget} Some(30) Some(5)");
+    check(&mesh, "shop/pay:443", &port);
+    check(&mesh, "shop/mail:25", "none");
+    let conditions = |mesh: &Mesh, kind: Kind, name: &str| {
+        let key = Key::new(kind, "shop", name);
+        shown(&status(&mesh.catalog, &key).unwrap()[0].conditions[0])
+    };
+    let kind = Kind::TrafficPolicy;
+    assert_eq!(conditions(&mesh, kind, "whole"), "Accepted=true Accepted");
+    assert_eq!(
+        conditions(&mesh, kind, "a-younger"),
+        "Accepted=false Conflicted"
+    );
+    let budgets = Kind::BackendTrafficPolicy;
+    assert_eq!(
+        conditions(&mesh, budgets, "budget"),
+        "Accepted=true Accepted"
+    );
+
+    let key = Key::new(kind, "shop", "whole");
+    let affected = mesh.catalog.set(&key, None, &mesh.workloads);
+    assert_eq!((affected.services.len(), affected.statuses.len()), (1, 3));
+    let younger = format!("TrafficPolicy/shop/a-younger {budget} Some(20) Some(5)");
+    check(&mesh, "shop/pay:80", &younger);
+    let pay = Key::new(Kind::Service, "shop", "pay");
+    let affected = mesh.catalog.set(&pay, None, &mesh.workloads);
+    assert_eq!(affected.statuses.len(), 3);
+    assert_eq!(
+        conditions(&mesh, budgets, "budget"),
+        "Accepted=false TargetNotFound"
+    );
+}

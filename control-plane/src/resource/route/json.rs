@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::duration::format;
+use super::super::duration::format;
 use super::{
     BackendKind, BackendRef, Cors, Filter, GrpcMethodMatch, HeaderModifier, MatchKind, ParentRef,
     PathMatch, PathModifier, RequestMirror, Retry, Route, RouteKind, RouteMatch, RouteRule,

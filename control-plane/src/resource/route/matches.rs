@@ -249,7 +249,7 @@ fn value_match(
     Some(ValueMatch { name: name?, value })
 }
 
-pub(super) fn header_name(name: &str) -> Result<(), String> {
+pub(in crate::resource) fn header_name(name: &str) -> Result<(), String> {
     match http::HeaderName::from_bytes(name.as_bytes()) {
         Ok(_) if name.len() <= 256 => Ok(()),
         _ => Err(format!("{name:?} is no header name")),

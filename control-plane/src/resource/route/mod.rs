@@ -3,7 +3,6 @@
 
 mod backend;
 mod decode;
-mod duration;
 mod filters;
 mod json;
 mod matches;
@@ -12,8 +11,9 @@ mod policy;
 use std::time::Duration;
 
 pub(super) use decode::decode;
+pub(super) use matches::header_name;
 
-use super::{Kind, Metadata};
+use super::{Kind, Metadata, duration};
 
 /// Parents of a route; more are refused (Gateway API's limit).
 pub const PARENT_REFS_MAX: usize = 32;

@@ -10,9 +10,11 @@ pub(super) fn timeouts(field: &Field<'_>) -> Timeouts {
     let Some(mut fields) = field.mapping() else {
         return Timeouts::default();
     };
-    let request = fields.take("request").and_then(|field| read(&field));
+    let request = fields
+        .take("request")
+        .and_then(|field| duration::read(&field));
     let backend_request = fields.take("backendRequest");
-    let backend = backend_request.as_ref().and_then(read);
+    let backend = backend_request.as_ref().and_then(duration::read);
     fields.finish();
     // 0 means no limit, as Gateway API has it.
     let limit = |duration: Option<Duration>| duration.filter(|duration| !duration.is_zero());
@@ -29,11 +31,6 @@ pub(super) fn timeouts(field: &Field<'_>) -> Timeouts {
     timeouts
 }
 
-fn read(field: &Field<'_>) -> Option<Duration> {
-    let text = field.checked(|text| duration::parse(text).map(drop))?;
-    duration::parse(&text).ok()
-}
-
 pub(super) fn retry(field: &Field<'_>) -> Option<Retry> {
     let mut fields = field.mapping()?;
     let codes = fields
@@ -44,7 +41,9 @@ pub(super) fn retry(field: &Field<'_>) -> Option<Retry> {
     let codes = codes.filter_map(|code| u16::try_from(code).ok()).collect();
     let attempts = fields.take("attempts");
     let attempts = attempts.and_then(|field| field.integer(0..=i64::from(i32::MAX)));
-    let backoff = fields.take("backoff").and_then(|field| read(&field));
+    let backoff = fields
+        .take("backoff")
+        .and_then(|field| duration::read(&field));
     fields.finish();
     Some(Retry {
         codes,
@@ -69,8 +68,10 @@ pub(super) fn session_persistence(field: &Field<'_>) -> Option<SessionPersistenc
     };
     let absolute_timeout = fields
         .take("absoluteTimeout")
-        .and_then(|field| read(&field));
-    let idle_timeout = fields.take("idleTimeout").and_then(|field| read(&field));
+        .and_then(|field| duration::read(&field));
+    let idle_timeout = fields
+        .take("idleTimeout")
+        .and_then(|field| duration::read(&field));
     let cookie = fields.take("cookieConfig");
     fields.finish();
     let mut permanent = false;

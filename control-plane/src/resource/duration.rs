@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use super::fields::Field;
+
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Digits of one part.
 const DIGITS_MAX: usize = 5;
 /// Parts of a duration.
 const PARTS_MAX: usize = 4;
+
+/// Reads a field that holds one.
+pub(super) fn read(field: &Field<'_>) -> Option<Duration> {
+    let text = field.checked(|text| parse(text).map(drop))?;
+    parse(&text).ok()
+}
 
 /// Reads `^([0-9]{1,5}(h|m|s|ms)){1,4}$`.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {

@@ -1,0 +1,116 @@
+//! `XBackendTrafficPolicy` (gateway.networking.x-k8s.io, GEP-3388): how many of the requests to a Service may be
+//! repetitions.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::fields::{Field, Fields};
+use super::policy_target::{self, ServiceTarget};
+use super::{Metadata, duration};
+
+/// Longest interval, and the highest number of retries within one (Gateway API's limits).
+const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
+/// See [`INTERVAL_MAX`].
+const COUNT_MAX: i64 = 1_000_000;
+
+/// The budget for retries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendTrafficPolicy {
+    pub metadata: Metadata,
+    /// Never empty, each once, none with a port's name.
+    pub targets: Vec<ServiceTarget>,
+    pub retries: RetryConstraint,
+}
+
+/// What is absent is the proxies' default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryConstraint {
+    pub percent: Option<u32>,
+    pub interval: Option<Duration>,
+    pub min_count: Option<u32>,
+    pub min_interval: Option<Duration>,
+}
+
+impl BackendTrafficPolicy {
+    pub(super) fn to_json(&self) -> Value {
+        let targets = self.targets.iter().map(ServiceTarget::to_json);
+        let mut out = json!({"targetRefs": targets.collect::<Vec<_>>()});
+        let RetryConstraint {
+            percent,
+            interval,
+            min_count,
+            min_interval,
+        } = &self.retries;
+        if let Some(percent) = percent {
+            out["retryConstraint"]["budget"]["percent"] = json!(percent);
+        }
+        if let Some(interval) = interval {
+            out["retryConstraint"]["budget"]["interval"] = duration::format(*interval).into();
+        }
+        if let Some(count) = min_count {
+            out["retryConstraint"]["minRetryRate"]["count"] = json!(count);
+        }
+        if let Some(interval) = min_interval {
+            let interval = duration::format(*interval);
+            out["retryConstraint"]["minRetryRate"]["interval"] = interval.into();
+        }
+        out
+    }
+}
+
+/// Reads `spec`.
+pub(super) fn decode(
+    metadata: Metadata,
+    document: &mut Fields<'_>,
+) -> Option<BackendTrafficPolicy> {
+    let mut fields = document.require("spec")?.mapping()?;
+    let targets = policy_target::targets(&mut fields);
+    let retries = fields.take("retryConstraint");
+    fields.refuse(&["sessionPersistence"]);
+    fields.finish();
+    let retries = match retries {
+        Some(field) => retry_constraint(&field),
+        None => Some(RetryConstraint::default()),
+    };
+    Some(BackendTrafficPolicy {
+        metadata,
+        targets: targets?,
+        retries: retries?,
+    })
+}
+
+fn retry_constraint(field: &Field<'_>) -> Option<RetryConstraint> {
+    let mut fields = field.mapping()?;
+    let (budget, rate) = (fields.take("budget"), fields.take("minRetryRate"));
+    fields.finish();
+    let mut read = RetryConstraint::default();
+    if let Some(field) = budget {
+        let mut fields = field.mapping()?;
+        read.percent = count(&mut fields, "percent", 0, 100);
+        read.interval = interval(&mut fields);
+        fields.finish();
+    }
+    if let Some(field) = rate {
+        let mut fields = field.mapping()?;
+        read.min_count = count(&mut fields, "count", 0, COUNT_MAX);
+        read.min_interval = interval(&mut fields);
+        fields.finish();
+    }
+    Some(read)
+}
+
+fn count(fields: &mut Fields<'_>, name: &str, least: i64, most: i64) -> Option<u32> {
+    let count = fields.take(name)?.integer(least..=most)?;
+    u32::try_from(count).ok()
+}
+
+fn interval(fields: &mut Fields<'_>) -> Option<Duration> {
+    let field = fields.take("interval")?;
+    let interval = duration::read(&field)?;
+    if interval < Duration::from_millis(100) || interval > INTERVAL_MAX {
+        field.problem("is not within 100ms to 1h");
+        return None;
+    }
+    Some(interval)
+}
