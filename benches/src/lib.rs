@@ -165,6 +165,7 @@ pub fn route(shape: Shape, count: usize) -> Route {
         filters: Vec::new(),
         request_timeout: None,
         backend_request_timeout: None,
+        retry: None,
         backends: vec![WeightedCluster {
             cluster: cluster.clone(),
             weight: 1,

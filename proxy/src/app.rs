@@ -378,6 +378,7 @@ async fn serve(shared: Shared, connections: Connections) {
         telemetry.clone(),
         limits,
         outbound_drain,
+        settings.workers,
     ));
     let inbound = Rc::new(Inbound::new(Parts {
         own,

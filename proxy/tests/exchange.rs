@@ -76,7 +76,7 @@ impl Serve for Forwarder {
         };
         match ended {
             Ok(outcome) if outcome.reusable => self.endpoints.give_back(opened),
-            Ok(_) | Err(Failure::ClientGone) => {}
+            Ok(_) | Err(Failure::ClientGone | Failure::Again(_)) => {}
             Err(Failure::Unanswered(failed)) => {
                 if let Some(responder) = responder.take() {
                     let _ = respond(responder, failed.fault, false, false).await;

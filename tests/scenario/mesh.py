@@ -260,6 +260,11 @@ class Application:
     def connections(self):
         return json.loads(http_get(self.side_door, "/count")[1])["connections"]
 
+    def trouble(self, status=0, delay=0, percent=100):
+        """Has it answer a share of all requests with a status, or late (milliseconds); none ends that."""
+        percent = percent if status or delay else 0
+        assert http_call("PUT", self.side_door, f"/trouble/{status}/{delay}/{percent}")[0] == 200
+
     def open(self, port):
         assert http_call("PUT", self.side_door, f"/ports/{self.host}:{port}")[0] == 200
 

@@ -23,7 +23,7 @@ def shop(shared_mesh):
         ("pricing-v1", {"app": "pricing", "version": "v1"}),
         ("pricing-v2", {"app": "pricing", "version": "v2"}),
     ):
-        mesh.instance(app, labels=labels)
+        setattr(mesh, app.replace("-", "_"), mesh.instance(app, labels=labels))
     yield mesh
 
 
@@ -69,6 +69,18 @@ def test_egress_by_tls(shop, example):
     wait_until(lambda: seen(bursar) == "HTTP/1.1 localhost localhost https", 15, "the way out")
     # Another's system doesn't trust that CA.
     assert seen(shop.web) == "peer_identity"
+
+
+def test_resilience(shop, example):
+    example("resilience.yaml", "orders.shop")
+    failing = shop.orders_v1.application
+    failing.trouble(status=503)
+    status = ("-w", "%{http_code}", "-o", "/dev/null", "-s")
+    # The first instance fails always: reads are answered by the other, writes by whoever was asked.
+    assert {shop.web.curl(*status, "http://orders.shop/").stdout for _ in range(10)} == {b"200"}
+    failing.trouble()
+    told = shop.weft("explain", "--from", "shop/web", "http://orders.shop/").stdout
+    assert "TrafficPolicy/shop/orders, XBackendTrafficPolicy/shop/orders" in told and "at most 2 after 500, 502, 503" in told
 
 
 def test_every_example_is_tried():

@@ -60,7 +60,33 @@ pub struct Shared {
     pub requests: AtomicU64,
     /// Connections accepted on every port.
     pub connections: AtomicU64,
+    /// Status and delay in milliseconds that requests get, and of a hundred how many; 0 leaves a request be.
+    pub trouble: Trouble,
     numbered: bool,
+}
+
+/// What goes wrong on purpose.
+#[derive(Default)]
+pub struct Trouble {
+    pub status: AtomicU64,
+    pub delay: AtomicU64,
+    pub percent: AtomicU64,
+    drawn: AtomicU64,
+}
+
+impl Trouble {
+    /// Status and delay of the next request. Shares are spread evenly, so that tests can count on them.
+    fn next(&self) -> (u64, u64) {
+        let percent = self.percent.load(Ordering::Relaxed);
+        let before = self.drawn.fetch_add(percent, Ordering::Relaxed);
+        if before / 100 == (before + percent) / 100 {
+            return (0, 0);
+        }
+        (
+            self.status.load(Ordering::Relaxed),
+            self.delay.load(Ordering::Relaxed),
+        )
+    }
 }
 
 type Frames = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
@@ -72,6 +98,7 @@ pub async fn run(options: Options) -> io::Result<()> {
         name: options.name,
         requests: AtomicU64::new(0),
         connections: AtomicU64::new(0),
+        trouble: Trouble::default(),
         numbered: options.ports > 1,
     });
     let mut open = serve_admin::OpenPorts::new(shared.clone());
@@ -119,7 +146,8 @@ async fn serve(
         let (name, shared) = (name.clone(), shared.clone());
         async move {
             shared.requests.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, Infallible>(answer(&name, request).await)
+            let trouble = shared.trouble.next();
+            Ok::<_, Infallible>(answer(&name, request, trouble).await)
         }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
@@ -136,11 +164,16 @@ async fn serve(
     }
 }
 
-async fn answer(name: &str, request: Request<Incoming>) -> Answer {
-    let query = query(request.uri().query().unwrap_or(""));
+async fn answer(name: &str, request: Request<Incoming>, trouble: (u64, u64)) -> Answer {
+    let mut query = query(request.uri().query().unwrap_or(""));
+    let (status, delay) = trouble;
+    if status > 0 {
+        query.insert("status".to_owned(), status);
+    }
     let number = |key: &str| query.get(key).copied().unwrap_or(0);
-    if number("delay") > 0 {
-        tokio::time::sleep(Duration::from_millis(number("delay"))).await;
+    let delay = delay + number("delay");
+    if delay > 0 {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
     }
     let path = request.uri().path().to_owned();
     let parsed = |prefix| path.strip_prefix(prefix).map(str::parse);

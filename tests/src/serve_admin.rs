@@ -1,5 +1,6 @@
 //! The side door of `serve`, which no proxy stands before: `GET /count`, `PUT /ports/IP:PORT` to
-//! open a port, `DELETE /ports/IP:PORT` to close it and let its connections end.
+//! open a port, `DELETE /ports/IP:PORT` to close it and let its connections end, and
+//! `PUT /trouble/STATUS/DELAY-MS/PERCENT` to answer a share of all requests with a status, late.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -66,6 +67,12 @@ pub async fn run(address: SocketAddr, open: OpenPorts) -> io::Result<()> {
     }
 }
 
+fn trouble(path: &str) -> Option<[u64; 3]> {
+    let numbers = path.strip_prefix("/trouble/")?.split('/');
+    let numbers: Result<Vec<u64>, _> = numbers.map(str::parse).collect();
+    numbers.ok()?.try_into().ok()
+}
+
 async fn answer(request: &Request<Incoming>, open: &Mutex<OpenPorts>) -> Response<Full<Bytes>> {
     let mut open = open.lock().await;
     let path = request.uri().path();
@@ -82,6 +89,16 @@ async fn answer(request: &Request<Incoming>, open: &Mutex<OpenPorts>) -> Respons
         (&Method::PUT, Some(Ok(address))) => match open.open(address).await {
             Ok(()) => (StatusCode::OK, json!({})),
             Err(error) => (StatusCode::CONFLICT, json!({"error": error.to_string()})),
+        },
+        (&Method::PUT, None) => match trouble(path) {
+            Some([status, delay, percent]) => {
+                let trouble = &open.shared.trouble;
+                trouble.status.store(status, Ordering::Relaxed);
+                trouble.delay.store(delay, Ordering::Relaxed);
+                trouble.percent.store(percent, Ordering::Relaxed);
+                (StatusCode::OK, json!({}))
+            }
+            None => (StatusCode::NOT_FOUND, json!({"error": "no such thing"})),
         },
         (&Method::DELETE, Some(Ok(address))) if open.close(address) => (StatusCode::OK, json!({})),
         _ => (StatusCode::NOT_FOUND, json!({"error": "no such thing"})),

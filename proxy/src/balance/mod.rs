@@ -1,9 +1,17 @@
-//! Which endpoint of a cluster takes the next request or connection: of two drawn at random the one
-//! with fewer outstanding. What is known of an endpoint outlives a push, because it is kept here by
-//! the endpoint's name and not in the configuration. No I/O; `now` and the random source are handed
-//! in.
+//! Which endpoint of a cluster takes the next request or connection, and how much may be on its way. What
+//! is known of an endpoint or a cluster outlives a push, because it is kept here by name and not in the
+//! configuration. No I/O; `now` and the random source are handed in.
 
-use std::cell::{Cell, RefCell};
+mod breaker;
+mod budget;
+mod cluster;
+mod hash;
+mod load;
+mod outliers;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,36 +20,59 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use rand::Rng;
 
-use crate::model::{Cluster, Endpoint};
+pub use breaker::{Admission, Admitted, Waiting};
+pub use hash::key_hash;
 
-/// An endpoint that takes no connection is left out this long; doubled each time, up to
-/// [`EJECTION_MAX`], until it serves again.
-const EJECTION_MIN: Duration = Duration::from_millis(500);
-/// See [`EJECTION_MIN`].
-const EJECTION_MAX: Duration = Duration::from_secs(30);
+use self::cluster::ClusterState;
+use self::load::Load;
+use crate::model::{Balancing, Cluster, Endpoint, ServicePort};
+
 /// Endpoints remembered before those are forgotten that nothing is outstanding at.
 const REMEMBERED_MAX: usize = 20_000;
+/// Clusters remembered before those are forgotten that nothing is on its way to.
+const CLUSTERS_MAX: usize = 10_000;
 
 /// Draws for one pick before every endpoint is looked at.
 const DRAWS_MAX: usize = 8;
 
-/// The state of every endpoint that this worker has used.
-#[derive(Default)]
+/// The state of every endpoint and cluster that this worker has used.
 pub struct Balancer {
-    loads: RefCell<HashMap<Arc<str>, Rc<Load>, RandomState>>,
+    loads: Loads,
+    clusters: RefCell<HashMap<ServicePort, Rc<ClusterState>, RandomState>>,
+    workers: u32,
 }
 
-#[derive(Debug, Default)]
-struct Load {
-    outstanding: Cell<u32>,
-    ejected_until: Cell<Option<Instant>>,
-    failures: Cell<u32>,
-}
+/// Endpoints by ID.
+#[derive(Default)]
+struct Loads(RefCell<HashMap<Arc<str>, Rc<Load>, RandomState>>);
 
-impl Load {
-    fn is_ejected(&self, now: Instant) -> bool {
-        self.ejected_until.get().is_some_and(|until| now < until)
+impl Loads {
+    fn get(&self, id: &str) -> Option<Rc<Load>> {
+        self.0.borrow().get(id).cloned()
     }
+
+    fn get_or_new(&self, id: &Arc<str>, now: Instant) -> Rc<Load> {
+        let mut loads = self.0.borrow_mut();
+        if let Some(load) = loads.get(id) {
+            return load.clone();
+        }
+        if loads.len() >= REMEMBERED_MAX {
+            loads.retain(|_, load| load.outstanding.get() > 0);
+        }
+        let load = Rc::new(Load::new(now));
+        loads.entry(id.clone()).or_insert(load).clone()
+    }
+}
+
+/// What is asked of a pick.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'w> {
+    /// Endpoints that were tried before: taken again only when there is no other.
+    pub tried: &'w [Arc<str>],
+    /// The hash of what says where the request goes, where the cluster goes by that.
+    pub key: Option<u64>,
+    /// The endpoint that a session is bound to.
+    pub session: Option<&'w Arc<str>>,
 }
 
 /// An endpoint that was picked; it counts as busy until this is dropped.
@@ -49,29 +80,70 @@ impl Load {
 pub struct Picked {
     pub endpoint: Arc<Endpoint>,
     load: Rc<Load>,
+    state: Rc<ClusterState>,
+    cluster: Arc<Cluster>,
+}
+
+/// How a request went at its endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// Until the answer's head.
+    pub latency: Duration,
+    /// It says that the endpoint is in trouble.
+    pub failed: bool,
+    /// The endpoint asked to be left alone this long.
+    pub pause: Option<Duration>,
 }
 
 impl Picked {
-    fn new((endpoint, load): &Candidate<'_>) -> Self {
+    fn new(
+        (endpoint, load): &Candidate<'_>,
+        state: &Rc<ClusterState>,
+        cluster: &Arc<Cluster>,
+    ) -> Self {
         load.outstanding.set(load.outstanding.get() + 1);
         Self {
             endpoint: (*endpoint).clone(),
             load: load.clone(),
+            state: state.clone(),
+            cluster: cluster.clone(),
         }
     }
 
     /// No connection could be made, or the wrong workload answered: leave it out for a while.
-    pub fn failed(&self, now: Instant) {
-        let failures = self.load.failures.get().min(16);
-        self.load.failures.set(failures + 1);
-        let pause = EJECTION_MIN.saturating_mul(1 << failures).min(EJECTION_MAX);
-        self.load.ejected_until.set(Some(now + pause));
+    pub fn refused(&self, now: Instant) {
+        self.load.refused(now);
     }
 
-    /// It served.
-    pub fn succeeded(&self) {
-        self.load.failures.set(0);
-        self.load.ejected_until.set(None);
+    /// The connection was made, and nothing is known of how it serves.
+    pub fn reached(&self) {
+        self.load.reached();
+    }
+
+    /// It answered.
+    pub fn answered(&self, answered: Answered, now: Instant) {
+        self.load.reached();
+        self.load.answered(answered.latency, answered.failed, now);
+        if answered.failed {
+            self.failed(now);
+        } else {
+            self.load.failures.set(0);
+        }
+        if let Some(pause) = answered.pause {
+            self.load.pause(pause, now);
+        }
+    }
+
+    /// It broke off, or did not answer in time.
+    pub fn failed(&self, now: Instant) {
+        let failures = self.load.failures.get() + 1;
+        self.load.failures.set(failures);
+        let policy = &self.cluster.policy.outliers;
+        if policy.consecutive_failures > 0 && failures >= policy.consecutive_failures {
+            let one = (&self.endpoint.id, &*self.load);
+            let endpoints = self.cluster.endpoints.len();
+            self.state.outliers.eject(policy, one, endpoints, now);
+        }
     }
 }
 
@@ -82,129 +154,247 @@ impl Drop for Picked {
 }
 
 impl Balancer {
-    /// Picks an endpoint of `cluster`. Those `tried` before, and those left out for now, are taken
-    /// only when there is no other.
+    /// For one of `workers` workers, which share what is allowed together.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            loads: Loads::default(),
+            clusters: RefCell::default(),
+            workers: u32::try_from(workers.max(1)).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Picks an endpoint of `cluster`. Those tried before, and those left out for now, are taken only when
+    /// there is no other.
     pub fn pick(
         &self,
-        cluster: &Cluster,
-        tried: &[Arc<str>],
+        cluster: &Arc<Cluster>,
+        wanted: Wanted<'_>,
         now: Instant,
         random: &mut impl Rng,
     ) -> Option<Picked> {
-        if let Some(picked) = self.pick_drawn(cluster, tried, now, random) {
-            return Some(picked);
+        let state = self.state(cluster, now);
+        state.outliers.compare(cluster, &self.loads, now);
+        let usable = |endpoint: &Arc<Endpoint>| {
+            let load = self.loads.get_or_new(&endpoint.id, now);
+            let usable = endpoint.weight > 0
+                && !wanted.tried.contains(&endpoint.id)
+                && !load.is_left_out(now);
+            usable.then_some(load)
+        };
+        let picked = |endpoint: &Arc<Endpoint>, load: Rc<Load>| {
+            Some(Picked::new(&(endpoint, load), &state, cluster))
+        };
+        if let Some(id) = wanted.session
+            && let Some(endpoint) = cluster.endpoints.get(id)
+            && let Some(load) = usable(endpoint)
+        {
+            return picked(endpoint, load);
         }
-        let candidates: Vec<Candidate<'_>> = {
-            let usable = cluster
-                .endpoints
-                .iter()
-                .filter(|endpoint| endpoint.weight > 0);
-            usable
-                .map(|endpoint| (endpoint, self.load(&endpoint.id)))
-                .collect()
-        };
-        let healthy = |(endpoint, load): &Candidate<'_>| {
-            !tried.contains(&endpoint.id) && !load.is_ejected(now)
-        };
-        let untried = |(endpoint, _): &Candidate<'_>| !tried.contains(&endpoint.id);
-        let chosen = choose(&candidates, healthy, random)
-            .or_else(|| choose(&candidates, untried, random))
-            .or_else(|| choose(&candidates, |_| true, random))?;
-        Some(Picked::new(chosen))
+        match (&cluster.policy.balancing, wanted.key) {
+            (Balancing::ConsistentHash(_), Some(key)) => {
+                let table = state.table(cluster);
+                for endpoint in table.of(key).take(HASH_STEPS_MAX) {
+                    if let Some(load) = usable(endpoint) {
+                        return picked(endpoint, load);
+                    }
+                }
+            }
+            (Balancing::RoundRobin, _) => {
+                for _ in 0..DRAWS_MAX {
+                    let point = state.turn(cluster.endpoints.weight(), random)?;
+                    let endpoint = cluster.endpoints.at(point)?;
+                    if let Some(load) = usable(endpoint) {
+                        return picked(endpoint, load);
+                    }
+                }
+            }
+            _ => {
+                if let Some(drawn) = self.draw_two(cluster, wanted, now, random) {
+                    return Some(Picked::new(&drawn, &state, cluster));
+                }
+            }
+        }
+        let chosen = self.pick_from_all(cluster, wanted, now, random)?;
+        Some(Picked::new(&chosen, &state, cluster))
     }
 
     /// Two draws from all, as long as nearly everybody is usable; then the cost of a pick doesn't grow
     /// with the cluster. Nothing when luck runs out, and everybody has to be looked at.
-    fn pick_drawn(
+    fn draw_two<'c>(
         &self,
-        cluster: &Cluster,
-        tried: &[Arc<str>],
+        cluster: &'c Cluster,
+        wanted: Wanted<'_>,
         now: Instant,
         random: &mut impl Rng,
-    ) -> Option<Picked> {
+    ) -> Option<Candidate<'c>> {
         let weight = cluster.endpoints.weight();
         if weight == 0 {
             return None;
         }
+        let slow_start = cluster.policy.slow_start;
         let mut first: Option<Candidate<'_>> = None;
         for _ in 0..DRAWS_MAX {
             let endpoint = cluster.endpoints.at(random.random_range(0..weight))?;
             let is_first = first
                 .as_ref()
                 .is_some_and(|(first, _)| Arc::ptr_eq(first, endpoint));
-            if is_first || tried.contains(&endpoint.id) {
+            if is_first || wanted.tried.contains(&endpoint.id) {
                 continue;
             }
-            let load = self.load(&endpoint.id);
-            if load.is_ejected(now) {
+            let load = self.loads.get_or_new(&endpoint.id, now);
+            if load.is_left_out(now) {
+                continue;
+            }
+            if !slow_start.is_zero() && !random.random_bool(load.share(slow_start, now)) {
                 continue;
             }
             let drawn = (endpoint, load);
-            match &first {
-                None if cluster.endpoints.len() == 1 => return Some(Picked::new(&drawn)),
+            match first {
+                None if cluster.endpoints.len() == 1 => return Some(drawn),
                 None => first = Some(drawn),
-                Some(first) => return Some(Picked::new(less_busy(first, &drawn))),
+                Some(first) => return Some(better(first, drawn, &cluster.policy.balancing, now)),
             }
         }
         None
     }
 
+    fn pick_from_all<'c>(
+        &self,
+        cluster: &'c Cluster,
+        wanted: Wanted<'_>,
+        now: Instant,
+        random: &mut impl Rng,
+    ) -> Option<Candidate<'c>> {
+        let usable = cluster.endpoints.iter();
+        let usable = usable.filter(|endpoint| endpoint.weight > 0);
+        let candidates: Vec<Candidate<'_>> = usable
+            .map(|endpoint| (endpoint, self.loads.get_or_new(&endpoint.id, now)))
+            .collect();
+        let untried = |(endpoint, _): &Candidate<'_>| !wanted.tried.contains(&endpoint.id);
+        let healthy = |one: &Candidate<'_>| untried(one) && !one.1.is_left_out(now);
+        let mut choose = |eligible: &dyn Fn(&Candidate<'_>) -> bool| {
+            choose(
+                &candidates,
+                eligible,
+                &cluster.policy.balancing,
+                now,
+                random,
+            )
+        };
+        choose(&healthy)
+            .or_else(|| choose(&untried))
+            .or_else(|| choose(&|_| true))
+    }
+
+    /// Whether any endpoint is left that was not tried.
+    pub fn has_untried(&self, cluster: &Cluster, tried: &[Arc<str>]) -> bool {
+        let weighing = cluster.endpoints.iter().filter(|one| one.weight > 0);
+        let mut untried = weighing.filter(|endpoint| !tried.contains(&endpoint.id));
+        untried.next().is_some()
+    }
+
+    /// Asks for room for one more request to a cluster, which counts for the retry budget too.
+    pub fn admit_request(&self, cluster: &Cluster, now: Instant) -> Admission {
+        let state = self.state(cluster, now);
+        state.budget.request(&cluster.policy.budget, now);
+        let breaker = &cluster.policy.breaker;
+        let most = breaker.requests_max.div_ceil(self.workers);
+        let pending = breaker.pending_max.div_ceil(self.workers);
+        state.requests.admit(most, pending)
+    }
+
+    /// Asks for room for one more TCP connection to a cluster; none waits for it.
+    pub fn admit_connection(&self, cluster: &Cluster, now: Instant) -> Option<Admitted> {
+        let state = self.state(cluster, now);
+        let most = cluster.policy.breaker.connections_max;
+        match state.connections.admit(most.div_ceil(self.workers), 0) {
+            Admission::Admitted(admitted) => Some(admitted),
+            Admission::Waits(_) | Admission::Refused => None,
+        }
+    }
+
+    /// Takes one repetition of the cluster's budget, if there is one left.
+    pub fn may_repeat(&self, cluster: &Cluster, now: Instant) -> bool {
+        let state = self.state(cluster, now);
+        state.budget.take(&cluster.policy.budget, self.workers, now)
+    }
+
     /// Requests and connections outstanding at an endpoint, from this worker.
     pub fn outstanding(&self, id: &str) -> u32 {
-        let loads = self.loads.borrow();
-        loads.get(id).map_or(0, |load| load.outstanding.get())
+        let load = self.loads.get(id);
+        load.map_or(0, |load| load.outstanding.get())
     }
 
     /// Whether an endpoint is left out for now.
     pub fn is_ejected(&self, id: &str, now: Instant) -> bool {
-        let loads = self.loads.borrow();
-        loads.get(id).is_some_and(|load| load.is_ejected(now))
+        let load = self.loads.get(id);
+        load.is_some_and(|load| load.is_left_out(now))
     }
 
-    fn load(&self, id: &Arc<str>) -> Rc<Load> {
-        let mut loads = self.loads.borrow_mut();
-        if let Some(load) = loads.get(id) {
-            return load.clone();
+    fn state(&self, cluster: &Cluster, now: Instant) -> Rc<ClusterState> {
+        let mut clusters = self.clusters.borrow_mut();
+        if let Some(state) = clusters.get(&cluster.name) {
+            return state.clone();
         }
-        if loads.len() >= REMEMBERED_MAX {
-            loads.retain(|_, load| load.outstanding.get() > 0);
+        if clusters.len() >= CLUSTERS_MAX {
+            clusters.retain(|_, state| state.is_busy());
         }
-        loads.entry(id.clone()).or_default().clone()
+        let state = Rc::new(ClusterState::new(now));
+        clusters.insert(cluster.name.clone(), state.clone());
+        state
     }
 }
+
+/// Entries of a hash table that are looked at for an endpoint that can be used.
+const HASH_STEPS_MAX: usize = 1024;
 
 /// An endpoint with what is known of it.
 type Candidate<'c> = (&'c Arc<Endpoint>, Rc<Load>);
 
-/// Of two eligible candidates, drawn by weight, the less busy in proportion to its weight.
-fn choose<'l, 'c>(
-    candidates: &'l [Candidate<'c>],
-    eligible: impl Fn(&Candidate<'c>) -> bool,
+/// Of two eligible candidates, drawn by weight, the better one.
+fn choose<'c>(
+    candidates: &[Candidate<'c>],
+    eligible: &dyn Fn(&Candidate<'_>) -> bool,
+    balancing: &Balancing,
+    now: Instant,
     random: &mut impl Rng,
-) -> Option<&'l Candidate<'c>> {
+) -> Option<Candidate<'c>> {
     let eligible: Vec<&Candidate<'c>> = candidates
         .iter()
         .filter(|candidate| eligible(candidate))
         .collect();
     if eligible.len() < 2 {
-        return eligible.first().copied();
+        return eligible.first().map(|one| (*one).clone());
     }
     let first = draw(&eligible, random);
     let mut second = draw(&eligible, random);
     if second == first {
         second = (first + random.random_range(1..eligible.len())) % eligible.len();
     }
-    Some(less_busy(eligible[first], eligible[second]))
+    let (first, second) = (eligible[first].clone(), eligible[second].clone());
+    Some(better(first, second, balancing, now))
 }
 
-/// The one with fewer outstanding in proportion to its weight.
-fn less_busy<'l, 'c>(a: &'l Candidate<'c>, b: &'l Candidate<'c>) -> &'l Candidate<'c> {
-    // busy/weight against busy/weight, cross-multiplied so that no division rounds.
-    let busy = |(_, load): &Candidate<'c>, other: &Candidate<'c>| {
-        (u64::from(load.outstanding.get()) + 1) * u64::from(other.0.weight)
+/// The one that is expected to answer first, in proportion to its weight; the first where they are equal.
+fn better<'c>(
+    a: Candidate<'c>,
+    b: Candidate<'c>,
+    balancing: &Balancing,
+    now: Instant,
+) -> Candidate<'c> {
+    let cost = |(endpoint, load): &Candidate<'_>| {
+        let busy = (f64::from(load.outstanding.get()) + 1.0) / f64::from(endpoint.weight.max(1));
+        match balancing {
+            // An endpoint that has not answered yet is as good as any, until it is busy.
+            Balancing::PeakEwma => busy * (load.latency(now) + LATENCY_FLOOR),
+            _ => busy,
+        }
     };
-    if busy(b, a) < busy(a, b) { b } else { a }
+    if cost(&b) < cost(&a) { b } else { a }
 }
+
+/// Seconds that no latency is better than: among endpoints this fast the outstanding requests decide.
+const LATENCY_FLOOR: f64 = 0.000_1;
 
 /// An index, drawn by weight; `eligible` isn't empty and all weights are above 0.
 fn draw(eligible: &[&Candidate<'_>], random: &mut impl Rng) -> usize {
@@ -221,118 +411,4 @@ fn draw(eligible: &[&Candidate<'_>], random: &mut impl Rng) -> usize {
         point -= weight;
     }
     0
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    use super::*;
-
-    fn cluster(weights: &[u32]) -> Cluster {
-        let endpoint = |(index, weight): (usize, &u32)| {
-            Arc::new(Endpoint {
-                id: format!("e{index}").into(),
-                address: format!("127.0.0.1:{}", 1000 + index).parse().unwrap(),
-                weight: *weight,
-                zone: "".into(),
-                workload: "".into(),
-                namespace: "".into(),
-                sidecar: None,
-            })
-        };
-        let endpoints = weights.iter().enumerate().map(endpoint).collect();
-        Cluster {
-            name: "shop/s:80".parse().unwrap(),
-            protocol: None,
-            tls: None,
-            endpoints,
-        }
-    }
-
-    /// Shares of 10,000 picks in percent, `held` of them outstanding at a time.
-    fn shares(
-        balancer: &Balancer,
-        cluster: &Cluster,
-        tried: &[Arc<str>],
-        now: Instant,
-        held: usize,
-    ) -> Vec<u32> {
-        let mut random = StdRng::seed_from_u64(7);
-        let mut counts = vec![0u32; cluster.endpoints.len()];
-        let mut holding = std::collections::VecDeque::new();
-        for _ in 0..10_000 {
-            let Some(picked) = balancer.pick(cluster, tried, now, &mut random) else {
-                return counts;
-            };
-            counts[picked.endpoint.id[1..].parse::<usize>().unwrap()] += 1;
-            holding.push_back(picked);
-            if holding.len() > held {
-                holding.pop_front();
-            }
-        }
-        counts.iter().map(|count| (count + 50) / 100).collect()
-    }
-
-    #[test]
-    fn spreads_evenly_and_by_weight() {
-        let now = Instant::now();
-        let check = |weights: &[u32], held: usize, expect: &[u32]| {
-            let seen = shares(&Balancer::default(), &cluster(weights), &[], now, held);
-            let near = seen
-                .iter()
-                .zip(expect)
-                .all(|(seen, expect)| seen.abs_diff(*expect) <= 2);
-            assert!(
-                near,
-                "{weights:?} holding {held}: {seen:?}, expected {expect:?}"
-            );
-        };
-        check(&[1], 3, &[100]);
-        check(&[1, 1, 1, 1], 8, &[25, 25, 25, 25]);
-        check(&[3, 1], 40, &[75, 25]);
-        check(&[1, 0, 1], 8, &[50, 0, 50]);
-        check(&[0], 8, &[0]);
-    }
-
-    #[test]
-    fn avoids_the_busy_the_tried_and_the_failed_while_it_can() {
-        let now = Instant::now();
-        let (balancer, cluster) = (Balancer::default(), cluster(&[1, 1, 1]));
-        let mut random = StdRng::seed_from_u64(1);
-        let busy: Vec<Picked> = (0..30)
-            .filter_map(|_| balancer.pick(&cluster, &["e1".into(), "e2".into()], now, &mut random))
-            .collect();
-        assert_eq!(balancer.outstanding("e0"), 30);
-        let seen = shares(&balancer, &cluster, &[], now, 0);
-        assert_eq!(seen[0], 0, "{seen:?}");
-        drop(busy);
-        assert_eq!(balancer.outstanding("e0"), 0);
-
-        let failed = balancer
-            .pick(&cluster, &["e1".into(), "e2".into()], now, &mut random)
-            .unwrap();
-        failed.failed(now);
-        drop(failed);
-        assert_eq!(shares(&balancer, &cluster, &[], now, 0)[0], 0);
-        let later = now + EJECTION_MIN;
-        assert!(shares(&balancer, &cluster, &[], later, 0)[0] > 20);
-        let all_tried: Vec<Arc<str>> = vec!["e0".into(), "e1".into(), "e2".into()];
-        assert!(shares(&balancer, &cluster, &all_tried, now, 0)[1] > 20);
-    }
-
-    #[test]
-    fn forgets_what_is_idle_when_too_many_are_remembered() {
-        let now = Instant::now();
-        let balancer = Balancer::default();
-        let mut random = StdRng::seed_from_u64(1);
-        let busy = balancer.pick(&cluster(&[1]), &[], now, &mut random);
-        for number in 0..REMEMBERED_MAX {
-            balancer.load(&format!("gone{number}").into());
-        }
-        assert!(balancer.loads.borrow().len() < 3);
-        assert_eq!(balancer.outstanding("e0"), 1);
-        drop(busy);
-    }
 }

@@ -1,6 +1,7 @@
 //! Protobuf bodies become the model's types, or a rejection that says which field is wrong and why.
 //! Pure: no I/O, no clock.
 
+mod policy;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -237,6 +238,10 @@ fn cluster(expected: &Name, message: wire::Cluster) -> Result<Cluster> {
         tls: match message.tls {
             None => None,
             Some(tls) => Some(Arc::new(within("tls", backend_tls(tls))?)),
+        },
+        policy: match message.policy {
+            None => Arc::default(),
+            Some(policy) => Arc::new(within("policy", policy::decode(policy))?),
         },
     })
 }

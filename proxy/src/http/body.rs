@@ -1,5 +1,8 @@
 //! Bodies as they come in.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use bytes::Bytes;
 
 use super::BodyCopy;
@@ -119,6 +122,7 @@ pub struct RequestBody<'a> {
     kept_bytes: usize,
     position: usize,
     overflowed: bool,
+    overflow: Option<Rc<Cell<bool>>>,
     copies: Vec<BodyCopy>,
     /// Bytes received so far.
     pub received: u64,
@@ -132,6 +136,7 @@ impl<'a> RequestBody<'a> {
             kept_bytes: 0,
             position: 0,
             overflowed: false,
+            overflow: None,
             copies: Vec::new(),
             received: 0,
         }
@@ -163,6 +168,7 @@ impl<'a> RequestBody<'a> {
         self.kept_bytes += size;
         if self.kept_bytes > REPLAY_MAX {
             self.overflowed = true;
+            self.overflow.iter().for_each(|flag| flag.set(true));
             self.kept = Vec::new();
             self.position = 0;
         } else if !self.overflowed {
@@ -170,6 +176,13 @@ impl<'a> RequestBody<'a> {
             self.position = self.kept.len();
         }
         Ok(piece)
+    }
+
+    /// Becomes true once too much was read to begin anew; for whoever decides while the body is being sent.
+    pub fn overflow(&mut self) -> Rc<Cell<bool>> {
+        let now = self.overflowed;
+        let flag = self.overflow.get_or_insert_with(|| Rc::new(Cell::new(now)));
+        flag.clone()
     }
 
     /// Goes back to the beginning; false when that is no longer possible.

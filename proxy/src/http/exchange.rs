@@ -4,13 +4,15 @@
 
 use std::cell::Cell;
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 
 use super::terms::Alarm;
 use super::upstream::{Answer, Unanswered};
-use super::{Body, Piece, RequestBody, Responder, Sink, Terms, Upstream};
+use super::{Again, Body, Piece, RequestBody, Responder, Sink, Terms, Upstream};
 use crate::http2::ErrorCode;
 use crate::model::{Fault, Fields, RequestHead, ResponseHead};
 
@@ -23,6 +25,10 @@ pub struct Outcome {
     /// Set when the answer broke off, or was made by the other sidecar.
     pub fault: Option<Fault>,
     pub response_bytes: u64,
+    /// From the request's being sent to the answer's head.
+    pub latency: Duration,
+    /// How long the upstream asked to be left alone (RFC 9110 10.2.3).
+    pub pause: Option<Duration>,
     /// Whether an HTTP/1 upstream can serve another request.
     pub reusable: bool,
 }
@@ -31,8 +37,49 @@ pub struct Outcome {
 #[derive(Debug)]
 pub enum Failure {
     Unanswered(Unanswered),
+    /// There was an answer, in the place of which the request is to be sent again.
+    Again(Outcome),
     /// The client went away; nobody waits for an answer.
     ClientGone,
+}
+
+impl Outcome {
+    /// As far as the answer's head tells it.
+    pub(super) fn of(response: &ResponseHead, latency: Duration) -> Self {
+        let status = response.status;
+        let may_pause =
+            status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
+        let pause = may_pause.then(|| {
+            response
+                .headers
+                .get(&RETRY_AFTER)?
+                .to_str()
+                .ok()?
+                .parse()
+                .ok()
+        });
+        Self {
+            status,
+            grpc_status: grpc_status(&response.headers),
+            fault: fault_of(&response.headers),
+            response_bytes: 0,
+            latency,
+            pause: pause.flatten().map(Duration::from_secs),
+            reusable: false,
+        }
+    }
+
+    /// Whether it says that whoever answered is in trouble, and not whoever asked. Of gRPC's statuses those
+    /// are UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.
+    pub fn is_failure(&self) -> bool {
+        let broken = matches!(
+            self.fault,
+            Some(Fault::UpstreamReset | Fault::BackendTimeout)
+        );
+        let of_grpc = matches!(self.grpc_status, Some(2 | 4 | 13 | 14 | 15));
+        let of_http = self.status.is_server_error() && self.status != StatusCode::NOT_IMPLEMENTED;
+        broken || of_grpc || of_http
+    }
 }
 
 /// Carries `head` and `body` to `upstream` and the answer to `responder`, which is taken once the
@@ -45,6 +92,7 @@ pub async fn exchange<'d>(
     terms: Terms<'_>,
 ) -> Result<Outcome, Failure> {
     let mut alarm = Alarm::new(terms.deadline);
+    let began = Instant::now();
     let empty = body.is_empty();
     let sent_whole = empty && upstream.ends_with_head();
     let (mut request_sink, mut answer) = upstream
@@ -83,19 +131,21 @@ pub async fn exchange<'d>(
         }));
     }
 
+    let mut outcome = Outcome::of(&response, began.elapsed());
+    match terms.again.map_or(Again::No, |again| again(&response)) {
+        Again::No => {}
+        Again::Yes => return Err(Failure::Again(outcome)),
+        Again::Spent => {
+            let spent = Unanswered::late(Fault::RetryBudgetSpent);
+            return Err(Failure::Unanswered(spent));
+        }
+    }
     let Some(responder) = responder.take() else {
         return Err(Failure::ClientGone);
     };
     if let Some(change) = terms.change {
         change(&mut response);
     }
-    let mut outcome = Outcome {
-        status: response.status,
-        grpc_status: grpc_status(&response.headers),
-        fault: fault_of(&response.headers),
-        response_bytes: 0,
-        reusable: false,
-    };
     let ended = {
         let receiving = pin!(receive_response(
             response,

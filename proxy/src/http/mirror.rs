@@ -7,10 +7,9 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Instant;
 
-use http::StatusCode;
-
-use super::{Piece, Sink, Unanswered, Upstream};
+use super::{Outcome, Piece, Sink, Unanswered, Upstream};
 use crate::http2::ErrorCode;
 use crate::model::{Fault, Fields, RequestHead};
 
@@ -112,12 +111,13 @@ impl Queue {
     }
 }
 
-/// Sends a copy and throws its answer away, but for the status.
+/// Sends a copy and throws its answer away, but for what its head says.
 pub async fn exchange_copy(
     head: &mut RequestHead,
     copy: &BodyCopy,
     upstream: &mut Upstream,
-) -> Result<StatusCode, Unanswered> {
+) -> Result<Outcome, Unanswered> {
+    let began = Instant::now();
     let empty = copy.is_empty();
     let sent_whole = empty && upstream.ends_with_head();
     let (mut sink, mut answer) = upstream.send(head, empty).await?;
@@ -128,14 +128,14 @@ pub async fn exchange_copy(
         // Whatever became of it, the answer or its absence says the rest.
         std::future::pending::<()>().await;
     });
-    let status = loop {
+    let outcome = loop {
         let received = tokio::select! {
             biased;
             received = answer.next_head() => received?,
             () = &mut sending => continue,
         };
         if !received.status.is_informational() {
-            break received.status;
+            break Outcome::of(&received, began.elapsed());
         }
     };
     let mut body = answer
@@ -149,7 +149,7 @@ pub async fn exchange_copy(
         };
         match piece {
             Ok(Piece::Data(_)) => {}
-            Ok(Piece::End(_)) => return Ok(status),
+            Ok(Piece::End(_)) => return Ok(outcome),
             Err(_) => return Err(Unanswered::late(Fault::UpstreamReset)),
         }
     }

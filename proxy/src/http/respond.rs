@@ -1,6 +1,8 @@
 //! The one place where a fault becomes an answer (see INTERFACES, "What a caller sees when the mesh
 //! says no").
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode, Version};
@@ -41,6 +43,16 @@ fn answer(fault: Fault) -> Answer {
             "policy does not allow calls to what is no service of the mesh",
         ),
         Fault::NoEndpoint => (503, 14, "the service has no healthy endpoint"),
+        Fault::CircuitOpen => (
+            503,
+            14,
+            "as many requests as the service takes are on their way",
+        ),
+        Fault::RetryBudgetSpent => (
+            503,
+            14,
+            "the request failed, and the budget for sending requests again is spent",
+        ),
         Fault::ConnectFailed => (503, 14, "no connection to the endpoint"),
         Fault::PeerIdentity => (
             503,
@@ -128,19 +140,13 @@ pub async fn respond_with(
     responder: Responder<'_>,
     head: ResponseHead,
 ) -> Result<Outcome, Failure> {
-    let status = head.status;
+    let outcome = Outcome::of(&head, Duration::ZERO);
     let mut sink = responder
         .respond(head, true)
         .map_err(|_| Failure::ClientGone)?;
     let finished = sink.finish(Fields::new()).await;
     finished.map_err(|_| Failure::ClientGone)?;
-    Ok(Outcome {
-        status,
-        grpc_status: None,
-        fault: None,
-        response_bytes: 0,
-        reusable: false,
-    })
+    Ok(outcome)
 }
 
 /// Answers with a fault. `unprocessed` is said on the hop alone: the application never saw the

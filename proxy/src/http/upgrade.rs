@@ -1,6 +1,8 @@
 //! Requests that ask to speak another protocol on their connection: WebSocket and the like, between
 //! any two HTTP versions (RFC 9110 7.8, RFC 8441).
 
+use std::time::Instant;
+
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::terms::Alarm;
@@ -22,6 +24,7 @@ pub async fn exchange_upgrade<'d>(
     terms: Terms<'_>,
 ) -> Result<(Outcome, Relayed), Failure> {
     let mut alarm = Alarm::new(terms.deadline);
+    let began = Instant::now();
     let translation = Translation::between(head, upstream);
     translation.prepare(head);
     let (mut request_sink, mut answer) = upstream
@@ -73,14 +76,7 @@ pub async fn exchange_upgrade<'d>(
     if let Some(change) = terms.change {
         change(&mut response);
     }
-    let status = response.status;
-    let mut outcome = Outcome {
-        status,
-        grpc_status: None,
-        fault: None,
-        response_bytes: 0,
-        reusable: false,
-    };
+    let mut outcome = Outcome::of(&response, began.elapsed());
     if !switches {
         let _ = request_sink.finish(Fields::new()).await;
         super::exchange::receive_response(response, &mut answer, client, &mut outcome, &mut alarm)

@@ -165,7 +165,8 @@ impl Inbound {
                 Box::pin(self.answer(request, failed.fault, grpc, unprocessed)).await;
                 Err(failed.fault)
             }
-            Err(Failure::ClientGone) => {
+            // Nobody here has an answer thrown away.
+            Err(Failure::ClientGone | Failure::Again(_)) => {
                 if let Some(responder) = request.responder.take() {
                     responder.reset(ErrorCode::CANCEL);
                 }
@@ -229,7 +230,7 @@ impl Inbound {
                         return Err(Failure::Unanswered(failed));
                     }
                 }
-                Err(Failure::ClientGone) => return Err(Failure::ClientGone),
+                Err(failed) => return Err(failed),
             }
         }
     }

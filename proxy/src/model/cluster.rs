@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls_pki_types::{CertificateDer, ServerName};
 use weft_proto::spiffe::SpiffeId;
 
-use super::{Endpoints, Protocol, ServiceName, ServicePort, Text};
+use super::{ClusterPolicy, Endpoints, Protocol, ServiceName, ServicePort, Text};
 
 /// The endpoints behind one port of a service.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,7 @@ pub struct Cluster {
     pub endpoints: Endpoints,
     /// TLS that is spoken to endpoints without a sidecar.
     pub tls: Option<Arc<BackendTls>>,
+    pub policy: Arc<ClusterPolicy>,
 }
 
 /// How an endpoint without a sidecar proves whom it is (Gateway API, BackendTLSPolicy).

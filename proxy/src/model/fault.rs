@@ -14,6 +14,10 @@ pub enum Fault {
     DestinationRefused,
     /// The service has no endpoint, or none that is healthy.
     NoEndpoint,
+    /// As much as the cluster takes is on its way, and nothing waits longer.
+    CircuitOpen,
+    /// The request would be sent again, and the cluster's budget for that is spent.
+    RetryBudgetSpent,
     /// No connection to the endpoint (nor to those tried after it).
     ConnectFailed,
     /// The endpoint's certificate isn't that of whom discovery said.
@@ -50,12 +54,14 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, in the order of their discriminants.
-    pub const ALL: [Fault; 22] = [
+    pub const ALL: [Fault; 24] = [
         Fault::NoRoute,
         Fault::BackendInvalid,
         Fault::UnknownDestination,
         Fault::DestinationRefused,
         Fault::NoEndpoint,
+        Fault::CircuitOpen,
+        Fault::RetryBudgetSpent,
         Fault::ConnectFailed,
         Fault::PeerIdentity,
         Fault::WrongInstance,
@@ -82,6 +88,31 @@ impl Fault {
             .find(|fault| fault.reason() == reason)
     }
 
+    /// Whether no connection to the application could be had.
+    pub fn is_unreachable(self) -> bool {
+        matches!(
+            self,
+            Fault::ConnectFailed
+                | Fault::PeerIdentity
+                | Fault::WrongInstance
+                | Fault::ApplicationUnreachable
+        )
+    }
+
+    /// Whether another attempt may end otherwise: not where the time is over, or where a document, the client
+    /// or this proxy is why it failed.
+    pub fn may_pass(self) -> bool {
+        !matches!(
+            self,
+            Fault::RequestTimeout
+                | Fault::BackendInvalid
+                | Fault::CircuitOpen
+                | Fault::RetryBudgetSpent
+                | Fault::MalformedRequest
+                | Fault::HeadersTooLarge
+        )
+    }
+
     /// Whether an endpoint that a request failed at with this is better left out for a while. One whose
     /// application doesn't speak this client's protocol still serves the others, and what a policy says
     /// is no endpoint's.
@@ -97,6 +128,8 @@ impl Fault {
             Fault::UnknownDestination => "unknown_destination",
             Fault::DestinationRefused => "destination_refused",
             Fault::NoEndpoint => "no_endpoint",
+            Fault::CircuitOpen => "circuit_open",
+            Fault::RetryBudgetSpent => "retry_budget_spent",
             Fault::ConnectFailed => "connect_failed",
             Fault::PeerIdentity => "peer_identity",
             Fault::WrongInstance => "wrong_instance",

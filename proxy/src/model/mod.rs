@@ -11,6 +11,7 @@ mod head;
 pub mod hop;
 mod name;
 mod own;
+mod policy;
 mod protocol;
 mod route;
 mod rules;
@@ -29,6 +30,9 @@ pub use head::{RequestHead, ResponseHead};
 pub use hop::Hop;
 pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
 pub use own::Own;
+pub use policy::{
+    Balancing, CircuitBreaker, ClusterPolicy, HashKey, OutlierDetection, Retry, RetryBudget,
+};
 pub use protocol::Protocol;
 pub use route::{
     HeaderMatch, HostMatch, PathMatch, QueryMatch, Route, RouteMatch, Rule, TcpRule, TextMatch,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use regex::Regex;
 
-use super::{Filter, Protocol, Rules, ServicePort};
+use super::{Filter, Protocol, Retry, Rules, ServicePort};
 
 /// Everything that is attached to one port of a service.
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ pub struct Rule {
     pub request_timeout: Option<Duration>,
     /// The same for one attempt.
     pub backend_request_timeout: Option<Duration>,
+    /// When it is sent again, besides what is safe anyway.
+    pub retry: Option<Retry>,
     pub backends: Vec<WeightedCluster>,
 }
 

@@ -73,7 +73,7 @@ impl Outbound {
                 });
                 explained["backends"] = json!([{
                     "cluster": null, "weight": 1, "share": "100.0 %", "invalid": null,
-                    "filters": [], "tls": null, "endpoints": [self.endpoint(endpoint)],
+                    "filters": [], "tls": null, "policies": [], "endpoints": [self.endpoint(endpoint)],
                 }]);
                 explained["outcome"] = json!({"kind": "forward"});
             }
@@ -123,6 +123,14 @@ impl Outbound {
             "match": rule.match_index,
         });
         explained["filters"] = json!(described(&rule.filters));
+        explained["retries"] = match &rule.retry {
+            Some(retry) => json!({
+                "codes": retry.codes,
+                "attempts": retry.attempts,
+                "backoff": shown(Some(retry.backoff)),
+            }),
+            None => Value::Null,
+        };
         explained["timeouts"] = json!({
             "request": shown(rule.request_timeout),
             "backend_request": shown(rule.backend_request_timeout),
@@ -164,11 +172,12 @@ impl Outbound {
         for backend in backends {
             let mut fault = backend.invalid.as_ref().map(|_| Fault::BackendInvalid);
             let mut endpoints = Vec::new();
-            let mut tls = Value::Null;
+            let (mut tls, mut policies) = (Value::Null, Vec::new());
             if backend.invalid.is_none() {
                 match self.cluster(&backend.cluster).await {
                     Ok(cluster) => {
                         endpoints = self.endpoints_of(&cluster);
+                        policies.clone_from(&cluster.policy.names);
                         tls = cluster.tls.as_deref().map_or(Value::Null, backend_tls);
                         if cluster.endpoints.weight() == 0 {
                             fault = Some(Fault::NoEndpoint);
@@ -195,6 +204,7 @@ impl Outbound {
                 "fault": fault.map(Fault::reason),
                 "filters": described(&backend.filters),
                 "tls": tls,
+                "policies": policies,
                 "endpoints": endpoints,
             }));
         }

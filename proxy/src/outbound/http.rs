@@ -1,5 +1,5 @@
-//! Requests to their destination: route, balance, send; and, where the application provably saw
-//! nothing of a request, send again elsewhere.
+//! Requests to their destination: route, balance, send; and, where that is safe or asked for, send again
+//! elsewhere (`attempt`).
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -8,29 +8,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Version};
+use rand::rngs::SmallRng;
 
 use super::Outbound;
 use super::destination::Destination;
 use super::recent::Done;
 use super::target::{Routed, Target};
 use super::tcp::party_of;
-use crate::balance::Picked;
-use crate::endpoint::Opened;
+use crate::balance::Balancer;
+use crate::endpoint::Endpoints;
 use crate::http::{
-    Deadline, Ending, Failure, Outcome, Piece, Request, Responder, Serve, Terms, Unanswered,
-    Workers, exchange, exchange_upgrade, is_idempotent, respond, respond_with, within,
+    Ending, Failure, Outcome, Piece, Request, Responder, Serve, Unanswered, Workers, respond,
+    respond_with,
 };
 use crate::http2::ErrorCode;
+use crate::identity::Identity;
 use crate::model::{
     Configuration, Endpoint, Fault, Fields, Hop, Protocol, RequestHead, ResponseHead, Text, hop,
 };
 use crate::route::{self, Decision};
 use crate::tcp::{Writer, relay};
 use crate::telemetry::{Direction, RequestRecord, trace};
-
-/// Endpoints that one request may be sent to. A second one is asked only when the first provably
-/// didn't hand the request to its application.
-const ATTEMPTS_MAX: usize = 3;
 
 /// Bytes of a body that are read although its request was answered without them.
 const REST_BYTES_MAX: u64 = 64 * 1024;
@@ -61,13 +59,14 @@ struct Found {
 }
 
 /// What telemetry is told of a request, gathered on its way.
-struct Trail {
+pub(super) struct Trail {
     start: SystemTime,
-    began: Instant,
+    pub(super) began: Instant,
     context: trace::Context,
-    target: Option<Target>,
-    endpoint: Option<Arc<Endpoint>>,
-    attempts: u32,
+    pub(super) target: Option<Target>,
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// How often it was sent again.
+    pub(super) attempts: u32,
     /// Authority and path as the client asked for them, where a filter may have changed them.
     asked: Option<(Option<Text>, Text)>,
 }
@@ -80,6 +79,27 @@ impl OutboundRequests {
             found: RefCell::default(),
             client,
         }
+    }
+
+    pub(super) fn balancer(&self) -> &Balancer {
+        &self.outbound.balancer
+    }
+
+    pub(super) fn endpoints(&self) -> &Endpoints<Identity> {
+        &self.outbound.endpoints
+    }
+
+    pub(super) fn random(&self) -> &RefCell<SmallRng> {
+        &self.outbound.random
+    }
+
+    pub(super) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// What the other sidecar is told of a stream to `endpoint`.
+    pub(super) fn hop(&self, endpoint: &Endpoint, protocol: Protocol) -> Hop {
+        self.outbound.hop(endpoint, protocol)
     }
 
     pub(super) fn fixed(
@@ -183,131 +203,6 @@ impl OutboundRequests {
             });
         }
         Ok(destination)
-    }
-
-    /// Tries endpoints until one answers, or a failure isn't safe to repeat.
-    async fn attempt(
-        &self,
-        request: &mut Request<'_>,
-        trail: &mut Trail,
-    ) -> Result<Outcome, Failure> {
-        let mut tried: Vec<Arc<str>> = Vec::new();
-        let mut last = Unanswered::unprocessed(Fault::NoEndpoint);
-        let version = request.head.version;
-        let whole = deadline(
-            trail,
-            Routed::request_timeout,
-            trail.began,
-            Fault::RequestTimeout,
-        );
-        for attempt in 0..ATTEMPTS_MAX {
-            let Some(target) = &trail.target else {
-                return Err(Failure::Unanswered(last));
-            };
-            let picked = self.pick(target, &tried);
-            let endpoint = match (&picked, &target.destination) {
-                (Some(picked), _) => Some(picked.endpoint.clone()),
-                (None, Destination::Endpoint(endpoint)) => Some(endpoint.clone()),
-                (None, Destination::Service(_)) => return Err(Failure::Unanswered(last)),
-                (None, Destination::Outside(_)) => None,
-            };
-            trail.attempts = u32::try_from(attempt).unwrap_or(u32::MAX);
-            trail.endpoint = endpoint.clone();
-            request.head.version = version;
-            let one = deadline(
-                trail,
-                Routed::backend_request_timeout,
-                Instant::now(),
-                Fault::BackendTimeout,
-            );
-            let deadline = Deadline::first(whole, one);
-            let sent = self.send_once(request, target, endpoint.as_deref(), deadline);
-            let failed = match sent.await {
-                Ok(outcome) => {
-                    picked.inspect(Picked::succeeded);
-                    return Ok(outcome);
-                }
-                Err(Failure::ClientGone) => return Err(Failure::ClientGone),
-                Err(Failure::Unanswered(failed)) => failed,
-            };
-            let repeatable =
-                failed.unprocessed || (failed.stale && is_idempotent(&request.head.method));
-            if let Some(picked) = picked {
-                if failed.unprocessed && failed.fault.blames_endpoint() {
-                    picked.failed(Instant::now());
-                }
-                tried.push(picked.endpoint.id.clone());
-            }
-            last = failed;
-            if !repeatable || request.responder.is_none() || !request.body.rewind() {
-                break;
-            }
-        }
-        Err(Failure::Unanswered(last))
-    }
-
-    fn pick(&self, target: &Target, tried: &[Arc<str>]) -> Option<Picked> {
-        let cluster = target.cluster.as_ref()?;
-        let mut random = self.outbound.random.borrow_mut();
-        self.outbound
-            .balancer
-            .pick(cluster, tried, Instant::now(), &mut *random)
-    }
-
-    async fn send_once(
-        &self,
-        request: &mut Request<'_>,
-        target: &Target,
-        endpoint: Option<&Endpoint>,
-        deadline: Option<Deadline>,
-    ) -> Result<Outcome, Failure> {
-        let head = &request.head;
-        let spoken = if head.version == Version::HTTP_2 {
-            Protocol::Http2
-        } else {
-            Protocol::Http1
-        };
-        let protocol = target
-            .protocol
-            .filter(|protocol| protocol.is_http())
-            .unwrap_or(spoken);
-        let endpoints = &self.outbound.endpoints;
-        let opened = match (endpoint, &target.destination) {
-            (Some(endpoint), _) => {
-                let hop = Hop {
-                    version_10: head.version == Version::HTTP_10 && protocol == Protocol::Http1,
-                    no_host: head.authority.is_none(),
-                    ..self.outbound.hop(endpoint, protocol)
-                };
-                let tls = target.tls_to(endpoint);
-                let opening = endpoints.open(endpoint, tls, protocol, hop);
-                within(deadline, opening).await
-            }
-            (None, Destination::Outside(address)) => endpoints.open_plain(*address, protocol).await,
-            (None, _) => Err(Unanswered::unprocessed(Fault::NoEndpoint)),
-        };
-        let mut opened = opened.map_err(Failure::Unanswered)?;
-        if let (Some(endpoint), Some(cluster)) = (endpoint, &target.cluster)
-            && cluster.tls.is_some()
-        {
-            let tls = target.tls_to(endpoint).is_some();
-            let scheme = if tls { "https" } else { "http" };
-            request.head.scheme = Some(Text::from_static(scheme));
-        }
-        let change = |head: &mut ResponseHead| {
-            if let Some(routed) = &target.routed {
-                routed.change_response(head);
-            }
-        };
-        let terms = Terms {
-            deadline,
-            change: target.routed.is_some().then_some(&change),
-        };
-        let outcome = send(request, &mut opened, terms).await?;
-        if outcome.reusable {
-            endpoints.give_back(opened);
-        }
-        Ok(outcome)
     }
 
     /// CONNECT on a stream of HTTP/2: a tunnel of opaque bytes.
@@ -450,7 +345,8 @@ impl Serve for OutboundRequests {
                 }
                 self.record(request, trail, Err(failed.fault));
             }
-            Err(Failure::ClientGone) => {
+            // An attempt that is to be repeated is repeated, so only the client's absence is left.
+            Err(Failure::ClientGone | Failure::Again(_)) => {
                 if let Some(responder) = responder {
                     responder.reset(ErrorCode::CANCEL);
                 }
@@ -496,36 +392,6 @@ async fn take_rest(request: &mut Request<'_>) {
     };
     // A client that takes longer gets the reset.
     let _ = tokio::time::timeout(REST_TIMEOUT, rest).await;
-}
-
-/// One request to one upstream.
-async fn send(
-    request: &mut Request<'_>,
-    opened: &mut Opened,
-    terms: Terms<'_>,
-) -> Result<Outcome, Failure> {
-    let Request {
-        head,
-        body,
-        responder,
-    } = request;
-    if head.upgrade.is_some() {
-        let upgraded = exchange_upgrade(head, body, responder, &mut opened.upstream, false, terms);
-        return Box::pin(upgraded).await.map(|(outcome, _)| outcome);
-    }
-    exchange(head, body, responder, &mut opened.upstream, terms).await
-}
-
-/// When the time is over that a route gives.
-fn deadline(
-    trail: &Trail,
-    timeout: fn(&Routed) -> Option<Duration>,
-    from: Instant,
-    fault: Fault,
-) -> Option<Deadline> {
-    let routed = trail.target.as_ref()?.routed.as_ref()?;
-    let at = tokio::time::Instant::from_std(from).checked_add(timeout(routed)?)?;
-    Some(Deadline { at, fault })
 }
 
 /// Tells a client that its CONNECT leads nowhere.

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{StatusCode, Version};
+use http::Version;
 
 use super::Outbound;
 use super::destination::Destination;
 use super::tcp::party_of;
+use crate::balance::Wanted;
 use crate::http::{
     BodyCopy, Deadline, Ending, Outcome, Request, Unanswered, exchange_copy, within,
 };
@@ -70,13 +71,7 @@ impl Outbound {
             }),
             self.try_copy(&mut copy, &mut endpoint),
         );
-        let outcome = sent.await.map(|status| Outcome {
-            status,
-            grpc_status: None,
-            fault: None,
-            response_bytes: 0,
-            reusable: false,
-        });
+        let outcome = sent.await;
         let Copy { head, cluster, .. } = &copy;
         let ended = outcome.as_ref().map_err(|failed| failed.fault);
         let ending = Ending::of(ended, head.is_grpc());
@@ -115,13 +110,13 @@ impl Outbound {
         &self,
         copy: &mut Copy,
         endpoint: &mut Option<Arc<Endpoint>>,
-    ) -> Result<StatusCode, Unanswered> {
+    ) -> Result<Outcome, Unanswered> {
         let cluster = self.cluster(&copy.cluster).await;
         let cluster = cluster.map_err(Unanswered::unprocessed)?;
         let picked = {
             let mut random = self.random.borrow_mut();
             self.balancer
-                .pick(&cluster, &[], Instant::now(), &mut *random)
+                .pick(&cluster, Wanted::default(), Instant::now(), &mut *random)
         };
         let picked = picked.ok_or(Unanswered::unprocessed(Fault::NoEndpoint))?;
         let to = endpoint.insert(picked.endpoint.clone()).clone();

@@ -7,6 +7,7 @@
 //! Each step's future is boxed: a connection mostly rests deep within one of them, and would otherwise
 //! carry the room of all the others with it.
 
+mod attempt;
 mod destination;
 mod explain;
 mod http;
@@ -70,6 +71,7 @@ impl Outbound {
         telemetry: Telemetry,
         limits: ServerLimits,
         drain: Drain,
+        workers: usize,
     ) -> Self {
         Self {
             discovery,
@@ -77,7 +79,7 @@ impl Outbound {
             source: Text::try_from(&*own.workload).unwrap_or_default(),
             own,
             endpoints: Endpoints::new(identity, endpoint::Limits::default()),
-            balancer: Balancer::default(),
+            balancer: Balancer::new(workers),
             learnt: Learnt::default(),
             workers: Rc::default(),
             recent: RefCell::default(),

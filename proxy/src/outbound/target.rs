@@ -8,7 +8,7 @@ use http::header::ORIGIN;
 
 use super::destination::Destination;
 use crate::model::{
-    BackendTls, Cluster, Endpoint, Filter, Protocol, RequestHead, ResponseHead, Route, Rule,
+    BackendTls, Cluster, Endpoint, Filter, Protocol, RequestHead, ResponseHead, Retry, Route, Rule,
 };
 use crate::route;
 
@@ -79,6 +79,11 @@ impl Routed {
 
     pub(super) fn backend_request_timeout(&self) -> Option<Duration> {
         self.rule().backend_request_timeout
+    }
+
+    /// When the rule has a request sent again.
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        self.rule().retry.as_ref()
     }
 
     /// The filters that the request passes, in their order.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::{Client, Destination, Outbound};
-use crate::balance::Picked;
+use crate::balance::{Admitted, Picked, Wanted};
 use crate::endpoint::TcpUpstream;
 use crate::http::Unanswered;
 use crate::model::{BackendTls, Cluster, Endpoint, Fault, Fields, Hop, Protocol, WeightedCluster};
@@ -27,6 +27,8 @@ pub(super) struct Upstream {
     route: Option<Arc<str>>,
     /// Counts as outstanding at the endpoint until dropped.
     _picked: Option<Picked>,
+    /// Counts as a connection of the cluster until dropped.
+    _admitted: Option<Admitted>,
     address: SocketAddr,
 }
 
@@ -62,6 +64,7 @@ impl Outbound {
                     endpoint: None,
                     route: None,
                     _picked: None,
+                    _admitted: None,
                     address: *address,
                 })
             }
@@ -75,6 +78,7 @@ impl Outbound {
                     endpoint: Some(endpoint.clone()),
                     route: None,
                     _picked: None,
+                    _admitted: None,
                     address,
                 })
             }
@@ -115,18 +119,24 @@ impl Outbound {
     /// One endpoint after the other, because no byte has been sent to any.
     async fn open_tcp_cluster(
         &self,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         protocol: Protocol,
     ) -> Result<Upstream, Fault> {
         // TLS that the client speaks itself is passed on as it is.
         let tls = cluster.tls.as_ref();
         let tls = tls.filter(|_| protocol != Protocol::Tls);
+        let admitted = self.balancer.admit_connection(cluster, Instant::now());
+        let mut admitted = Some(admitted.ok_or(Fault::CircuitOpen)?);
         let mut tried = Vec::new();
         let mut fault = Fault::NoEndpoint;
         while tried.len() < ATTEMPTS_MAX {
+            let wanted = Wanted {
+                tried: &tried,
+                ..Wanted::default()
+            };
             let picked = self.balancer.pick(
                 cluster,
-                &tried,
+                wanted,
                 Instant::now(),
                 &mut *self.random.borrow_mut(),
             );
@@ -134,7 +144,7 @@ impl Outbound {
             let endpoint = picked.endpoint.clone();
             match self.open_tcp_endpoint(&endpoint, tls, protocol).await {
                 Ok(connection) => {
-                    picked.succeeded();
+                    picked.reached();
                     let address = endpoint.address;
                     return Ok(Upstream {
                         connection,
@@ -142,12 +152,13 @@ impl Outbound {
                         endpoint: Some(endpoint),
                         route: None,
                         _picked: Some(picked),
+                        _admitted: admitted.take(),
                         address,
                     });
                 }
                 Err(failed) => {
                     if failed.fault.blames_endpoint() {
-                        picked.failed(Instant::now());
+                        picked.refused(Instant::now());
                     }
                     fault = failed.fault;
                     tried.push(endpoint.id.clone());

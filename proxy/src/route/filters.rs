@@ -159,6 +159,7 @@ mod tests {
             filters: Vec::new(),
             request_timeout: None,
             backend_request_timeout: None,
+            retry: None,
             backends: Vec::new(),
         }
     }

@@ -44,6 +44,7 @@ fn route(rules: Vec<(RouteMatch, Vec<Backend>)>) -> Route {
             filters: Vec::new(),
             request_timeout: None,
             backend_request_timeout: None,
+            retry: None,
             backends: backends
                 .into_iter()
                 .map(|(name, weight, valid)| WeightedCluster {

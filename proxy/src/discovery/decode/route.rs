@@ -12,8 +12,8 @@ use super::{
 };
 use crate::model::{
     Cors, Filter, HeaderMatch, HeaderModifier, HostMatch, Mirror, Name, OriginMatch, PathMatch,
-    PathModifier, QueryMatch, Redirect, Rewrite, Route, RouteMatch, Rule, TcpRule, Text, TextMatch,
-    TlsRule, WeightedCluster,
+    PathModifier, QueryMatch, Redirect, Retry, Rewrite, Route, RouteMatch, Rule, TcpRule, Text,
+    TextMatch, TlsRule, WeightedCluster,
 };
 
 /// Longest time that a route may give a request; a longer one is rejected. Gateway API's durations end
@@ -72,7 +72,31 @@ fn rule(message: wire::Rule) -> Result<Rule> {
             "backend_request_timeout_milliseconds",
             message.backend_request_timeout_milliseconds,
         )?,
+        retry: match message.retry {
+            None => None,
+            Some(message) => Some(within("retry", retry(message))?),
+        },
         backends: each("backends", message.backends, backend)?,
+    })
+}
+
+/// Attempts after the first that a document may ask for and are made; more are taken for as many.
+const RETRIES_MAX: u32 = 10;
+/// Further attempts where a document doesn't say how many.
+const RETRIES: u32 = 2;
+/// The first pause where a document doesn't say how long.
+const BACKOFF: Duration = Duration::from_millis(25);
+
+fn retry(message: wire::Retry) -> Result<Retry> {
+    let codes = each("codes", message.codes, |code| match u16::try_from(code) {
+        Ok(code @ 400..=599) => Ok(code),
+        _ => Err(reject("", format!("{code} is no status of a failure"))),
+    })?;
+    let backoff = message.backoff_milliseconds.map(Duration::from_millis);
+    Ok(Retry {
+        codes,
+        attempts: message.attempts.unwrap_or(RETRIES).min(RETRIES_MAX),
+        backoff: backoff.unwrap_or(BACKOFF).min(TIMEOUT_MAX),
     })
 }
 

@@ -1,0 +1,101 @@
+//! What a worker knows of a cluster. It outlives a push: it is kept by the cluster's name.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::Rng;
+
+use super::breaker::Room;
+use super::budget::Budget;
+use super::hash::Table;
+use super::outliers::Outliers;
+use crate::model::Cluster;
+
+pub(super) struct ClusterState {
+    pub budget: Budget,
+    pub outliers: Outliers,
+    pub requests: Rc<Room>,
+    pub connections: Rc<Room>,
+    /// The table of this version of the cluster.
+    table: RefCell<Option<(Arc<Cluster>, Rc<Table>)>>,
+    turns: Cell<Option<Turns>>,
+}
+
+/// Whose turn it is: a walk over all points that meets each once before it meets one again, and spreads
+/// those of one endpoint.
+#[derive(Clone, Copy)]
+struct Turns {
+    points: u64,
+    step: u64,
+    next: u64,
+}
+
+impl ClusterState {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            budget: Budget::new(now),
+            outliers: Outliers::new(now),
+            requests: Rc::default(),
+            connections: Rc::default(),
+            table: RefCell::default(),
+            turns: Cell::default(),
+        }
+    }
+
+    /// Whether something is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.requests.is_busy() || self.connections.is_busy()
+    }
+
+    pub(super) fn table(&self, cluster: &Arc<Cluster>) -> Rc<Table> {
+        let mut held = self.table.borrow_mut();
+        if let Some((of, table)) = &*held
+            && Arc::ptr_eq(of, cluster)
+        {
+            return table.clone();
+        }
+        let table = Rc::new(Table::new(cluster));
+        *held = Some((cluster.clone(), table.clone()));
+        table
+    }
+
+    /// The next of `points` points.
+    pub(super) fn turn(&self, points: u64, random: &mut impl Rng) -> Option<u64> {
+        if points == 0 {
+            return None;
+        }
+        let held = self.turns.get().filter(|turns| turns.points == points);
+        // It begins anywhere, so that the proxies don't walk in step.
+        let turns = held.unwrap_or_else(|| Turns {
+            points,
+            step: step(points),
+            next: random.random_range(0..points),
+        });
+        self.turns.set(Some(Turns {
+            next: (turns.next + turns.step) % points,
+            ..turns
+        }));
+        Some(turns.next)
+    }
+}
+
+impl fmt::Debug for ClusterState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterState").finish_non_exhaustive()
+    }
+}
+
+/// Near the golden section of all points, and without a divisor in common with their number.
+fn step(points: u64) -> u64 {
+    let near = (points as f64 * 0.618_033_988_749_895) as u64;
+    (near.max(1)..)
+        .find(|step| gcd(*step, points) == 1)
+        .unwrap_or(1)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

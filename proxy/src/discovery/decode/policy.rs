@@ -1,0 +1,157 @@
+//! What policies say of a cluster. What is unset, or can't be, is the default.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use weft_proto::v1alpha1 as wire;
+
+use super::{Result, each, from_text, reject, required, text, within};
+use crate::model::{
+    Balancing, CircuitBreaker, ClusterPolicy, HashKey, OutlierDetection, RetryBudget,
+};
+
+/// Longest time that a policy may name; a longer one is rejected.
+const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(super) fn decode(message: wire::ClusterPolicy) -> Result<ClusterPolicy> {
+    let balancing = match wire::Balancing::try_from(message.balancing) {
+        Ok(wire::Balancing::Unspecified | wire::Balancing::LeastRequest) => Balancing::LeastRequest,
+        Ok(wire::Balancing::PeakEwma) => Balancing::PeakEwma,
+        Ok(wire::Balancing::RoundRobin) => Balancing::RoundRobin,
+        Ok(wire::Balancing::ConsistentHash) => {
+            Balancing::ConsistentHash(within("hash_key", hash_key(message.hash_key))?)
+        }
+        Err(_) => return Err(reject("balancing", "is none that this proxy knows")),
+    };
+    let outliers = message.outlier_detection.unwrap_or_default();
+    let breaker = message.circuit_breaker.unwrap_or_default();
+    let budget = message.retry_budget.unwrap_or_default();
+    Ok(ClusterPolicy {
+        names: each("names", message.names, |name| text("", name))?,
+        balancing,
+        slow_start: time(
+            "slow_start_milliseconds",
+            message.slow_start_milliseconds,
+            Duration::ZERO,
+        )?,
+        outliers: within("outlier_detection", self::outliers(&outliers))?,
+        breaker: within("circuit_breaker", self::breaker(&breaker))?,
+        budget: within("retry_budget", self::budget(&budget))?,
+    })
+}
+
+fn time(field: &str, milliseconds: Option<u64>, default: Duration) -> Result<Duration> {
+    match milliseconds.map(Duration::from_millis) {
+        None => Ok(default),
+        Some(time) if time <= TIME_MAX => Ok(time),
+        Some(time) => Err(reject(
+            field,
+            format!("{time:?} is longer than {TIME_MAX:?}"),
+        )),
+    }
+}
+
+/// A time in which something is counted.
+fn interval(field: &str, milliseconds: Option<u64>, default: Duration) -> Result<Duration> {
+    match time(field, milliseconds, default)? {
+        Duration::ZERO => Err(reject(field, "must be longer than nothing")),
+        time => Ok(time),
+    }
+}
+
+fn percent(field: &str, percent: Option<u32>, default: u32) -> Result<u32> {
+    match percent.unwrap_or(default) {
+        percent @ 0..=100 => Ok(percent),
+        percent => Err(reject(field, format!("{percent} is above 100"))),
+    }
+}
+
+fn factor(field: &str, factor: Option<f64>, default: f64) -> Result<f64> {
+    let factor = factor.unwrap_or(default);
+    if factor.is_finite() && factor >= 0.0 {
+        Ok(factor)
+    } else {
+        Err(reject(field, format!("{factor} is no factor")))
+    }
+}
+
+fn hash_key(message: Option<wire::HashKey>) -> Result<HashKey> {
+    use wire::hash_key::Key;
+    match message.and_then(|message| message.key) {
+        Some(Key::Header(name)) => Ok(HashKey::Header(from_text::<HeaderName>("header", &name)?)),
+        Some(Key::Cookie(name)) => Ok(HashKey::Cookie(required("cookie", name)?)),
+        Some(Key::Source(_)) => Ok(HashKey::Source),
+        Some(Key::Path(_)) => Ok(HashKey::Path),
+        None => Err(reject("key", "is not set")),
+    }
+}
+
+fn outliers(message: &wire::OutlierDetection) -> Result<OutlierDetection> {
+    let default = OutlierDetection::default();
+    let consecutive = message.consecutive_failures;
+    Ok(OutlierDetection {
+        consecutive_failures: consecutive.unwrap_or(default.consecutive_failures),
+        interval: interval(
+            "interval_milliseconds",
+            message.interval_milliseconds,
+            default.interval,
+        )?,
+        success_rate_deviations: factor(
+            "success_rate_deviations",
+            message.success_rate_deviations,
+            default.success_rate_deviations,
+        )?,
+        latency_factor: factor(
+            "latency_factor",
+            message.latency_factor,
+            default.latency_factor,
+        )?,
+        ejection_time: time(
+            "ejection_time_milliseconds",
+            message.ejection_time_milliseconds,
+            default.ejection_time,
+        )?,
+        ejection_time_max: time(
+            "ejection_time_max_milliseconds",
+            message.ejection_time_max_milliseconds,
+            default.ejection_time_max,
+        )?,
+        ejected_percent_max: percent(
+            "ejected_percent_max",
+            message.ejected_percent_max,
+            default.ejected_percent_max,
+        )?,
+    })
+}
+
+fn breaker(message: &wire::CircuitBreaker) -> Result<CircuitBreaker> {
+    let default = CircuitBreaker::default();
+    Ok(CircuitBreaker {
+        connections_max: message.connections_max.unwrap_or(default.connections_max),
+        requests_max: message.requests_max.unwrap_or(default.requests_max),
+        pending_max: message.pending_max.unwrap_or(default.pending_max),
+        queue_timeout: time(
+            "queue_timeout_milliseconds",
+            message.queue_timeout_milliseconds,
+            default.queue_timeout,
+        )?,
+    })
+}
+
+fn budget(message: &wire::RetryBudget) -> Result<RetryBudget> {
+    let default = RetryBudget::default();
+    Ok(RetryBudget {
+        percent: percent("percent", message.percent, default.percent)?,
+        interval: interval(
+            "interval_milliseconds",
+            message.interval_milliseconds,
+            default.interval,
+        )?,
+        min_retries: message.min_retries.unwrap_or(default.min_retries),
+        min_interval: interval(
+            "min_interval_milliseconds",
+            message.min_interval_milliseconds,
+            default.min_interval,
+        )?,
+    })
+}

@@ -1,0 +1,408 @@
+//! Sending a request: to one endpoint after the other, until one answers or another attempt isn't safe, isn't
+//! asked for, or isn't in the budget.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, Version};
+use rand::Rng;
+
+use super::destination::Destination;
+use super::http::{OutboundRequests, Trail};
+use super::target::{Routed, Target};
+use crate::balance::{Admission, Admitted, Answered, Picked, Wanted, key_hash};
+use crate::endpoint::Opened;
+use crate::http::{
+    Again, Deadline, Failure, Outcome, Request, Terms, Unanswered, exchange, exchange_upgrade,
+    is_idempotent, within,
+};
+use crate::model::{
+    Balancing, Cluster, Endpoint, Fault, HashKey, Hop, Protocol, RequestHead, ResponseHead, Retry,
+    Text,
+};
+
+/// Further attempts that are made without being asked for, each only where the application provably saw
+/// nothing of the request, or where a connection that had been idle turned out to be closed.
+const SAFE_RETRIES_MAX: u32 = 2;
+/// A pause before an attempt is never longer than this many times the first.
+const BACKOFF_GROWTH_MAX: u32 = 10;
+/// Longest timeout that a gRPC client's own is taken for; eight digits of hours would overflow.
+const GRPC_TIMEOUT_MAX: Duration = Duration::from_secs(100 * 24 * 60 * 60);
+
+/// How long a gRPC client waits for the whole call.
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// How often a gRPC call was sent before (gRFC A6).
+const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+impl OutboundRequests {
+    /// Sends the request until an endpoint answers for good.
+    pub(super) async fn attempt(
+        &self,
+        request: &mut Request<'_>,
+        trail: &mut Trail,
+    ) -> Result<Outcome, Failure> {
+        let whole = self.deadline(&request.head, trail);
+        let cluster = trail.target.as_ref();
+        let cluster = cluster.and_then(|target| target.cluster.clone());
+        let _admitted = match &cluster {
+            Some(cluster) => Some(self.admit(cluster, whole).await?),
+            None => None,
+        };
+        let key = cluster
+            .as_ref()
+            .and_then(|cluster| self.hash_key(cluster, &request.head));
+        let version = request.head.version;
+        let mut tried: Vec<Arc<str>> = Vec::new();
+        loop {
+            let Some(target) = &trail.target else {
+                return Err(unprocessed(Fault::NoEndpoint));
+            };
+            let picked = cluster.as_ref().and_then(|cluster| {
+                let wanted = Wanted {
+                    tried: &tried,
+                    key,
+                    session: None,
+                };
+                self.pick(cluster, wanted)
+            });
+            let endpoint = match (&picked, &target.destination) {
+                (Some(picked), _) => Some(picked.endpoint.clone()),
+                (None, Destination::Endpoint(endpoint)) => Some(endpoint.clone()),
+                (None, Destination::Service(_)) => return Err(unprocessed(Fault::NoEndpoint)),
+                (None, Destination::Outside(_)) => None,
+            };
+            trail.endpoint = endpoint.clone();
+            request.head.version = version;
+            let sent = {
+                let rule = target.routed.as_ref().and_then(Routed::retry);
+                let overflow = rule.map(|_| request.body.overflow());
+                let again = |head: &ResponseHead| match (rule, &cluster, &overflow) {
+                    (Some(rule), Some(cluster), Some(overflow)) => {
+                        self.again(rule, cluster, trail.attempts, overflow, head)
+                    }
+                    _ => Again::No,
+                };
+                let again = rule.map(|_| &again as &dyn Fn(&ResponseHead) -> Again);
+                let deadline = Deadline::first(whole, one_attempt(target));
+                self.send_once(request, target, endpoint.as_deref(), deadline, again)
+                    .await
+            };
+            let failed = match sent {
+                Ok(outcome) => {
+                    picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
+                    return Ok(outcome);
+                }
+                Err(Failure::ClientGone) => return Err(Failure::ClientGone),
+                Err(Failure::Again(outcome)) => {
+                    picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
+                    None
+                }
+                Err(Failure::Unanswered(failed)) => {
+                    picked.inspect(|picked| blame(picked, &failed));
+                    Some(failed)
+                }
+            };
+            tried.extend(endpoint.map(|endpoint| endpoint.id.clone()));
+            let routed = trail.target.as_ref();
+            let routed = routed.and_then(|target| target.routed.as_ref());
+            let rule = routed.and_then(Routed::retry);
+            let asked = match failed {
+                // The answer was looked at, and the budget too.
+                None => true,
+                Some(failed) => {
+                    let safe = self.is_safe(&failed, request, trail.attempts, &tried, &cluster);
+                    let asked = rule.is_some_and(|rule| {
+                        trail.attempts < rule.attempts && failed.fault.may_pass()
+                    });
+                    if !(safe || asked) || request.responder.is_none() || !request.body.rewind() {
+                        return Err(Failure::Unanswered(failed));
+                    }
+                    let in_budget = cluster
+                        .as_ref()
+                        .is_none_or(|cluster| self.balancer().may_repeat(cluster, Instant::now()));
+                    if !in_budget {
+                        return Err(unprocessed(Fault::RetryBudgetSpent));
+                    }
+                    !safe
+                }
+            };
+            request.body.rewind();
+            trail.attempts += 1;
+            if let Some(rule) = rule.filter(|_| asked) {
+                let pause = self.pause(rule, trail.attempts);
+                let slept = async {
+                    tokio::time::sleep(pause).await;
+                    Ok(())
+                };
+                within(whole, slept).await.map_err(Failure::Unanswered)?;
+            }
+            if request.head.is_grpc() {
+                let attempts = HeaderValue::from(trail.attempts);
+                request.head.headers.set(GRPC_PREVIOUS_ATTEMPTS, attempts);
+            }
+        }
+    }
+
+    /// Waits for room in the cluster.
+    async fn admit(&self, cluster: &Cluster, whole: Option<Deadline>) -> Result<Admitted, Failure> {
+        match self.balancer().admit_request(cluster, Instant::now()) {
+            Admission::Admitted(admitted) => Ok(admitted),
+            Admission::Refused => Err(unprocessed(Fault::CircuitOpen)),
+            Admission::Waits(waiting) => {
+                let queue = Deadline {
+                    at: tokio::time::Instant::now() + cluster.policy.breaker.queue_timeout,
+                    fault: Fault::CircuitOpen,
+                };
+                let waiting = async { Ok(waiting.await) };
+                let admitted = within(Deadline::first(whole, Some(queue)), waiting);
+                Box::pin(admitted).await.map_err(Failure::Unanswered)
+            }
+        }
+    }
+
+    /// When the time for the whole request is over: the route's, or what a gRPC client gives it.
+    fn deadline(&self, head: &RequestHead, trail: &Trail) -> Option<Deadline> {
+        let routed = trail.target.as_ref()?.routed.as_ref();
+        let of_route = routed.and_then(Routed::request_timeout);
+        let of_client = head.headers.get(&GRPC_TIMEOUT);
+        let of_client = of_client.and_then(|value| grpc_timeout(value.to_str().ok()?));
+        let timeout = of_route.into_iter().chain(of_client).min()?;
+        after(trail.began, timeout, Fault::RequestTimeout)
+    }
+
+    fn pick(&self, cluster: &Arc<Cluster>, wanted: Wanted<'_>) -> Option<Picked> {
+        let mut random = self.random().borrow_mut();
+        self.balancer()
+            .pick(cluster, wanted, Instant::now(), &mut *random)
+    }
+
+    fn hash_key(&self, cluster: &Cluster, head: &RequestHead) -> Option<u64> {
+        let Balancing::ConsistentHash(key) = &cluster.policy.balancing else {
+            return None;
+        };
+        match key {
+            HashKey::Header(name) => head
+                .headers
+                .get(name)
+                .map(|value| key_hash(&value.as_bytes())),
+            HashKey::Cookie(name) => cookie(head, name).map(|value| key_hash(&value)),
+            HashKey::Source => Some(key_hash(&self.client().ip())),
+            HashKey::Path => Some(key_hash(&head.path_only())),
+        }
+    }
+
+    /// Whether an answer is one that the rule has the request sent again for.
+    fn again(
+        &self,
+        rule: &Retry,
+        cluster: &Cluster,
+        attempts: u32,
+        overflow: &Rc<Cell<bool>>,
+        head: &ResponseHead,
+    ) -> Again {
+        let wanted = rule.codes.contains(&head.status.as_u16()) && attempts < rule.attempts;
+        if !wanted || overflow.get() {
+            return Again::No;
+        }
+        match self.balancer().may_repeat(cluster, Instant::now()) {
+            true => Again::Yes,
+            false => Again::Spent,
+        }
+    }
+
+    /// Whether another attempt can do no harm, and may do better.
+    fn is_safe(
+        &self,
+        failed: &Unanswered,
+        request: &Request<'_>,
+        attempts: u32,
+        tried: &[Arc<str>],
+        cluster: &Option<Arc<Cluster>>,
+    ) -> bool {
+        let unseen = failed.unprocessed || (failed.stale && is_idempotent(&request.head.method));
+        // Where no connection can be had, only another endpoint's may.
+        let may_do_better = !failed.fault.is_unreachable()
+            || cluster
+                .as_ref()
+                .is_some_and(|cluster| self.balancer().has_untried(cluster, tried));
+        unseen && attempts < SAFE_RETRIES_MAX && failed.fault.may_pass() && may_do_better
+    }
+
+    /// The pause before an attempt: anything up to a bound that grows, so that those who failed together
+    /// don't come back together.
+    fn pause(&self, rule: &Retry, attempt: u32) -> Duration {
+        let growth = 1_u32 << (attempt - 1).min(16);
+        let bound = rule.backoff.saturating_mul(growth.min(BACKOFF_GROWTH_MAX));
+        bound.mul_f64(self.random().borrow_mut().random::<f64>())
+    }
+
+    async fn send_once(
+        &self,
+        request: &mut Request<'_>,
+        target: &Target,
+        endpoint: Option<&Endpoint>,
+        deadline: Option<Deadline>,
+        again: Option<&dyn Fn(&ResponseHead) -> Again>,
+    ) -> Result<Outcome, Failure> {
+        let head = &request.head;
+        let spoken = if head.version == Version::HTTP_2 {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        };
+        let protocol = target
+            .protocol
+            .filter(|protocol| protocol.is_http())
+            .unwrap_or(spoken);
+        let endpoints = self.endpoints();
+        let opened = match (endpoint, &target.destination) {
+            (Some(endpoint), _) => {
+                let hop = Hop {
+                    version_10: head.version == Version::HTTP_10 && protocol == Protocol::Http1,
+                    no_host: head.authority.is_none(),
+                    ..self.hop(endpoint, protocol)
+                };
+                let tls = target.tls_to(endpoint);
+                let opening = endpoints.open(endpoint, tls, protocol, hop);
+                within(deadline, opening).await
+            }
+            (None, Destination::Outside(address)) => endpoints.open_plain(*address, protocol).await,
+            (None, _) => Err(Unanswered::unprocessed(Fault::NoEndpoint)),
+        };
+        let mut opened = opened.map_err(Failure::Unanswered)?;
+        if let (Some(endpoint), Some(cluster)) = (endpoint, &target.cluster)
+            && cluster.tls.is_some()
+        {
+            let tls = target.tls_to(endpoint).is_some();
+            let scheme = if tls { "https" } else { "http" };
+            request.head.scheme = Some(Text::from_static(scheme));
+        }
+        let change = |head: &mut ResponseHead| {
+            if let Some(routed) = &target.routed {
+                routed.change_response(head);
+            }
+        };
+        let terms = Terms {
+            deadline,
+            change: target.routed.is_some().then_some(&change),
+            again,
+        };
+        let outcome = send(request, &mut opened, terms).await?;
+        if outcome.reusable {
+            endpoints.give_back(opened);
+        }
+        Ok(outcome)
+    }
+}
+
+fn unprocessed(fault: Fault) -> Failure {
+    Failure::Unanswered(Unanswered::unprocessed(fault))
+}
+
+/// What an answer says of its endpoint.
+fn seen(outcome: &Outcome) -> Answered {
+    Answered {
+        latency: outcome.latency,
+        failed: outcome.is_failure(),
+        pause: outcome.pause,
+    }
+}
+
+/// What a failure without an answer says of its endpoint.
+fn blame(picked: &Picked, failed: &Unanswered) {
+    if failed.unprocessed && failed.fault.blames_endpoint() {
+        picked.refused(Instant::now());
+    } else if matches!(failed.fault, Fault::UpstreamReset | Fault::BackendTimeout) && !failed.stale
+    {
+        picked.failed(Instant::now());
+    }
+}
+
+/// One request to one upstream.
+async fn send(
+    request: &mut Request<'_>,
+    opened: &mut Opened,
+    terms: Terms<'_>,
+) -> Result<Outcome, Failure> {
+    let Request {
+        head,
+        body,
+        responder,
+    } = request;
+    if head.upgrade.is_some() {
+        let upgraded = exchange_upgrade(head, body, responder, &mut opened.upstream, false, terms);
+        return Box::pin(upgraded).await.map(|(outcome, _)| outcome);
+    }
+    exchange(head, body, responder, &mut opened.upstream, terms).await
+}
+
+/// When the time for an attempt that begins now is over.
+fn one_attempt(target: &Target) -> Option<Deadline> {
+    let timeout = target.routed.as_ref()?.backend_request_timeout()?;
+    after(Instant::now(), timeout, Fault::BackendTimeout)
+}
+
+fn after(from: Instant, timeout: Duration, fault: Fault) -> Option<Deadline> {
+    let at = tokio::time::Instant::from_std(from).checked_add(timeout)?;
+    Some(Deadline { at, fault })
+}
+
+/// `TimeoutValue TimeoutUnit` of gRPC's protocol: at most eight digits, and one letter.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    };
+    Some(timeout.min(GRPC_TIMEOUT_MAX))
+}
+
+/// The value of a cookie (RFC 6265 5.4): the first of its name.
+fn cookie<'h>(head: &'h RequestHead, name: &str) -> Option<&'h str> {
+    let fields = head.headers.get_all(&http::header::COOKIE);
+    let pairs = fields
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'));
+    pairs
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(found, _)| *found == name)
+        .map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_of_grpc() {
+        let check = |text: &str, expect: Option<u64>| {
+            let milliseconds = grpc_timeout(text).map(|timeout| timeout.as_millis());
+            assert_eq!(milliseconds, expect.map(u128::from), "{text}");
+        };
+        check("1S", Some(1000));
+        check("99999999n", Some(99));
+        check("250m", Some(250));
+        check("5000u", Some(5));
+        check("2M", Some(120_000));
+        check("1H", Some(3_600_000));
+        check("99999999H", Some(100 * 24 * 3_600_000));
+        check("100000000n", None);
+        check("S", None);
+        check("1", None);
+        check("-1S", None);
+        check("1s", None);
+        check("", None);
+        check("1é", None);
+    }
+}

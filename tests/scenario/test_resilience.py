@@ -1,0 +1,324 @@
+"""Retries, budgets, circuit breakers, outliers and balancers, with applications that get into trouble."""
+
+import hashlib
+import threading
+import time
+
+import pytest
+
+from mesh import backend, http_route, service
+
+INSTANCES = 4
+
+
+@pytest.fixture(scope="module")
+def shop(shared_mesh):
+    mesh = shared_mesh
+    mesh.apply(service("orders"))
+    mesh.orders = [mesh.instance("orders", n) for n in range(INSTANCES)]
+    mesh.web = mesh.workload("web")
+    mesh.wait_endpoints(mesh.web, INSTANCES)
+    return mesh
+
+
+@pytest.fixture
+def applied(shop):
+    """Applies documents, and takes them and all trouble away again."""
+    keys = []
+
+    def apply(*documents):
+        for one in documents:
+            keys.append((one["kind"], one["metadata"]["name"]))
+        shop.apply(*documents)
+
+    yield apply
+    for instance in shop.orders:
+        instance.application.trouble()
+    for kind, name in dict.fromkeys(keys):
+        shop.weft("delete", kind, name, "-n", "shop")
+    # What was left out for failing comes back by itself; a test must not wait for it.
+    caller(shop, anew=True)
+
+
+def caller(shop, anew=False):
+    """The sidecar that calls; a new one knows nothing of the endpoints."""
+    if anew:
+        shop.web.process.stop()
+        shop.web.process.start()
+        shop.web.wait_ready()
+        shop.wait_endpoints(shop.web, INSTANCES)
+    return shop.web
+
+
+def traffic(name="orders", **spec):
+    return {
+        "apiVersion": "weft.dev/v1alpha1",
+        "kind": "TrafficPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "orders"}], **spec},
+    }
+
+
+def budget(percent, count):
+    return {
+        "apiVersion": "gateway.networking.x-k8s.io/v1alpha1",
+        "kind": "XBackendTrafficPolicy",
+        "metadata": {"name": "orders", "namespace": "shop"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "orders"}],
+            "retryConstraint": {
+                "budget": {"percent": percent, "interval": "10s"},
+                "minRetryRate": {"count": count, "interval": "1s"},
+            },
+        },
+    }
+
+
+def retried(**retry):
+    timeouts = retry.pop("timeouts", None)
+    rule = {"backendRefs": [backend("orders")], "retry": {"backoff": "1ms", **retry}}
+    if timeouts:
+        rule["timeouts"] = timeouts
+    return http_route("orders", "orders", [rule])
+
+
+NO_EJECTION = {"outlierDetection": {"consecutiveFailures": 0}}
+
+
+def trouble(shop, *which, **how):
+    for number in which or range(INSTANCES):
+        shop.orders[number].application.trouble(**how)
+
+
+def seen(shop):
+    return [instance.application.requests() for instance in shop.orders]
+
+
+def answers(shop, count, path="/", **headers):
+    return [shop.web.get(path, **headers) for _ in range(count)]
+
+
+def counts(values):
+    return {value: values.count(value) for value in values}
+
+
+def metric(shop, name, **labels):
+    lines = [line for line in shop.web.metrics().splitlines() if line.startswith(name + "{")]
+    lines = [line for line in lines if all(f'{key}="{value}"' in line for key, value in labels.items())]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+# ---- retries
+
+
+def test_without_a_rule_an_answer_is_an_answer(shop, applied):
+    applied(traffic(**NO_EJECTION))
+    trouble(shop, status=503, percent=50)
+    before = sum(seen(shop))
+    statuses = counts([answer.status for answer in answers(shop, 40)])
+    # Each instance spreads its share by itself.
+    assert set(statuses) == {200, 503} and 16 <= statuses[503] <= 24, statuses
+    assert sum(seen(shop)) == before + 40
+
+
+def test_codes_that_a_rule_names_are_tried_again(shop, applied):
+    applied(traffic(**NO_EJECTION), retried(codes=[503], attempts=4), budget(100, 1000))
+    trouble(shop, status=503, percent=50)
+    before, retries = sum(seen(shop)), metric(shop, "weft_retries_total")
+    got = answers(shop, 40)
+    assert {answer.status for answer in got} == {200}
+    more = sum(seen(shop)) - before - 40
+    assert more > 10 and metric(shop, "weft_retries_total") - retries == more
+    # Another code is the answer.
+    trouble(shop, status=500, percent=50)
+    assert set(counts([answer.status for answer in answers(shop, 20)])) == {200, 500}
+
+
+def test_attempts_end(shop, applied):
+    applied(traffic(**NO_EJECTION), retried(codes=[503], attempts=2), budget(100, 1000))
+    trouble(shop, status=503)
+    before = sum(seen(shop))
+    answer = shop.web.get()
+    assert (answer.status, answer.fault, sum(seen(shop)) - before) == (503, None, 3)
+
+
+@pytest.mark.parametrize("version", ["http1", "http2"])
+def test_a_body_is_sent_again_while_it_is_small(shop, applied, version):
+    applied(traffic(**NO_EJECTION), retried(codes=[503], attempts=6), budget(100, 1000))
+    trouble(shop, status=503, percent=50)
+    flags = ["--http1.1"] if version == "http1" else ["--http2-prior-knowledge"]
+
+    def post(size):
+        body = bytes(n % 251 for n in range(size))
+        path = shop.directory / f"body-{size}"
+        path.write_bytes(body)
+        url = f"http://127.0.0.1:{shop.web.outbound[1]}/"
+        ask = ["-x", "", "--noproxy", "*", "-H", "Host: orders.shop", *flags, "--data-binary", f"@{path}"]
+        done = shop.web.curl(*ask, "-w", "\n%{http_code}", url)
+        answer, _, status = done.stdout.decode().rpartition("\n")
+        return int(status), hashlib.sha256(body).hexdigest() in answer
+
+    assert {post(60_000) for _ in range(10)} == {(200, True)}
+    # A larger one is gone when the answer comes: it is the client's.
+    assert {status for status, _ in (post(300_000) for _ in range(10))} == {200, 503}
+
+
+def test_the_budget_is_spent(shop, applied):
+    applied(traffic(**NO_EJECTION), retried(codes=[503], attempts=3), budget(0, 0))
+    trouble(shop, status=503)
+    before = sum(seen(shop))
+    got = answers(shop, 10)
+    assert {(answer.status, answer.fault) for answer in got} == {(503, "retry_budget_spent")}
+    assert sum(seen(shop)) - before == 10
+    assert metric(shop, "weft_requests_total", fault="retry_budget_spent") >= 10
+
+
+def test_a_budget_bounds_what_retries_add(shop, applied):
+    applied(traffic(**NO_EJECTION), retried(codes=[503], attempts=10), budget(20, 0))
+    trouble(shop, status=503)
+    before = sum(seen(shop))
+    answers(shop, 500)
+    more = sum(seen(shop)) - before
+    assert 590 <= more <= 601, more
+
+
+def test_an_attempt_that_takes_too_long_is_tried_elsewhere(shop, applied):
+    applied(traffic(**NO_EJECTION), retried(attempts=2, timeouts={"backendRequest": "300ms"}), budget(100, 1000))
+    trouble(shop, 0, delay=5000)
+    started = time.monotonic()
+    assert {answer.status for answer in answers(shop, 20)} == {200}
+    assert time.monotonic() - started < 15
+    trouble(shop, delay=5000)
+    answer = shop.web.get()
+    assert (answer.status, answer.fault) == (504, "backend_timeout")
+
+
+def test_the_time_of_the_whole_request_ends_its_attempts(shop, applied):
+    limits = {"request": "500ms", "backendRequest": "200ms"}
+    applied(traffic(**NO_EJECTION), retried(attempts=9, timeouts=limits), budget(100, 1000))
+    trouble(shop, delay=5000)
+    started = time.monotonic()
+    answer = shop.web.get()
+    assert (answer.status, answer.fault) == (504, "request_timeout")
+    assert time.monotonic() - started < 2
+
+
+def test_a_grpc_clients_own_deadline_is_kept(shop, applied):
+    trouble(shop, delay=5000)
+    applied(traffic(**NO_EJECTION))
+    started = time.monotonic()
+    with shop.web.http2() as client:
+        asked = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "200m")]
+        answer = client.get("/grpc/1", headers=asked)
+    assert (answer.header("grpc-status"), answer.fault) == ("4", "request_timeout")
+    assert time.monotonic() - started < 2
+
+
+# ---- limits
+
+
+def at_once(shop, count, path):
+    got = [None] * count
+
+    def ask(number):
+        got[number] = shop.web.get(path)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return got
+
+
+def test_a_breaker_opens_at_its_limits(shop, applied):
+    applied(traffic(circuitBreaker={"maxRequests": 2, "maxPendingRequests": 2, "queueTimeout": "200ms"}))
+    started = time.monotonic()
+    got = counts([(answer.status, answer.fault) for answer in at_once(shop, 8, "/?delay=1000")])
+    # Two are served, two wait in vain, four are turned away at once.
+    assert got == {(200, None): 2, (503, "circuit_open"): 6}
+    assert time.monotonic() - started < 5
+    assert metric(shop, "weft_requests_total", fault="circuit_open") >= 6
+
+
+def test_who_waits_is_served_in_turn(shop, applied):
+    applied(traffic(circuitBreaker={"maxRequests": 1, "maxPendingRequests": 9, "queueTimeout": "10s"}))
+    started = time.monotonic()
+    assert {answer.status for answer in at_once(shop, 5, "/?delay=200")} == {200}
+    assert time.monotonic() - started >= 1
+
+
+# ---- balancing
+
+
+def test_a_key_keeps_its_instance(shop, applied):
+    rows = [
+        ({"type": "Header", "name": "X-User"}, lambda key: {"x-user": key}),
+        ({"type": "Cookie", "name": "user"}, lambda key: {"cookie": f"a=b; user={key}; c=d"}),
+    ]
+    for hash_key, headers in rows:
+        applied(traffic(loadBalancing={"algorithm": "ConsistentHash", "hashKey": hash_key}))
+        homes = {}
+        for key in map(str, range(24)):
+            by = {shop.web.get("/", **headers(key)).header("x-served-by") for _ in range(3)}
+            assert len(by) == 1, (key, by)
+            homes[key] = by.pop()
+        assert len(set(homes.values())) == INSTANCES, homes
+        # Without the key it goes anywhere.
+        assert len({answer.header("x-served-by") for answer in answers(shop, 40)}) > 1
+    applied(traffic(loadBalancing={"algorithm": "ConsistentHash", "hashKey": {"type": "Path"}}))
+    assert len({answer.header("x-served-by") for answer in answers(shop, 10, "/one?a=b")}) == 1
+
+
+def test_round_robin(shop, applied):
+    applied(traffic(loadBalancing={"algorithm": "RoundRobin"}))
+    by = counts([answer.header("x-served-by") for answer in answers(shop, 40)])
+    assert set(by.values()) == {10}, by
+
+
+@pytest.mark.slow
+def test_an_instance_that_fails_fast_gets_next_to_nothing(shop, applied):
+    """Issue's bar: under 2 % after 5 s. By default, without any policy."""
+    trouble(shop, 1, status=500)
+    load = shop.load(shop.web, protocol="http1", rate=400, duration="12s")
+    time.sleep(5)
+    before = seen(shop)
+    report = load.report()
+    after = [now - then for now, then in zip(seen(shop), before)]
+    share = after[1] / sum(after)
+    print(f"after 5 s the failing one got {after[1]} of {sum(after)} requests ({share:.2%}); {report['failed']} failed in all")
+    assert share < 0.02, after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "policy",
+    [{"loadBalancing": {"algorithm": "PeakEWMA"}}, {"outlierDetection": {"latencyFactor": 3}}],
+    ids=["peak-ewma", "latency"],
+)
+def test_a_slow_instance_is_avoided(shop, applied, policy):
+    """Issue's bar: p99 within twice the healthy one's 5 s after an instance became 200 times slower."""
+    applied(traffic(**policy))
+    caller(shop, anew=True)
+
+    def load():
+        url = "http://orders.shop/?delay=5"
+        load = shop.load(shop.web, url=url, protocol="http1", connections=16, rate=300, duration="15s", settle="5s")
+        report = load.report()
+        return report, report["latency_microseconds"]["p99"] / 1000
+
+    _, healthy = load()
+    trouble(shop, 2, delay=1000)
+    report, slow = load()
+    print(f"p99 {healthy:.1f} ms healthy, {slow:.1f} ms with one of {INSTANCES} 200 times slower; split {report['split']}")
+    assert report["failed"] == 0
+    assert slow <= 2 * healthy, (healthy, slow, report["split"])
+
+
+def test_explain_says_what_is_in_force(shop, applied):
+    applied(retried(codes=[503], attempts=2), traffic(**NO_EJECTION), budget(7, 1))
+    told = shop.weft("explain", "--from", "shop/web", "http://orders.shop/").stdout
+    assert "at most 2 after 503 and failures without an answer, the first within 1ms" in told
+    assert "TrafficPolicy/shop/orders, XBackendTrafficPolicy/shop/orders" in told
+    listed = shop.weft("get", "xbackendtrafficpolicies", "-n", "shop").stdout
+    assert "7 %" in listed and "True" in listed
