@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use crate::authorization::Policy;
 use crate::bootstrap::{InboundPlaintext, Settings};
 use crate::discovery::{self, ApplicationPorts, QUESTIONS_MAX, Question};
+use crate::endpoint::WATCH_EVERY;
 use crate::http::{ServerLimits, draining};
 use crate::identity::Identity;
 use crate::inbound::{Inbound, Parts};
@@ -434,7 +435,7 @@ async fn serve(shared: Shared, connections: Connections) {
             }
         });
     }
-    let mut sweep = interval(SWEEP);
+    let (mut sweep, mut watch) = (interval(SWEEP), interval(WATCH_EVERY));
     loop {
         tokio::select! {
             Some(handed) = outbound_handed.recv() => {
@@ -450,6 +451,7 @@ async fn serve(shared: Shared, connections: Connections) {
             Some(question) = questions.recv() => {
                 tokio::task::spawn_local(outbound.clone().answer(question));
             }
+            _ = watch.tick() => outbound.watch(),
             _ = sweep.tick() => {
                 outbound.sweep();
                 inbound.sweep();

@@ -28,7 +28,8 @@ use hyper_util::server::conn::auto;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, watch};
 
 use crate::{pattern, serve_admin};
 
@@ -58,6 +59,8 @@ pub struct Shared {
     name: String,
     /// Requests seen on every port, the refused ones too.
     pub requests: AtomicU64,
+    /// Connections that are open.
+    pub open: AtomicU64,
     /// Connections accepted on every port.
     pub connections: AtomicU64,
     /// Status and delay in milliseconds that requests get, and of a hundred how many; 0 leaves a request be.
@@ -92,11 +95,12 @@ impl Trouble {
 type Frames = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
 type Answer = Response<StreamBody<Frames>>;
 
-/// Serves until killed.
+/// Serves until terminated, and then to the end of what was begun.
 pub async fn run(options: Options) -> io::Result<()> {
     let shared = Arc::new(Shared {
         name: options.name,
         requests: AtomicU64::new(0),
+        open: AtomicU64::new(0),
         connections: AtomicU64::new(0),
         trouble: Trouble::default(),
         numbered: options.ports > 1,
@@ -110,10 +114,22 @@ pub async fn run(options: Options) -> io::Result<()> {
         }
     }
     println!("listening");
+    let open = Arc::new(Mutex::new(open));
+    let mut terminated = signal(SignalKind::terminate())?;
     match options.admin {
-        Some(address) => serve_admin::run(address, open).await,
-        None => std::future::pending().await,
+        Some(address) => tokio::select! {
+            ended = serve_admin::run(address, open.clone()) => return ended,
+            _ = terminated.recv() => {}
+        },
+        None => drop(terminated.recv().await),
     }
+    // As an application ends that was asked to: nothing new is taken, and what was taken is answered.
+    open.lock().await.close_all();
+    while shared.open.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("served {}", shared.requests.load(Ordering::Relaxed));
+    Ok(())
 }
 
 /// Accepts on `listener` until `stop` says so, then lets each connection end its request in hand.
@@ -129,7 +145,12 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stop: watch:
         };
         if let Ok((socket, _)) = socket {
             shared.connections.fetch_add(1, Ordering::Relaxed);
-            tokio::spawn(serve(socket, name.clone(), shared.clone(), stop.clone()));
+            shared.open.fetch_add(1, Ordering::Relaxed);
+            let (name, shared, stop) = (name.clone(), shared.clone(), stop.clone());
+            tokio::spawn(async move {
+                serve(socket, name, shared.clone(), stop).await;
+                shared.open.fetch_sub(1, Ordering::Relaxed);
+            });
         }
     }
 }

@@ -46,6 +46,14 @@ impl OpenPorts {
         Ok(())
     }
 
+    /// Closes every port.
+    pub fn close_all(&mut self) {
+        for (_, stop) in self.stops.drain() {
+            // Nobody listens on it any more where this fails.
+            let _ = stop.send(true);
+        }
+    }
+
     fn close(&mut self, address: SocketAddr) -> bool {
         let stop = self.stops.remove(&address);
         stop.is_some_and(|stop| stop.send(true).is_ok())
@@ -53,9 +61,8 @@ impl OpenPorts {
 }
 
 /// Serves the side door until killed.
-pub async fn run(address: SocketAddr, open: OpenPorts) -> io::Result<()> {
+pub async fn run(address: SocketAddr, open: Arc<Mutex<OpenPorts>>) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
-    let open = Arc::new(Mutex::new(open));
     loop {
         let (socket, _) = listener.accept().await?;
         let open = open.clone();

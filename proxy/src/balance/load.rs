@@ -84,8 +84,8 @@ impl Load {
         self.leave_out(now + pause.min(PAUSE_MAX));
     }
 
-    /// Takes an answer in: the whole of a latency that is above what is expected, and a share of one below.
-    pub(super) fn answered(&self, latency: Duration, failed: bool, now: Instant) {
+    /// Takes a latency in: the whole of one that is above what is expected, and a share of one below.
+    pub(super) fn learn(&self, latency: Duration, now: Instant) {
         let seconds = latency.as_secs_f64();
         let (before, _) = self.latency.get();
         let expected = self.latency(now);
@@ -96,10 +96,14 @@ impl Load {
             before * weight + seconds * (1.0 - weight)
         };
         self.latency.set((after, now));
+    }
+
+    /// Counts an answer for the next comparison.
+    pub(super) fn count(&self, latency: Duration, failed: bool) {
         let mut window = self.window.get();
         window.answers = window.answers.saturating_add(1);
         window.failures += u32::from(failed);
-        window.seconds += seconds;
+        window.seconds += latency.as_secs_f64();
         self.window.set(window);
     }
 

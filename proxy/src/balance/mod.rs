@@ -39,6 +39,8 @@ const DRAWS_MAX: usize = 8;
 pub struct Balancer {
     loads: Loads,
     clusters: RefCell<HashMap<ServicePort, Rc<ClusterState>, RandomState>>,
+    /// The one that was asked for last, which mostly is the next one too.
+    last: RefCell<Option<(Arc<Cluster>, Rc<ClusterState>)>>,
     workers: u32,
 }
 
@@ -123,7 +125,14 @@ impl Picked {
     /// It answered.
     pub fn answered(&self, answered: Answered, now: Instant) {
         self.load.reached();
-        self.load.answered(answered.latency, answered.failed, now);
+        let policy = &self.cluster.policy;
+        // What nobody asks for is not looked at: this is on every request's way.
+        if policy.balancing == Balancing::PeakEwma {
+            self.load.learn(answered.latency, now);
+        }
+        if policy.outliers.compares() {
+            self.load.count(answered.latency, answered.failed);
+        }
         if answered.failed {
             self.failed(now);
         } else {
@@ -159,6 +168,7 @@ impl Balancer {
         Self {
             loads: Loads::default(),
             clusters: RefCell::default(),
+            last: RefCell::default(),
             workers: u32::try_from(workers.max(1)).unwrap_or(u32::MAX),
         }
     }
@@ -294,7 +304,7 @@ impl Balancer {
     }
 
     /// Asks for room for one more request to a cluster, which counts for the retry budget too.
-    pub fn admit_request(&self, cluster: &Cluster, now: Instant) -> Admission {
+    pub fn admit_request(&self, cluster: &Arc<Cluster>, now: Instant) -> Admission {
         let state = self.state(cluster, now);
         state.budget.request(&cluster.policy.budget, now);
         let breaker = &cluster.policy.breaker;
@@ -304,7 +314,7 @@ impl Balancer {
     }
 
     /// Asks for room for one more TCP connection to a cluster; none waits for it.
-    pub fn admit_connection(&self, cluster: &Cluster, now: Instant) -> Option<Admitted> {
+    pub fn admit_connection(&self, cluster: &Arc<Cluster>, now: Instant) -> Option<Admitted> {
         let state = self.state(cluster, now);
         let most = cluster.policy.breaker.connections_max;
         match state.connections.admit(most.div_ceil(self.workers), 0) {
@@ -314,7 +324,7 @@ impl Balancer {
     }
 
     /// Takes one repetition of the cluster's budget, if there is one left.
-    pub fn may_repeat(&self, cluster: &Cluster, now: Instant) -> bool {
+    pub fn may_repeat(&self, cluster: &Arc<Cluster>, now: Instant) -> bool {
         let state = self.state(cluster, now);
         state.budget.take(&cluster.policy.budget, self.workers, now)
     }
@@ -331,7 +341,19 @@ impl Balancer {
         load.is_some_and(|load| load.is_left_out(now))
     }
 
-    fn state(&self, cluster: &Cluster, now: Instant) -> Rc<ClusterState> {
+    fn state(&self, cluster: &Arc<Cluster>, now: Instant) -> Rc<ClusterState> {
+        let mut last = self.last.borrow_mut();
+        if let Some((of, state)) = &*last
+            && Arc::ptr_eq(of, cluster)
+        {
+            return state.clone();
+        }
+        let state = self.find_state(cluster, now);
+        *last = Some((cluster.clone(), state.clone()));
+        state
+    }
+
+    fn find_state(&self, cluster: &Cluster, now: Instant) -> Rc<ClusterState> {
         let mut clusters = self.clusters.borrow_mut();
         if let Some(state) = clusters.get(&cluster.name) {
             return state.clone();

@@ -58,10 +58,11 @@ impl Outliers {
     /// Compares the endpoints with each other, once an interval.
     pub(super) fn compare(&self, cluster: &Cluster, loads: &Loads, now: Instant) {
         let policy = &cluster.policy.outliers;
-        let by_rate = policy.success_rate_deviations > 0.0;
-        let by_latency = policy.latency_factor > 0.0;
+        if !policy.compares() {
+            return;
+        }
         let since = now.saturating_duration_since(*self.compared.borrow());
-        if !(by_rate || by_latency) || since < policy.interval {
+        if since < policy.interval {
             return;
         }
         *self.compared.borrow_mut() = now;

@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
 use rustls_pki_types::{IpAddr, ServerName};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -32,6 +33,14 @@ use crate::tcp::ReadAhead;
 const IDLE: Duration = Duration::from_secs(60);
 /// A connection lives no longer than this when no certificate limits it.
 const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A peer from which nothing came for this long, while somebody waits for it, is asked whether it is there.
+pub const WATCH_EVERY: Duration = Duration::from_millis(200);
+/// A sidecar's machine that doesn't acknowledge bytes for this long is gone, or the network to it is. It is the
+/// kernel that acknowledges, so a sidecar that is merely slow is not taken for dead.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_millis(700);
+/// A peer that lives and doesn't answer within this is as good as gone.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whom a connection leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,12 +77,36 @@ struct Connection {
     /// From here on it takes no new streams, so that it is empty before a certificate ends.
     retires: Instant,
     used: Cell<Instant>,
+    /// What had been received when it was last looked at; none while the peer is being asked.
+    seen: Cell<Option<u64>>,
 }
 
 impl Drop for Connection {
     /// Nobody opens streams on it any more, and those that were open have ended.
     fn drop(&mut self) {
         self.multiplex.go_away();
+    }
+}
+
+impl Connection {
+    fn watch(self: &Rc<Self>) {
+        let Some(before) = self.seen.get() else {
+            return;
+        };
+        let received = self.multiplex.received();
+        if self.streams.get() == 0 || received != before {
+            self.seen.set(Some(received));
+            return;
+        }
+        self.seen.set(None);
+        let connection = self.clone();
+        tokio::task::spawn_local(async move {
+            let multiplex = &connection.multiplex;
+            if timeout(WATCH_TIMEOUT, multiplex.ping()).await.is_err() {
+                multiplex.lose("the peer does not answer");
+            }
+            connection.seen.set(Some(multiplex.received()));
+        });
     }
 }
 
@@ -195,6 +228,8 @@ impl<C: Credentials + 'static> Pool<C> {
                     .client_config(spiffe_id)
                     .ok_or_else(failed)?;
                 let stream = connect::connect(*address, self.limits.connect_timeout).await?;
+                // Only a socket that is gone refuses it, and that is seen at once.
+                let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
                 let name = ServerName::IpAddress(IpAddr::from(address.ip()));
                 let stream = ReadAhead::new(stream, BytesMut::new());
                 let handshake = TlsConnector::from(config).connect(name, stream);
@@ -238,6 +273,7 @@ impl<C: Credentials + 'static> Pool<C> {
             generation,
             retires: now + left - left / 4,
             used: Cell::new(now),
+            seen: Cell::new(Some(0)),
         });
         let driven = multiplex.clone();
         tokio::task::spawn_local(async move {
@@ -252,6 +288,15 @@ impl<C: Credentials + 'static> Pool<C> {
             _ => {
                 multiplex.end(ErrorCode::NO_ERROR, "no answer to the first PING");
                 Err(Unanswered::unprocessed(Fault::ConnectFailed))
+            }
+        }
+    }
+
+    /// Finds out whose peer is gone; to be called each [`WATCH_EVERY`].
+    pub(super) fn watch(&self) {
+        for connections in self.peers.borrow().values() {
+            for connection in &connections.open {
+                connection.watch();
             }
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use weft_proto::spiffe::SpiffeId;
 
-pub use http2::Share;
+pub use http2::{Share, WATCH_EVERY};
 pub use tcp::TcpUpstream;
 
 use self::tls::{Proof, Tls};
@@ -241,6 +241,11 @@ impl<C: Credentials + 'static> Endpoints<C> {
         let to = (&Proof::of(tls), Protocol::Tcp);
         let stream = self.tls.connect(stream, address, to, limit).await?;
         Ok(TcpUpstream::tls(stream))
+    }
+
+    /// Finds out whose other end is gone; to be called each [`WATCH_EVERY`].
+    pub fn watch(&self) {
+        self.http2.watch();
     }
 
     /// Closes what has been idle for too long; to be called every second or so.

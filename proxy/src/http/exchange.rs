@@ -124,11 +124,8 @@ pub async fn exchange<'d>(
     };
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked for it (RFC 9110 15.2.2), so what follows could not be framed.
-        return Err(Failure::Unanswered(Unanswered {
-            fault: Fault::UpstreamProtocol,
-            unprocessed: false,
-            stale: false,
-        }));
+        let broken = Unanswered::late(Fault::UpstreamProtocol);
+        return Err(Failure::Unanswered(broken));
     }
 
     let mut outcome = Outcome::of(&response, began.elapsed());

@@ -76,11 +76,10 @@ pub async fn within<T>(
     tokio::select! {
         biased;
         done = future => done,
-        fault = alarm.rings() => Err(Unanswered {
-            fault,
+        fault = alarm.rings() => Err(match fault {
             // With the time of the whole request that of further attempts is over too.
-            unprocessed: fault != Fault::RequestTimeout,
-            stale: false,
+            Fault::RequestTimeout => Unanswered::late(fault),
+            _ => Unanswered::unprocessed(fault),
         }),
     }
 }

@@ -98,11 +98,7 @@ pub async fn exchange_upgrade<'d>(
 }
 
 fn broken(fault: Fault) -> Unanswered {
-    Unanswered {
-        fault,
-        unprocessed: false,
-        stale: false,
-    }
+    Unanswered::late(fault)
 }
 
 /// Sets or clears a header.

@@ -45,6 +45,8 @@ pub struct Unanswered {
     /// likely it was closing for another reason, so a request that may be repeated (RFC 9110 9.2.2)
     /// can be sent again.
     pub stale: bool,
+    /// The connection was not ended by its other end in order: it broke, or nobody is there any more.
+    pub connection_lost: bool,
 }
 
 impl Unanswered {
@@ -53,10 +55,11 @@ impl Unanswered {
             fault,
             unprocessed,
             stale: false,
+            connection_lost: false,
         }
     }
 
-    /// The time for an answer is over; the application may be at work on it.
+    /// There is no answer, or none that could be passed on; the application may be at work on it.
     pub(super) fn late(fault: Fault) -> Self {
         Self::new(fault, false)
     }
@@ -162,9 +165,8 @@ impl Answer<'_> {
                 if !matches!(reader.fill().await, Ok(read) if read > 0) {
                     let stale = *reused && nothing_yet;
                     return Err(Unanswered {
-                        fault: Fault::UpstreamReset,
-                        unprocessed: false,
                         stale,
+                        ..Unanswered::new(Fault::UpstreamReset, false)
                     });
                 }
             },
@@ -227,5 +229,6 @@ fn lost(failure: http2::Failure) -> Unanswered {
         fault,
         unprocessed: failure.unprocessed,
         stale: failure.connection_lost,
+        connection_lost: failure.connection_lost,
     }
 }

@@ -61,6 +61,13 @@ pub struct OutlierDetection {
     pub ejected_percent_max: u32,
 }
 
+impl OutlierDetection {
+    /// Whether endpoints are compared with each other.
+    pub fn compares(&self) -> bool {
+        self.success_rate_deviations > 0.0 || self.latency_factor > 0.0
+    }
+}
+
 impl Default for OutlierDetection {
     fn default() -> Self {
         Self {

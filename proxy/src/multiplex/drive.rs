@@ -127,7 +127,8 @@ impl Multiplex {
         input.extend_from_slice(&socket.rest);
         input.reserve(READ_MAX);
         let read = pin!(socket.io.read_buf(&mut input)).poll(cx);
-        if let Poll::Ready(Ok(1..)) = read {
+        if let Poll::Ready(Ok(count @ 1..)) = read {
+            self.received.set(self.received.get() + count as u64);
             let mut inner = self.inner.borrow_mut();
             // What is wrong is in the engine, and the output tells the peer.
             let _ = inner.engine.receive(&mut input, Instant::now());

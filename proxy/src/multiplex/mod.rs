@@ -8,7 +8,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -23,6 +23,8 @@ pub use stream::{StreamReceiver, StreamSender};
 #[derive(Debug)]
 pub struct Multiplex {
     inner: RefCell<Inner>,
+    /// Bytes read from the socket.
+    received: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,7 @@ impl Multiplex {
                 driver: None,
                 pinger: None,
             }),
+            received: Cell::new(0),
         })
     }
 
@@ -122,6 +125,21 @@ impl Multiplex {
             Poll::Pending
         })
         .await
+    }
+
+    /// Bytes that have come from the peer so far; as long as they grow, it is there.
+    pub fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// Gives the connection up with what is on it: the peer is taken to be gone.
+    pub fn lose(&self, why: &'static str) {
+        let mut inner = self.inner.borrow_mut();
+        inner.engine.lost(why);
+        inner.notify();
+        if let Some(driver) = inner.driver.take() {
+            driver.wake();
+        }
     }
 
     /// Tells the peer to open no more streams; the driver ends once those that are open have.

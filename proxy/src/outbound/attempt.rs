@@ -47,7 +47,7 @@ impl OutboundRequests {
         let cluster = trail.target.as_ref();
         let cluster = cluster.and_then(|target| target.cluster.clone());
         let _admitted = match &cluster {
-            Some(cluster) => Some(self.admit(cluster, whole).await?),
+            Some(cluster) => Some(self.admit(cluster, trail.began, whole).await?),
             None => None,
         };
         let key = cluster
@@ -146,8 +146,13 @@ impl OutboundRequests {
     }
 
     /// Waits for room in the cluster.
-    async fn admit(&self, cluster: &Cluster, whole: Option<Deadline>) -> Result<Admitted, Failure> {
-        match self.balancer().admit_request(cluster, Instant::now()) {
+    async fn admit(
+        &self,
+        cluster: &Arc<Cluster>,
+        now: Instant,
+        whole: Option<Deadline>,
+    ) -> Result<Admitted, Failure> {
+        match self.balancer().admit_request(cluster, now) {
             Admission::Admitted(admitted) => Ok(admitted),
             Admission::Refused => Err(unprocessed(Fault::CircuitOpen)),
             Admission::Waits(waiting) => {
@@ -197,7 +202,7 @@ impl OutboundRequests {
     fn again(
         &self,
         rule: &Retry,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         attempts: u32,
         overflow: &Rc<Cell<bool>>,
         head: &ResponseHead,
@@ -312,7 +317,8 @@ fn seen(outcome: &Outcome) -> Answered {
 
 /// What a failure without an answer says of its endpoint.
 fn blame(picked: &Picked, failed: &Unanswered) {
-    if failed.unprocessed && failed.fault.blames_endpoint() {
+    let unreachable = failed.unprocessed && failed.fault.blames_endpoint();
+    if unreachable || failed.connection_lost {
         picked.refused(Instant::now());
     } else if matches!(failed.fault, Fault::UpstreamReset | Fault::BackendTimeout) && !failed.stale
     {

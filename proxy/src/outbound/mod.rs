@@ -293,6 +293,11 @@ impl Outbound {
         client.writer.reset();
     }
 
+    /// Finds out whose other end is gone; to be called each [`WATCH_EVERY`](crate::endpoint::WATCH_EVERY).
+    pub fn watch(&self) {
+        self.endpoints.watch();
+    }
+
     /// Lets go of what is idle or forgotten; to be called every second or so.
     pub fn sweep(&self) {
         self.endpoints.sweep();
