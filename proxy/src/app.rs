@@ -24,7 +24,7 @@ use crate::authorization::Policy;
 use crate::bootstrap::{InboundPlaintext, Settings};
 use crate::discovery::{self, ApplicationPorts, QUESTIONS_MAX, Question};
 use crate::endpoint::WATCH_EVERY;
-use crate::http::{ServerLimits, draining};
+use crate::http::{ServerLimits, Spent, draining};
 use crate::identity::Identity;
 use crate::inbound::{Inbound, Parts};
 use crate::listener::{Handed, Listener, Spread, bind};
@@ -73,6 +73,7 @@ struct Shared {
     permits: Arc<Semaphore>,
     inbound_drain: watch::Receiver<bool>,
     outbound_drain: watch::Receiver<bool>,
+    spent: Spent,
 }
 
 /// The sockets of one worker.
@@ -123,6 +124,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
         permits: Arc::new(Semaphore::new(settings.connections_max)),
         inbound_drain: inbound_draining,
         outbound_drain: outbound_draining,
+        spent: Spent::default(),
     };
 
     let sockets: Vec<Sockets> = (0..settings.workers)
@@ -364,6 +366,7 @@ async fn serve(shared: Shared, connections: Connections) {
         permits,
         inbound_drain,
         outbound_drain,
+        spent,
     } = shared;
     let mut limits = ServerLimits::default();
     limits.http1.head_bytes = settings.header_bytes_max;
@@ -379,7 +382,7 @@ async fn serve(shared: Shared, connections: Connections) {
         telemetry.clone(),
         limits,
         outbound_drain,
-        settings.workers,
+        (settings.workers, spent.clone()),
     ));
     let inbound = Rc::new(Inbound::new(Parts {
         own,
@@ -392,6 +395,7 @@ async fn serve(shared: Shared, connections: Connections) {
         telemetry,
         limits,
         drain: inbound_drain.clone(),
+        spent,
     }));
 
     let Connections {

@@ -1,6 +1,7 @@
 //! The applications and the load of weft's scenario tests: one program, so that a test needs
 //! nothing but itself and the two programs under test.
 
+mod call;
 mod load;
 mod pace;
 mod pattern;

@@ -6,6 +6,8 @@
 //!   head as it arrived, the body's length and SHA-256.
 //! - `?delay=MS` waits before the head, `?status=N` sets the status, `?trailers=1` ends with
 //!   trailers, `?pieces=N&every=MS` sends the JSON and then N lines, one each MS.
+//! - With `--call`, each request makes one of its own, of the same trace, and is answered with 502 when that
+//!   one fails.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -48,6 +50,12 @@ pub struct Options {
     /// How many ports in a row to open from each --listen on; each calls itself NAME-PORT.
     #[arg(long, default_value_t = 1)]
     ports: u16,
+    /// Whom to call for each request: http://HOST/PATH.
+    #[arg(long, requires = "via")]
+    call: Option<http::Uri>,
+    /// The HTTP proxy that calls go through.
+    #[arg(long)]
+    via: Option<SocketAddr>,
     /// Where to tell the count of requests, and to open and close ports.
     #[arg(long)]
     admin: Option<SocketAddr>,
@@ -65,6 +73,8 @@ pub struct Shared {
     pub connections: AtomicU64,
     /// Status and delay in milliseconds that requests get, and of a hundred how many; 0 leaves a request be.
     pub trouble: Trouble,
+    /// Whom to call, and through which proxy.
+    call: Option<(http::Uri, SocketAddr)>,
     numbered: bool,
 }
 
@@ -103,6 +113,7 @@ pub async fn run(options: Options) -> io::Result<()> {
         open: AtomicU64::new(0),
         connections: AtomicU64::new(0),
         trouble: Trouble::default(),
+        call: options.call.zip(options.via),
         numbered: options.ports > 1,
     });
     let mut open = serve_admin::OpenPorts::new(shared.clone());
@@ -167,7 +178,12 @@ async fn serve(
         let (name, shared) = (name.clone(), shared.clone());
         async move {
             shared.requests.fetch_add(1, Ordering::Relaxed);
-            let trouble = shared.trouble.next();
+            let mut trouble = shared.trouble.next();
+            if let Some((url, via)) = &shared.call
+                && !crate::call::succeeds(url, *via, request.headers()).await
+            {
+                trouble.0 = 502;
+            }
             Ok::<_, Infallible>(answer(&name, request, trouble).await)
         }
     });

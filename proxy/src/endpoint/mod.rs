@@ -255,13 +255,3 @@ impl<C: Credentials + 'static> Endpoints<C> {
         self.tls.sweep();
     }
 }
-
-impl Opened {
-    /// Whether it was used before, so that its server may just be closing it.
-    pub fn is_reused(&self) -> bool {
-        match &self.upstream {
-            Upstream::Http1(connection) => connection.reused,
-            Upstream::Http2(_) => true,
-        }
-    }
-}

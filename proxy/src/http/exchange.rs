@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 
+use super::respond::NO_RETRY;
 use super::terms::Alarm;
 use super::upstream::{Answer, Unanswered};
 use super::{Again, Body, Piece, RequestBody, Responder, Sink, Terms, Upstream};
@@ -27,6 +28,8 @@ pub struct Outcome {
     pub response_bytes: u64,
     /// From the request's being sent to the answer's head.
     pub latency: Duration,
+    /// Another attempt was made below already, says the answer.
+    pub is_final: bool,
     /// How long the upstream asked to be left alone (RFC 9110 10.2.3).
     pub pause: Option<Duration>,
     /// Whether an HTTP/1 upstream can serve another request.
@@ -64,6 +67,7 @@ impl Outcome {
             fault: fault_of(&response.headers),
             response_bytes: 0,
             latency,
+            is_final: response.headers.contains(&NO_RETRY),
             pause: pause.flatten().map(Duration::from_secs),
             reusable: false,
         }

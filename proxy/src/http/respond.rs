@@ -13,6 +13,9 @@ use crate::model::{Fault, Fields, ResponseHead, hop};
 /// Carries the fault's reason on every answer that a proxy makes itself.
 pub const WEFT_FAULT: HeaderName = HeaderName::from_static("weft-fault");
 
+/// On a failure: it was tried again already, further down, so that whoever gets it had better not.
+pub const NO_RETRY: HeaderName = HeaderName::from_static("weft-no-retry");
+
 /// What a fault says in HTTP, in gRPC, and to a person.
 struct Answer {
     status: StatusCode,
@@ -64,6 +67,7 @@ fn answer(fault: Fault) -> Answer {
             14,
             "another instance has taken over the endpoint's address",
         ),
+        Fault::Draining => (503, 14, "the only endpoint is going away"),
         Fault::ApplicationUnreachable => (
             503,
             14,

@@ -21,8 +21,6 @@ pub enum Upstream {
 pub struct Http1Upstream {
     pub reader: Reader,
     pub writer: Writer,
-    /// It served a request before, so its server may have closed it in this moment.
-    pub reused: bool,
     /// Whether it can serve another request; decided by the answer.
     pub keep_alive: bool,
     pub limits: http1::Limits,
@@ -41,9 +39,8 @@ pub struct Unanswered {
     pub fault: Fault,
     /// The application provably never saw the request.
     pub unprocessed: bool,
-    /// A connection that was shared, or had been idle, closed before any byte of an answer: most
-    /// likely it was closing for another reason, so a request that may be repeated (RFC 9110 9.2.2)
-    /// can be sent again.
+    /// The connection closed before any byte of an answer: most likely it was closing for another reason, so
+    /// a request that may be repeated (RFC 9110 9.2.2) can be sent again.
     pub stale: bool,
     /// The connection was not ended by its other end in order: it broke, or nobody is there any more.
     pub connection_lost: bool,
@@ -82,7 +79,6 @@ impl Upstream {
                 let Http1Upstream {
                     reader,
                     writer,
-                    reused,
                     keep_alive,
                     limits,
                 } = &mut **connection;
@@ -91,7 +87,6 @@ impl Upstream {
                     reader,
                     method: head.method.clone(),
                     decoder: BodyDecoder::new(BodyLength::None),
-                    reused: *reused,
                     keep_alive,
                     limits: *limits,
                 };
@@ -130,7 +125,6 @@ pub enum Answer<'u> {
         reader: &'u mut Reader,
         method: Method,
         decoder: BodyDecoder,
-        reused: bool,
         keep_alive: &'u mut bool,
         limits: http1::Limits,
     },
@@ -148,7 +142,6 @@ impl Answer<'_> {
                 reader,
                 method,
                 decoder,
-                reused,
                 keep_alive,
                 limits,
             } => loop {
@@ -163,7 +156,7 @@ impl Answer<'_> {
                 }
                 let nothing_yet = reader.buffer.is_empty();
                 if !matches!(reader.fill().await, Ok(read) if read > 0) {
-                    let stale = *reused && nothing_yet;
+                    let stale = nothing_yet;
                     return Err(Unanswered {
                         stale,
                         ..Unanswered::new(Fault::UpstreamReset, false)

@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use http::Method;
+use http::{HeaderValue, Method};
 use weft_proto::spiffe::SpiffeId;
 
 use super::Inbound;
 use crate::authorization::decide;
-use crate::http::{Ending, Failure, Outcome, Request, Serve, Terms, Unanswered, Workers};
+use crate::http::{Ending, Failure, NO_RETRY, Outcome, Request, Serve, Terms, Unanswered, Workers};
 use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
 use crate::http2::ErrorCode;
-use crate::model::{Fault, Hop, Protocol, hop};
+use crate::model::{Fault, Hop, Protocol, ResponseHead, hop};
 use crate::telemetry::{Direction, Party, RequestRecord, trace};
 
-/// Pooled connections that one request may be tried on. Each may just have been closing.
+/// Connections that one request may be tried on. Each may just have been closing.
 const ATTEMPTS_MAX: u32 = 3;
 
 /// Streams of one connection from another sidecar.
@@ -154,7 +154,17 @@ impl Inbound {
         context.inject(headers);
         let (start, began) = (SystemTime::now(), Instant::now());
         let ended = match call.application {
-            Ok(address) => self.forward(request, address, &call).await,
+            // An application that is told to end at the same time closes connections with what is on them.
+            // What can't be repeated then is better off elsewhere, as long as nobody has seen it.
+            Ok(_) if call.on_hop && self.is_draining() && !is_idempotent(&request.head.method) => {
+                Err(Failure::Unanswered(Unanswered::unprocessed(
+                    Fault::Draining,
+                )))
+            }
+            Ok(address) => {
+                let trace_id = context.trace_id;
+                self.forward(request, address, &call, trace_id).await
+            }
             Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
         };
         let ended = match ended {
@@ -182,23 +192,37 @@ impl Inbound {
         );
     }
 
-    /// To the application. Only a pooled connection that closed before it answered is tried a second
+    fn is_draining(&self) -> bool {
+        *self.drain.borrow()
+    }
+
+    /// To the application. Only where the connection closed before any answer is a request tried a second
     /// time: the application was closing it while the request was on its way.
     async fn forward(
         &self,
         request: &mut Request<'_>,
         address: SocketAddr,
         call: &Call<'_>,
+        trace_id: [u8; 16],
     ) -> Result<Outcome, Failure> {
         let Request {
             head,
             body,
             responder,
         } = request;
+        // What failed below, and was tried again there, is not to be tried again above.
+        let mark = |head: &mut ResponseHead| {
+            if head.status.is_server_error() && self.spent.contains(&trace_id, Instant::now()) {
+                head.headers.set(NO_RETRY, HeaderValue::from_static("1"));
+            }
+        };
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let terms = Terms::default();
+            let terms = Terms {
+                change: Some(&mark),
+                ..Terms::default()
+            };
             let opened = self.endpoints.open_plain(address, call.protocol).await;
             let mut opened = opened.map_err(|failed| self.unreachable(address, failed))?;
             let ended = if head.upgrade.is_some() {
@@ -225,7 +249,7 @@ impl Inbound {
                 Err(Failure::Unanswered(failed)) => {
                     let repeatable =
                         failed.unprocessed || (failed.stale && is_idempotent(&head.method));
-                    let again = repeatable && opened.is_reused() && attempts < ATTEMPTS_MAX;
+                    let again = repeatable && attempts < ATTEMPTS_MAX;
                     if !again || responder.is_none() || !body.rewind() {
                         return Err(Failure::Unanswered(failed));
                     }

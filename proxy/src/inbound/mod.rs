@@ -29,7 +29,7 @@ use crate::authorization::Policy;
 use crate::detect::client_hello;
 use crate::discovery::{self, ApplicationPorts};
 use crate::endpoint::{self, Endpoints, TLS_BUFFER_MAX};
-use crate::http::{Drain, ServerLimits, Workers, serve_http2};
+use crate::http::{Drain, ServerLimits, Spent, Workers, serve_http2};
 use crate::identity::{Identity, explain};
 use crate::listener::Accepted;
 use crate::model::{Fault, Own, Protocol};
@@ -57,6 +57,7 @@ pub struct Inbound {
     plain_workers: Rc<Workers<PlainRequests>>,
     limits: ServerLimits,
     drain: Drain,
+    spent: Spent,
 }
 
 /// What the inbound side is made of.
@@ -71,6 +72,8 @@ pub struct Parts {
     pub telemetry: Telemetry,
     pub limits: ServerLimits,
     pub drain: Drain,
+    /// Failures of our workload's own calls.
+    pub spent: Spent,
 }
 
 /// The far end of a connection, with what was read of it.
@@ -93,6 +96,7 @@ impl Inbound {
             telemetry,
             limits,
             drain,
+            spent,
         } = parts;
         let endpoints = Endpoints::new(identity.clone(), endpoint::Limits::default());
         Self {
@@ -109,6 +113,7 @@ impl Inbound {
             plain_workers: Rc::default(),
             limits,
             drain,
+            spent,
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Fault {
     PeerIdentity,
     /// Another instance took over the address.
     WrongInstance,
+    /// The workload is going away, and takes nothing that could not be repeated.
+    Draining,
     /// The application behind the far sidecar takes no connection.
     ApplicationUnreachable,
     /// The upstream connection broke after the request was handed over.
@@ -54,7 +56,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, in the order of their discriminants.
-    pub const ALL: [Fault; 24] = [
+    pub const ALL: [Fault; 25] = [
         Fault::NoRoute,
         Fault::BackendInvalid,
         Fault::UnknownDestination,
@@ -65,6 +67,7 @@ impl Fault {
         Fault::ConnectFailed,
         Fault::PeerIdentity,
         Fault::WrongInstance,
+        Fault::Draining,
         Fault::ApplicationUnreachable,
         Fault::UpstreamReset,
         Fault::UpstreamProtocol,
@@ -95,6 +98,7 @@ impl Fault {
             Fault::ConnectFailed
                 | Fault::PeerIdentity
                 | Fault::WrongInstance
+                | Fault::Draining
                 | Fault::ApplicationUnreachable
         )
     }
@@ -133,6 +137,7 @@ impl Fault {
             Fault::ConnectFailed => "connect_failed",
             Fault::PeerIdentity => "peer_identity",
             Fault::WrongInstance => "wrong_instance",
+            Fault::Draining => "draining",
             Fault::ApplicationUnreachable => "application_unreachable",
             Fault::UpstreamReset => "upstream_reset",
             Fault::UpstreamProtocol => "upstream_protocol",

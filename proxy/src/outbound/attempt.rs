@@ -15,8 +15,8 @@ use super::target::{Routed, Target};
 use crate::balance::{Admission, Admitted, Answered, Picked, Wanted, key_hash};
 use crate::endpoint::Opened;
 use crate::http::{
-    Again, Deadline, Failure, Outcome, Request, Terms, Unanswered, exchange, exchange_upgrade,
-    is_idempotent, within,
+    Again, Deadline, Failure, NO_RETRY, Outcome, Request, Terms, Unanswered, exchange,
+    exchange_upgrade, is_idempotent, within,
 };
 use crate::model::{
     Balancing, Cluster, Endpoint, Fault, HashKey, Hop, Protocol, RequestHead, ResponseHead, Retry,
@@ -37,8 +37,29 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 impl OutboundRequests {
-    /// Sends the request until an endpoint answers for good.
+    /// Sends the request until an endpoint answers for good. A failure that others have tried again is
+    /// remembered, for the answer of our workload.
     pub(super) async fn attempt(
+        &self,
+        request: &mut Request<'_>,
+        trail: &mut Trail,
+    ) -> Result<Outcome, Failure> {
+        let ended = self.attempt_all(request, trail).await;
+        let routed = trail.target.as_ref();
+        let routed = routed.and_then(|target| target.routed.as_ref());
+        let was_tried = trail.attempts > 0 || routed.and_then(Routed::retry).is_some();
+        let spent = match &ended {
+            Ok(outcome) => outcome.is_failure() && (was_tried || outcome.is_final),
+            Err(Failure::Unanswered(_)) => was_tried,
+            Err(_) => false,
+        };
+        if spent {
+            self.spent().insert(trail.context.trace_id, Instant::now());
+        }
+        ended
+    }
+
+    async fn attempt_all(
         &self,
         request: &mut Request<'_>,
         trail: &mut Trail,
@@ -208,7 +229,7 @@ impl OutboundRequests {
         head: &ResponseHead,
     ) -> Again {
         let wanted = rule.codes.contains(&head.status.as_u16()) && attempts < rule.attempts;
-        if !wanted || overflow.get() {
+        if !wanted || overflow.get() || head.headers.contains(&NO_RETRY) {
             return Again::No;
         }
         match self.balancer().may_repeat(cluster, Instant::now()) {

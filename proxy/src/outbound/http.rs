@@ -18,8 +18,8 @@ use super::tcp::party_of;
 use crate::balance::Balancer;
 use crate::endpoint::Endpoints;
 use crate::http::{
-    Ending, Failure, Outcome, Piece, Request, Responder, Serve, Unanswered, Workers, respond,
-    respond_with,
+    Ending, Failure, Outcome, Piece, Request, Responder, Serve, Spent, Unanswered, Workers,
+    respond, respond_with,
 };
 use crate::http2::ErrorCode;
 use crate::identity::Identity;
@@ -62,7 +62,7 @@ struct Found {
 pub(super) struct Trail {
     start: SystemTime,
     pub(super) began: Instant,
-    context: trace::Context,
+    pub(super) context: trace::Context,
     pub(super) target: Option<Target>,
     pub(super) endpoint: Option<Arc<Endpoint>>,
     /// How often it was sent again.
@@ -83,6 +83,10 @@ impl OutboundRequests {
 
     pub(super) fn balancer(&self) -> &Balancer {
         &self.outbound.balancer
+    }
+
+    pub(super) fn spent(&self) -> &Spent {
+        &self.outbound.spent
     }
 
     pub(super) fn endpoints(&self) -> &Endpoints<Identity> {

@@ -34,7 +34,7 @@ use self::recent::Recent;
 use crate::balance::Balancer;
 use crate::discovery;
 use crate::endpoint::{self, Endpoints};
-use crate::http::{Drain, Ended, ServerLimits, Workers, serve_http1, serve_http2};
+use crate::http::{Drain, Ended, ServerLimits, Spent, Workers, serve_http1, serve_http2};
 use crate::identity::Identity;
 use crate::listener::Accepted;
 use crate::model::{Fault, Own, Protocol, Text};
@@ -51,6 +51,7 @@ pub struct Outbound {
     telemetry: Telemetry,
     endpoints: Endpoints<Identity>,
     balancer: Balancer,
+    spent: Spent,
     learnt: Learnt,
     workers: Rc<Workers<OutboundRequests>>,
     recent: RefCell<Recent>,
@@ -71,7 +72,7 @@ impl Outbound {
         telemetry: Telemetry,
         limits: ServerLimits,
         drain: Drain,
-        workers: usize,
+        (workers, spent): (usize, Spent),
     ) -> Self {
         Self {
             discovery,
@@ -80,6 +81,7 @@ impl Outbound {
             own,
             endpoints: Endpoints::new(identity, endpoint::Limits::default()),
             balancer: Balancer::new(workers),
+            spent,
             learnt: Learnt::default(),
             workers: Rc::default(),
             recent: RefCell::default(),
