@@ -1,5 +1,6 @@
 //! The side that a request is sent to.
 
+use std::io;
 use std::rc::Rc;
 
 use http::Method;
@@ -44,6 +45,9 @@ pub struct Unanswered {
     pub stale: bool,
     /// The connection was not ended by its other end in order: it broke, or nobody is there any more.
     pub connection_lost: bool,
+    /// An HTTP/1 connection was reset before any byte of an answer. That is what a kernel does when a program
+    /// closes a connection and has not read what came on it (RFC 2525 2.17).
+    pub unread: bool,
 }
 
 impl Unanswered {
@@ -53,6 +57,7 @@ impl Unanswered {
             unprocessed,
             stale: false,
             connection_lost: false,
+            unread: false,
         }
     }
 
@@ -155,10 +160,12 @@ impl Answer<'_> {
                     Err(_) => return Err(Unanswered::new(Fault::UpstreamProtocol, false)),
                 }
                 let nothing_yet = reader.buffer.is_empty();
-                if !matches!(reader.fill().await, Ok(read) if read > 0) {
-                    let stale = nothing_yet;
+                let read = reader.fill().await;
+                if !matches!(read, Ok(read) if read > 0) {
+                    let reset = |error: io::Error| error.kind() == io::ErrorKind::ConnectionReset;
                     return Err(Unanswered {
-                        stale,
+                        stale: nothing_yet,
+                        unread: nothing_yet && read.is_err_and(reset),
                         ..Unanswered::new(Fault::UpstreamReset, false)
                     });
                 }
@@ -223,5 +230,6 @@ fn lost(failure: http2::Failure) -> Unanswered {
         unprocessed: failure.unprocessed,
         stale: failure.connection_lost,
         connection_lost: failure.connection_lost,
+        unread: false,
     }
 }

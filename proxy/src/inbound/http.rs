@@ -19,6 +19,10 @@ use crate::telemetry::{Direction, Party, RequestRecord, trace};
 /// Connections that one request may be tried on. Each may just have been closing.
 const ATTEMPTS_MAX: u32 = 3;
 
+/// Bytes of a body that an application reads together with the head. Where a connection with no more on it was
+/// reset while the application is being ended, it had read nothing of the request. With more the request fails.
+const UNREAD_BYTES_MAX: u64 = 2048;
+
 /// Streams of one connection from another sidecar.
 pub(super) struct HopRequests {
     pub(super) inbound: Rc<Inbound>,
@@ -250,6 +254,10 @@ impl Inbound {
                     let repeatable =
                         failed.unprocessed || (failed.stale && is_idempotent(&head.method));
                     let again = repeatable && attempts < ATTEMPTS_MAX;
+                    if failed.unread && self.is_draining() && body.received <= UNREAD_BYTES_MAX {
+                        let elsewhere = Unanswered::unprocessed(Fault::Draining);
+                        return Err(Failure::Unanswered(elsewhere));
+                    }
                     if !again || responder.is_none() || !body.rewind() {
                         return Err(Failure::Unanswered(failed));
                     }
