@@ -74,6 +74,8 @@ struct Shared {
     inbound_drain: watch::Receiver<bool>,
     outbound_drain: watch::Receiver<bool>,
     spent: Spent,
+    /// Set once the workload is told to end.
+    leaving: Arc<AtomicBool>,
 }
 
 /// The sockets of one worker.
@@ -125,6 +127,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
         inbound_drain: inbound_draining,
         outbound_drain: outbound_draining,
         spent: Spent::default(),
+        leaving: Arc::default(),
     };
 
     let sockets: Vec<Sockets> = (0..settings.workers)
@@ -134,8 +137,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
     let (inbound, inbound_handed) = Spread::new(settings.workers);
     let handed = outbound_handed.into_iter().zip(inbound_handed);
     let stop_requested = Arc::new(Notify::new());
-    let leaving = Arc::new(AtomicBool::new(false));
-    start_control(&shared, exporter, stop_requested.clone(), leaving.clone()).await?;
+    start_control(&shared, exporter, stop_requested.clone()).await?;
     let (asked, questions): (Vec<_>, Vec<_>) =
         sockets.iter().map(|_| mpsc::channel(QUESTIONS_MAX)).unzip();
     discovery.set_workers(asked);
@@ -177,7 +179,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
         () = stop_requested.notified() => {}
         _ = worker_ended.wait_for(|ended| *ended) => return Err(Error::Worker),
     }
-    leaving.store(true, Ordering::Relaxed);
+    shared.leaving.store(true, Ordering::Relaxed);
     tokio::select! {
         () = leave(&shared, [(&inbound_drain, &inbound), (&outbound_drain, &outbound)]) => {}
         _ = terminate.recv() => warn!("stopping at once, with connections still open"),
@@ -216,7 +218,6 @@ async fn start_control(
     shared: &Shared,
     exporter: telemetry::Exporter,
     stop: Arc<Notify>,
-    leaving: Arc<AtomicBool>,
 ) -> Result<(), Error> {
     let Shared {
         settings,
@@ -244,7 +245,7 @@ async fn start_control(
         ControlListener::bind(address)
             .await
             .map_err(listen(address, "admin", "ADMIN_LISTEN"))?;
-    tokio::task::spawn_local(admin::serve(socket, hooks(shared, stop, leaving)));
+    tokio::task::spawn_local(admin::serve(socket, hooks(shared, stop)));
     if let Some(first) = settings.dns_listen.first().copied() {
         let lookup = MeshNames {
             discovery: discovery.clone(),
@@ -282,8 +283,9 @@ impl dns::Lookup for MeshNames {
     }
 }
 
-fn hooks(shared: &Shared, stop: Arc<Notify>, leaving: Arc<AtomicBool>) -> admin::Hooks {
+fn hooks(shared: &Shared, stop: Arc<Notify>) -> admin::Hooks {
     let (identity, discovery) = (shared.identity.clone(), shared.discovery.clone());
+    let leaving = shared.leaving.clone();
     let ready = move || {
         let mut missing = Vec::new();
         if !identity.ready() {
@@ -367,6 +369,7 @@ async fn serve(shared: Shared, connections: Connections) {
         inbound_drain,
         outbound_drain,
         spent,
+        leaving,
     } = shared;
     let mut limits = ServerLimits::default();
     limits.http1.head_bytes = settings.header_bytes_max;
@@ -396,6 +399,7 @@ async fn serve(shared: Shared, connections: Connections) {
         limits,
         drain: inbound_drain.clone(),
         spent,
+        leaving,
     }));
 
     let Connections {

@@ -63,7 +63,7 @@ def load_on_the_leaf(tree, percent):
     """Requests that the leaf saw for each that was made to the front."""
     trouble(tree, percent)
     before = counted(tree, "leaf")
-    report = tree.load(tree.web, url="http://front.shop/", protocol="http1", connections=8, rate=200, duration="8s").report()
+    report = tree.load(tree.web, url="http://front.shop/", protocol="http1", connections=8, rate=200, duration="5s").report()
     trouble(tree, 0)
     return (counted(tree, "leaf") - before) / report["total"], report
 
@@ -88,7 +88,7 @@ def test_a_leaf_that_is_down(tree):
     leaf.stop()
     try:
         seen = attempts_at(tree)
-        report = tree.load(tree.web, url="http://front.shop/", protocol="http1", connections=8, rate=200, duration="8s").report()
+        report = tree.load(tree.web, url="http://front.shop/", protocol="http1", connections=8, rate=200, duration="5s").report()
         load = (attempts_at(tree) - seen) / report["total"]
     finally:
         leaf.start()

@@ -280,7 +280,7 @@ def test_round_robin(shop, applied):
 def test_an_instance_that_fails_fast_gets_next_to_nothing(shop, applied):
     """Issue's bar: under 2 % after 5 s. By default, without any policy."""
     trouble(shop, 1, status=500)
-    load = shop.load(shop.web, protocol="http1", rate=400, duration="12s")
+    load = shop.load(shop.web, protocol="http1", rate=400, duration="9s")
     time.sleep(5)
     before = seen(shop)
     report = load.report()
@@ -303,7 +303,7 @@ def test_a_slow_instance_is_avoided(shop, applied, policy):
 
     def load():
         url = "http://orders.shop/?delay=5"
-        load = shop.load(shop.web, url=url, protocol="http1", connections=16, rate=300, duration="15s", settle="5s")
+        load = shop.load(shop.web, url=url, protocol="http1", connections=16, rate=300, duration="11s", settle="5s")
         report = load.report()
         return report, report["latency_microseconds"]["p99"] / 1000
 

@@ -3,14 +3,18 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method};
 use weft_proto::spiffe::SpiffeId;
 
 use super::Inbound;
 use crate::authorization::decide;
-use crate::http::{Ending, Failure, NO_RETRY, Outcome, Request, Serve, Terms, Unanswered, Workers};
+use crate::endpoint::Opened;
+use crate::http::{
+    Ending, Failure, NO_RETRY, Outcome, Request, Serve, Terms, Unanswered, Upstream, Workers,
+};
 use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
 use crate::http2::ErrorCode;
 use crate::model::{Fault, Hop, Protocol, ResponseHead, hop};
@@ -22,6 +26,9 @@ const ATTEMPTS_MAX: u32 = 3;
 /// Bytes of a body that an application reads together with the head. Where a connection with no more on it was
 /// reset while the application is being ended, it had read nothing of the request. With more the request fails.
 const UNREAD_BYTES_MAX: u64 = 2048;
+
+/// How long after an end in order a reset is awaited: the kernel sends it in the same moment.
+const RESET_WAIT: Duration = Duration::from_millis(2);
 
 /// Streams of one connection from another sidecar.
 pub(super) struct HopRequests {
@@ -151,6 +158,19 @@ impl Serve for PlainRequests {
     }
 }
 
+/// Whether the application closed the connection without having read what was on it.
+async fn was_unread(failed: &Unanswered, opened: &Opened) -> bool {
+    if failed.unread || !failed.stale {
+        return failed.unread;
+    }
+    // Many end their own direction first, and then close.
+    tokio::time::sleep(RESET_WAIT).await;
+    match &opened.upstream {
+        Upstream::Http1(connection) => connection.reader.is_reset(),
+        Upstream::Http2(_) => false,
+    }
+}
+
 impl Inbound {
     async fn serve_request(&self, request: &mut Request<'_>, call: Call<'_>, port: u16) {
         let headers = &mut request.head.headers;
@@ -160,7 +180,7 @@ impl Inbound {
         let ended = match call.application {
             // An application that is told to end at the same time closes connections with what is on them.
             // What can't be repeated then is better off elsewhere, as long as nobody has seen it.
-            Ok(_) if call.on_hop && self.is_draining() && !is_idempotent(&request.head.method) => {
+            Ok(_) if call.on_hop && self.is_leaving() && !is_idempotent(&request.head.method) => {
                 Err(Failure::Unanswered(Unanswered::unprocessed(
                     Fault::Draining,
                 )))
@@ -196,8 +216,9 @@ impl Inbound {
         );
     }
 
-    fn is_draining(&self) -> bool {
-        *self.drain.borrow()
+    /// Whether the workload was told to end, and the application with it.
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// To the application. Only where the connection closed before any answer is a request tried a second
@@ -254,7 +275,8 @@ impl Inbound {
                     let repeatable =
                         failed.unprocessed || (failed.stale && is_idempotent(&head.method));
                     let again = repeatable && attempts < ATTEMPTS_MAX;
-                    if failed.unread && self.is_draining() && body.received <= UNREAD_BYTES_MAX {
+                    let small = body.received <= UNREAD_BYTES_MAX;
+                    if small && was_unread(&failed, &opened).await && self.is_leaving() {
                         let elsewhere = Unanswered::unprocessed(Fault::Draining);
                         return Err(Failure::Unanswered(elsewhere));
                     }

@@ -12,6 +12,7 @@ mod tcp;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
@@ -58,6 +59,7 @@ pub struct Inbound {
     limits: ServerLimits,
     drain: Drain,
     spent: Spent,
+    leaving: Arc<AtomicBool>,
 }
 
 /// What the inbound side is made of.
@@ -74,6 +76,8 @@ pub struct Parts {
     pub drain: Drain,
     /// Failures of our workload's own calls.
     pub spent: Spent,
+    /// Set once the workload is told to end.
+    pub leaving: Arc<AtomicBool>,
 }
 
 /// The far end of a connection, with what was read of it.
@@ -97,6 +101,7 @@ impl Inbound {
             limits,
             drain,
             spent,
+            leaving,
         } = parts;
         let endpoints = Endpoints::new(identity.clone(), endpoint::Limits::default());
         Self {
@@ -114,6 +119,7 @@ impl Inbound {
             limits,
             drain,
             spent,
+            leaving,
         }
     }
 

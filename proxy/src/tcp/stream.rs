@@ -156,6 +156,12 @@ impl Reader {
         }
     }
 
+    /// Whether the peer's kernel has reset the connection, after an end that was read before.
+    pub fn is_reset(&self) -> bool {
+        let error = self.socket().map(TcpStream::take_error);
+        matches!(error, Some(Ok(Some(_))))
+    }
+
     /// The socket, where nothing lies between it and the bytes.
     pub(super) fn socket(&self) -> Option<&TcpStream> {
         match &self.io {
