@@ -40,12 +40,12 @@ impl Pool {
     pub(super) async fn take(&self, server: &Server) -> Result<Http1Upstream, Unanswered> {
         while let Some(mut idle) = self.pop(server) {
             if idle.since.elapsed() < self.limits.idle_timeout && !idle.reader.is_stale() {
-                return Ok(self.upstream(idle.reader, idle.writer));
+                return Ok(self.upstream(idle.reader, idle.writer, true));
             }
         }
         // Boxed, because most requests find a connection, and its state would be part of theirs.
         let (reader, writer) = Box::pin(self.connect(server)).await?;
-        Ok(self.upstream(reader, writer))
+        Ok(self.upstream(reader, writer, false))
     }
 
     async fn connect(&self, server: &Server) -> Result<(Reader, Writer), Unanswered> {
@@ -60,10 +60,11 @@ impl Pool {
         Ok(split_tls(stream))
     }
 
-    fn upstream(&self, reader: Reader, writer: Writer) -> Http1Upstream {
+    fn upstream(&self, reader: Reader, writer: Writer, reused: bool) -> Http1Upstream {
         Http1Upstream {
             reader,
             writer,
+            reused,
             keep_alive: false,
             limits: self.limits.http1,
         }

@@ -22,6 +22,8 @@ pub enum Upstream {
 pub struct Http1Upstream {
     pub reader: Reader,
     pub writer: Writer,
+    /// It served a request before, so its server may have closed it in this moment.
+    pub reused: bool,
     /// Whether it can serve another request; decided by the answer.
     pub keep_alive: bool,
     pub limits: http1::Limits,
@@ -40,13 +42,16 @@ pub struct Unanswered {
     pub fault: Fault,
     /// The application provably never saw the request.
     pub unprocessed: bool,
-    /// The connection closed before any byte of an answer: most likely it was closing for another reason, so
-    /// a request that may be repeated (RFC 9110 9.2.2) can be sent again.
+    /// A connection that was shared, or had been idle, closed before any byte of an answer: most
+    /// likely it was closing for another reason, so a request that may be repeated (RFC 9110 9.2.2)
+    /// can be sent again.
     pub stale: bool,
     /// The connection was not ended by its other end in order: it broke, or nobody is there any more.
     pub connection_lost: bool,
-    /// An HTTP/1 connection was reset before any byte of an answer. That is what a kernel does when a program
-    /// closes a connection and has not read what came on it (RFC 2525 2.17).
+    /// An HTTP/1 connection ended before any byte of an answer, informational ones included.
+    pub silent: bool,
+    /// It was reset then. That is what a kernel does when a program closes a connection and has not read what
+    /// came on it (RFC 2525 2.17).
     pub unread: bool,
 }
 
@@ -57,6 +62,7 @@ impl Unanswered {
             unprocessed,
             stale: false,
             connection_lost: false,
+            silent: false,
             unread: false,
         }
     }
@@ -84,6 +90,7 @@ impl Upstream {
                 let Http1Upstream {
                     reader,
                     writer,
+                    reused,
                     keep_alive,
                     limits,
                 } = &mut **connection;
@@ -92,6 +99,8 @@ impl Upstream {
                     reader,
                     method: head.method.clone(),
                     decoder: BodyDecoder::new(BodyLength::None),
+                    reused: *reused,
+                    begun: false,
                     keep_alive,
                     limits: *limits,
                 };
@@ -102,7 +111,7 @@ impl Upstream {
                 let extra = stream.hop.iter().flat_map(Hop::fields);
                 let opened = stream.connection.open(head, extra, ended);
                 let (sender, receiver) = opened.map_err(|error| match error {
-                    NotOpened::Full => Unanswered::unprocessed(Fault::ConnectFailed),
+                    NotOpened::Full => Unanswered::unprocessed(Fault::Overload),
                     NotOpened::NoConnectProtocol => Unanswered::new(Fault::UpstreamProtocol, false),
                 })?;
                 let answer = Answer::Http2 {
@@ -130,6 +139,9 @@ pub enum Answer<'u> {
         reader: &'u mut Reader,
         method: Method,
         decoder: BodyDecoder,
+        reused: bool,
+        /// A head has come, if only an informational one.
+        begun: bool,
         keep_alive: &'u mut bool,
         limits: http1::Limits,
     },
@@ -147,11 +159,14 @@ impl Answer<'_> {
                 reader,
                 method,
                 decoder,
+                reused,
+                begun,
                 keep_alive,
                 limits,
             } => loop {
                 match receive_response(&mut reader.buffer, method, limits) {
                     Ok(Some(received)) => {
+                        *begun = true;
                         *decoder = BodyDecoder::new(received.body);
                         **keep_alive = received.keep_alive;
                         return Ok(received.head);
@@ -159,13 +174,14 @@ impl Answer<'_> {
                     Ok(None) => {}
                     Err(_) => return Err(Unanswered::new(Fault::UpstreamProtocol, false)),
                 }
-                let nothing_yet = reader.buffer.is_empty();
+                let silent = !*begun && reader.buffer.is_empty();
                 let read = reader.fill().await;
                 if !matches!(read, Ok(read) if read > 0) {
                     let reset = |error: io::Error| error.kind() == io::ErrorKind::ConnectionReset;
                     return Err(Unanswered {
-                        stale: nothing_yet,
-                        unread: nothing_yet && read.is_err_and(reset),
+                        stale: *reused && silent,
+                        silent,
+                        unread: silent && read.is_err_and(reset),
                         ..Unanswered::new(Fault::UpstreamReset, false)
                     });
                 }
@@ -230,6 +246,7 @@ fn lost(failure: http2::Failure) -> Unanswered {
         unprocessed: failure.unprocessed,
         stale: failure.connection_lost,
         connection_lost: failure.connection_lost,
+        silent: false,
         unread: false,
     }
 }

@@ -20,7 +20,7 @@ use crate::http2::ErrorCode;
 use crate::model::{Fault, Hop, Protocol, ResponseHead, hop};
 use crate::telemetry::{Direction, Party, RequestRecord, trace};
 
-/// Connections that one request may be tried on. Each may just have been closing.
+/// Pooled connections that one request may be tried on. Each may just have been closing.
 const ATTEMPTS_MAX: u32 = 3;
 
 /// Bytes of a body that an application reads together with the head. Where a connection with no more on it was
@@ -160,7 +160,7 @@ impl Serve for PlainRequests {
 
 /// Whether the application closed the connection without having read what was on it.
 async fn was_unread(failed: &Unanswered, opened: &Opened) -> bool {
-    if failed.unread || !failed.stale {
+    if failed.unread || !failed.silent {
         return failed.unread;
     }
     // Many end their own direction first, and then close.
@@ -221,7 +221,7 @@ impl Inbound {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// To the application. Only where the connection closed before any answer is a request tried a second
+    /// To the application. Only a pooled connection that closed before it answered is tried a second
     /// time: the application was closing it while the request was on its way.
     async fn forward(
         &self,

@@ -118,10 +118,13 @@ impl Fault {
     }
 
     /// Whether an endpoint that a request failed at with this is better left out for a while. One whose
-    /// application doesn't speak this client's protocol still serves the others, and what a policy says
-    /// is no endpoint's.
+    /// application doesn't speak this client's protocol still serves the others, what a policy says is no
+    /// endpoint's, and a limit passes.
     pub fn blames_endpoint(self) -> bool {
-        !matches!(self, Fault::UpstreamProtocol | Fault::BackendInvalid)
+        !matches!(
+            self,
+            Fault::UpstreamProtocol | Fault::BackendInvalid | Fault::Overload
+        )
     }
 
     /// The word for it, snake case.
