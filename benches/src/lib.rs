@@ -166,6 +166,7 @@ pub fn route(shape: Shape, count: usize) -> Route {
         request_timeout: None,
         backend_request_timeout: None,
         retry: None,
+        session: None,
         backends: vec![WeightedCluster {
             cluster: cluster.clone(),
             weight: 1,

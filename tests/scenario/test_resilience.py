@@ -1,12 +1,14 @@
 """Retries, budgets, circuit breakers, outliers and balancers, with applications that get into trouble."""
 
 import hashlib
+import socket
 import threading
 import time
 
 import pytest
 
-from mesh import backend, http_route, service
+from mesh import backend, endpoint_slice, http_route, service
+from process import wait_until
 
 INSTANCES = 4
 
@@ -270,6 +272,73 @@ def test_a_key_keeps_its_instance(shop, applied):
     assert len({answer.header("x-served-by") for answer in answers(shop, 10, "/one?a=b")}) == 1
 
 
+def sticky(**persistence):
+    rule = {"backendRefs": [backend("orders")], "sessionPersistence": persistence}
+    return http_route("orders", "orders", [rule])
+
+
+def test_a_session_by_cookie_stays(shop, applied):
+    applied(sticky(sessionName="cart"))
+    homes = set()
+    for _ in range(12):
+        first = shop.web.get()
+        name, _, rest = first.header("set-cookie").partition("=")
+        value, _, attributes = rest.partition("; ")
+        assert (name, attributes) == ("cart", "Path=/; HttpOnly; SameSite=Lax")
+        home = first.header("x-served-by")
+        homes.add(home)
+        for _ in range(5):
+            again = shop.web.get("/", cookie=f"a=b; cart={value}")
+            assert (again.header("x-served-by"), again.header("set-cookie")) == (home, None)
+    assert len(homes) > 1
+    # A session of nobody is a new one.
+    made_up = shop.web.get("/", cookie="cart=00000000000000ff.1.1")
+    assert made_up.status == 200 and made_up.header("set-cookie")
+
+
+def test_a_session_by_header_moves_with_its_instance(shop, applied):
+    applied(sticky(type="Header", sessionName="x-cart", absoluteTimeout="1h"), traffic(**NO_EJECTION))
+    first = shop.web.get()
+    session, home = first.header("x-cart"), first.header("x-served-by")
+    assert {shop.web.get("/", x_cart=session).header("x-served-by") for _ in range(10)} == {home}
+    one = next(one for one in shop.orders if one.application.name == home)
+    one.application.shut(one.application.port)
+    try:
+        wait_until(lambda: shop.web.get("/", x_cart=session).header("x-served-by") not in (home, None), 10, "another instance")
+        moved = shop.web.get("/", x_cart=session)
+        assert moved.status == 200 and moved.header("x-cart") not in (session, None)
+    finally:
+        one.application.open(one.application.port)
+        shop.wait_port_up(one, one.application.port)
+
+
+def test_a_session_keeps_its_backend(shop, applied):
+    parts = [service(f"orders-{n}", selector={"app": "orders", "number": str(n)}) for n in (0, 1)]
+    persistence = {"sessionName": "cart"}
+
+    def split(weights):
+        refs = [backend(f"orders-{n}", weight) for n, weight in enumerate(weights)]
+        return http_route("orders", "orders", [{"backendRefs": refs, "sessionPersistence": persistence}])
+
+    numbered = [shop.instance("orders", f"n{n}", labels={"number": str(n)}) for n in (0, 1)]
+    try:
+        applied(*parts, split([1, 1]))
+        shop.wait_endpoints(shop.web, 2)
+        first = shop.web.get()
+        cookie = first.header("set-cookie").split(";")[0]
+        home = first.header("x-served-by")
+        assert {shop.web.get("/", cookie=cookie).header("x-served-by") for _ in range(20)} == {home}
+        # New sessions go elsewhere, those that are there end by themselves.
+        mine = 0 if home.endswith("n0") else 1
+        applied(split([int(mine != 0), int(mine != 1)]))
+        assert {shop.web.get("/", cookie=cookie).header("x-served-by") for _ in range(20)} == {home}
+        assert home not in {answer.header("x-served-by") for answer in answers(shop, 20)}
+    finally:
+        for one in numbered:
+            one.process.stop()
+            one.application.process.kill()
+
+
 def test_round_robin(shop, applied):
     applied(traffic(loadBalancing={"algorithm": "RoundRobin"}))
     by = counts([answer.header("x-served-by") for answer in answers(shop, 40)])
@@ -313,6 +382,46 @@ def test_a_slow_instance_is_avoided(shop, applied, policy):
     print(f"p99 {healthy:.1f} ms healthy, {slow:.1f} ms with one of {INSTANCES} 200 times slower; split {report['split']}")
     assert report["failed"] == 0
     assert slow <= 2 * healthy, (healthy, slow, report["split"])
+
+
+def test_an_endpoint_that_takes_connections_and_drops_them_is_left_out(shop):
+    """Without a sidecar, so that nobody but the caller's own can tell."""
+    bad = socket.create_server(("127.0.0.1", 0))
+    accepted = []
+
+    def drop_all():
+        while True:
+            try:
+                connection, _ = bad.accept()
+            except OSError:
+                return
+            accepted.append(1)
+            connection.close()
+
+    threading.Thread(target=drop_all, daemon=True).start()
+    good = shop.application("good")
+    outside = service("outside", selector={"app": "none"})
+    outside["spec"]["ports"][0].pop("targetPort")
+    slices = []
+    for name, port in (("good", good.port), ("bad", bad.getsockname()[1])):
+        one = endpoint_slice(name, "outside", ["127.0.0.1"], port)
+        slices.append(one)
+    shop.apply(outside, *slices)
+    try:
+        statuses = [wire_post(shop) for _ in range(60)]
+        # Five in a row are enough; a POST that may have been seen is not sent again.
+        assert statuses.count(503) == 5 and statuses.count(200) == 55, counts(statuses)
+        assert len(accepted) == 5
+    finally:
+        bad.close()
+        for document in (outside, *slices):
+            shop.weft("delete", document["kind"], document["metadata"]["name"], "-n", "shop")
+
+
+def wire_post(shop):
+    with shop.web.http1() as client:
+        client.send("POST / HTTP/1.1\r\nHost: outside.shop\r\nContent-Length: 2\r\n\r\nhi")
+        return client.read("POST").status
 
 
 def test_explain_says_what_is_in_force(shop, applied):

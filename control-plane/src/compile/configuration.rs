@@ -9,8 +9,8 @@ use weft_proto::spiffe::SpiffeId;
 use super::{ServiceName, ServicePort};
 use crate::resource::{
     AppProtocol, CircuitBreaker, Cors, HeaderModifier, LoadBalancing, OutlierDetection, PathMatch,
-    RequestRedirect, Retry, RetryConstraint, SubjectAltName, Timeouts, UnknownDestinations,
-    UrlRewrite, ValueMatch,
+    RequestRedirect, Retry, RetryConstraint, SessionPersistence, SubjectAltName, Timeouts,
+    UnknownDestinations, UrlRewrite, ValueMatch,
 };
 
 /// One resource.
@@ -108,6 +108,8 @@ pub struct Rule {
     pub filters: Vec<Filter>,
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
+    /// With the name that clients know it by.
+    pub session: Option<(String, SessionPersistence)>,
     pub backends: Vec<WeightedCluster>,
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::resource::{
     self, BackendRef, GrpcMethodMatch, MatchKind, PathMatch, RequestMirror, RouteKind, RouteMatch,
-    RouteRule,
+    RouteRule, SessionPersistence,
 };
 
 /// What clients of a namespace have to know of a port.
@@ -151,6 +151,7 @@ fn http_rules(mesh: &Mesh, route: &resource::Route) -> Vec<(Precedence, Rule)> {
                     filters: filters.clone(),
                     timeouts: rule.timeouts,
                     retry: rule.retry.clone(),
+                    session: session(route, rule_index, rule),
                     backends: backends.clone(),
                 };
                 rules.push((precedence, rule));
@@ -158,6 +159,19 @@ fn http_rules(mesh: &Mesh, route: &resource::Route) -> Vec<(Precedence, Rule)> {
         }
     }
     rules
+}
+
+/// A session without a name of its own has the rule's, so that no two of one host are mixed up.
+fn session(
+    route: &resource::Route,
+    index: u32,
+    rule: &RouteRule,
+) -> Option<(String, SessionPersistence)> {
+    let session = rule.session_persistence.clone()?;
+    let metadata = &route.metadata;
+    let own = || format!("weft-{}-{}-{index}", metadata.namespace, metadata.name);
+    let name = session.session_name.clone().unwrap_or_else(own);
+    Some((name, session))
 }
 
 fn rule_match(hostname: String, matches: &RouteMatch) -> RuleMatch {

@@ -7,8 +7,8 @@ use weft_proto::v1alpha1 as wire;
 use super::encode::protocol;
 use crate::compile::{Filter, Mirror, Route, Rule, RuleMatch, WeightedCluster};
 use crate::resource::{
-    Cors, HeaderModifier, PathMatch, PathModifier, RequestRedirect, TextMatch, UrlRewrite,
-    ValueMatch,
+    Cors, HeaderModifier, PathMatch, PathModifier, RequestRedirect, SessionPersistence, TextMatch,
+    UrlRewrite, ValueMatch,
 };
 
 pub(super) fn route(route: &Route) -> wire::Route {
@@ -41,11 +41,23 @@ fn rule(rule: &Rule) -> wire::Rule {
         filters: rule.filters.iter().map(filter).collect(),
         request_timeout_milliseconds: milliseconds(rule.timeouts.request),
         backend_request_timeout_milliseconds: milliseconds(rule.timeouts.backend_request),
+        session_persistence: rule.session.as_ref().map(session),
         retry: rule.retry.as_ref().map(|retry| wire::Retry {
             codes: retry.codes.iter().map(|code| u32::from(*code)).collect(),
             attempts: retry.attempts,
             backoff_milliseconds: retry.backoff.map(|backoff| milliseconds(Some(backoff))),
         }),
+    }
+}
+
+fn session((name, session): &(String, SessionPersistence)) -> wire::SessionPersistence {
+    let limit = |time: Option<Duration>| time.map(|time| milliseconds(Some(time)));
+    wire::SessionPersistence {
+        name: name.clone(),
+        by_header: session.by_header,
+        absolute_timeout_milliseconds: limit(session.absolute_timeout),
+        idle_timeout_milliseconds: limit(session.idle_timeout),
+        permanent: session.permanent,
     }
 }
 

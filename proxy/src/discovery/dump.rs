@@ -204,6 +204,7 @@ fn rule(rule: &Rule) -> Value {
         "request_timeout_milliseconds": milliseconds(rule.request_timeout),
         "backend_request_timeout_milliseconds": milliseconds(rule.backend_request_timeout),
         "retry": rule.retry.as_ref().map(retry),
+        "session": rule.session.as_ref().map(|session| &session.name),
         "backends": backends(&rule.backends),
     })
 }

@@ -32,6 +32,7 @@ pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
 pub use own::Own;
 pub use policy::{
     Balancing, CircuitBreaker, ClusterPolicy, HashKey, OutlierDetection, Retry, RetryBudget,
+    SessionCarrier, SessionPersistence,
 };
 pub use protocol::Protocol;
 pub use route::{

@@ -128,6 +128,27 @@ impl Default for RetryBudget {
     }
 }
 
+/// How requests of one session find their endpoint again (Gateway API, SessionPersistence).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionPersistence {
+    /// Of the cookie or the header.
+    pub name: String,
+    pub carrier: SessionCarrier,
+    /// How long a session lasts, whatever happens.
+    pub absolute_timeout: Option<Duration>,
+    /// How long it lasts without a request.
+    pub idle_timeout: Option<Duration>,
+    /// The cookie outlives the browser, until the absolute timeout.
+    pub permanent: bool,
+}
+
+/// What a client brings a session back in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionCarrier {
+    Cookie,
+    Header(HeaderName),
+}
+
 /// When a rule has a request sent again (Gateway API, HTTPRouteRetry), besides what is safe anyway.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retry {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use regex::Regex;
 
-use super::{Filter, Protocol, Retry, Rules, ServicePort};
+use super::{Filter, Protocol, Retry, Rules, ServicePort, SessionPersistence};
 
 /// Everything that is attached to one port of a service.
 #[derive(Clone, Debug)]
@@ -61,6 +61,8 @@ pub struct Rule {
     pub backend_request_timeout: Option<Duration>,
     /// When it is sent again, besides what is safe anyway.
     pub retry: Option<Retry>,
+    /// How requests of one session find their endpoint again.
+    pub session: Option<SessionPersistence>,
     pub backends: Vec<WeightedCluster>,
 }
 

@@ -11,6 +11,7 @@ use rand::Rng;
 
 use super::destination::Destination;
 use super::http::{OutboundRequests, Trail};
+use super::session::{self, Session};
 use super::target::{Routed, Target};
 use crate::balance::{Admission, Admitted, Answered, Picked, Wanted, key_hash};
 use crate::endpoint::Opened;
@@ -71,6 +72,7 @@ impl OutboundRequests {
             Some(cluster) => Some(self.admit(cluster, trail.began, whole).await?),
             None => None,
         };
+        let session = self.session(&request.head, trail, cluster.as_ref());
         let key = cluster
             .as_ref()
             .and_then(|cluster| self.hash_key(cluster, &request.head));
@@ -84,7 +86,7 @@ impl OutboundRequests {
                 let wanted = Wanted {
                     tried: &tried,
                     key,
-                    session: None,
+                    session: session.as_ref().and_then(|(_, id)| id.as_ref()),
                 };
                 self.pick(cluster, wanted)
             });
@@ -106,8 +108,13 @@ impl OutboundRequests {
                     _ => Again::No,
                 };
                 let again = rule.map(|_| &again as &dyn Fn(&ResponseHead) -> Again);
-                let deadline = Deadline::first(whole, one_attempt(target));
-                self.send_once(request, target, endpoint.as_deref(), deadline, again)
+                let terms = Terms {
+                    deadline: Deadline::first(whole, one_attempt(target)),
+                    change: None,
+                    again,
+                };
+                let before = session.as_ref().map(|(before, _)| *before);
+                self.send_once(request, target, endpoint.as_deref(), before, terms)
                     .await
             };
             let failed = match sent {
@@ -192,10 +199,23 @@ impl OutboundRequests {
     fn deadline(&self, head: &RequestHead, trail: &Trail) -> Option<Deadline> {
         let routed = trail.target.as_ref()?.routed.as_ref();
         let of_route = routed.and_then(Routed::request_timeout);
-        let of_client = head.headers.get(&GRPC_TIMEOUT);
+        let of_client = head.headers.get(&GRPC_TIMEOUT).filter(|_| head.is_grpc());
         let of_client = of_client.and_then(|value| grpc_timeout(value.to_str().ok()?));
         let timeout = of_route.into_iter().chain(of_client).min()?;
         after(trail.began, timeout, Fault::RequestTimeout)
+    }
+
+    /// The session of a request, and its endpoint where that is still there.
+    fn session(
+        &self,
+        head: &RequestHead,
+        trail: &Trail,
+        cluster: Option<&Arc<Cluster>>,
+    ) -> Option<(Session, Option<Arc<str>>)> {
+        let routed = trail.target.as_ref()?.routed.as_ref()?;
+        let session = Session::of(routed.session()?, head, session::now())?;
+        let endpoint = cluster.and_then(|cluster| session.endpoint(cluster).cloned());
+        Some((session, endpoint))
     }
 
     fn pick(&self, cluster: &Arc<Cluster>, wanted: Wanted<'_>) -> Option<Picked> {
@@ -269,9 +289,10 @@ impl OutboundRequests {
         request: &mut Request<'_>,
         target: &Target,
         endpoint: Option<&Endpoint>,
-        deadline: Option<Deadline>,
-        again: Option<&dyn Fn(&ResponseHead) -> Again>,
+        before: Option<Session>,
+        terms: Terms<'_>,
     ) -> Result<Outcome, Failure> {
+        let deadline = terms.deadline;
         let head = &request.head;
         let spoken = if head.version == Version::HTTP_2 {
             Protocol::Http2
@@ -306,14 +327,16 @@ impl OutboundRequests {
             request.head.scheme = Some(Text::from_static(scheme));
         }
         let change = |head: &mut ResponseHead| {
-            if let Some(routed) = &target.routed {
-                routed.change_response(head);
+            let Some(routed) = &target.routed else { return };
+            routed.change_response(head);
+            if let (Some(policy), Some(endpoint)) = (routed.session(), endpoint) {
+                let session = Session::at(&endpoint.id, before, session::now());
+                session.tell(policy, before, head);
             }
         };
         let terms = Terms {
-            deadline,
             change: target.routed.is_some().then_some(&change),
-            again,
+            ..terms
         };
         let outcome = send(request, &mut opened, terms).await?;
         if outcome.reusable {
@@ -341,8 +364,8 @@ fn blame(picked: &Picked, failed: &Unanswered) {
     let unreachable = failed.unprocessed && failed.fault.blames_endpoint();
     if unreachable || failed.connection_lost {
         picked.refused(Instant::now());
-    } else if matches!(failed.fault, Fault::UpstreamReset | Fault::BackendTimeout) && !failed.stale
-    {
+    } else if matches!(failed.fault, Fault::UpstreamReset | Fault::BackendTimeout) {
+        // One that was just closing is one failure, and no row of them.
         picked.failed(Instant::now());
     }
 }
@@ -396,7 +419,7 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
 }
 
 /// The value of a cookie (RFC 6265 5.4): the first of its name.
-fn cookie<'h>(head: &'h RequestHead, name: &str) -> Option<&'h str> {
+pub(super) fn cookie<'h>(head: &'h RequestHead, name: &str) -> Option<&'h str> {
     let fields = head.headers.get_all(&http::header::COOKIE);
     let pairs = fields
         .filter_map(|value| value.to_str().ok())

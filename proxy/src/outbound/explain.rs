@@ -131,6 +131,7 @@ impl Outbound {
             }),
             None => Value::Null,
         };
+        explained["session"] = json!(rule.session.as_ref().map(|session| &session.name));
         explained["timeouts"] = json!({
             "request": shown(rule.request_timeout),
             "backend_request": shown(rule.backend_request_timeout),

@@ -13,6 +13,7 @@ use rand::rngs::SmallRng;
 use super::Outbound;
 use super::destination::Destination;
 use super::recent::Done;
+use super::session::{self, Session};
 use super::target::{Routed, Target};
 use super::tcp::party_of;
 use crate::balance::Balancer;
@@ -24,7 +25,8 @@ use crate::http::{
 use crate::http2::ErrorCode;
 use crate::identity::Identity;
 use crate::model::{
-    Configuration, Endpoint, Fault, Fields, Hop, Protocol, RequestHead, ResponseHead, Text, hop,
+    Configuration, Endpoint, Fault, Fields, Hop, Protocol, RequestHead, ResponseHead, Rule, Text,
+    hop,
 };
 use crate::route::{self, Decision};
 use crate::tcp::{Writer, relay};
@@ -141,6 +143,8 @@ impl OutboundRequests {
         let cluster = match route::decide(&configured, head, self.outbound.draws.draw()) {
             Ok(Decision::Default) => &configured.default_cluster,
             Ok(Decision::Backend { rule, backend }) => {
+                let bound = self.backend_of_session(&configured.rules[rule], head);
+                let backend = bound.await.unwrap_or(backend);
                 target.routed = Some(routed(rule, Some(backend)));
                 &configured.rules[rule].backends[backend].cluster
             }
@@ -157,6 +161,24 @@ impl OutboundRequests {
         target.protocol = cluster.protocol.or(configured.protocol);
         target.cluster = Some(cluster);
         Ok(None)
+    }
+
+    /// The backend that has the endpoint of the request's session. It keeps its sessions also when its weight
+    /// goes to 0, so that they end by themselves (GEP-1619).
+    async fn backend_of_session(&self, rule: &Rule, head: &RequestHead) -> Option<usize> {
+        let session = Session::of(rule.session.as_ref()?, head, session::now())?;
+        if rule.backends.len() < 2 {
+            return None;
+        }
+        for (index, backend) in rule.backends.iter().enumerate() {
+            if backend.invalid.is_none()
+                && let Ok(cluster) = self.outbound.cluster(&backend.cluster).await
+                && session.endpoint(&cluster).is_some()
+            {
+                return Some(index);
+            }
+        }
+        None
     }
 
     /// Does to the request what the route's filters say, and sends off what is mirrored.

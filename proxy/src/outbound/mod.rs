@@ -14,6 +14,7 @@ mod http;
 mod learnt;
 mod mirror;
 mod recent;
+mod session;
 mod target;
 mod tcp;
 mod tls;

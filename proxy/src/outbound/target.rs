@@ -9,6 +9,7 @@ use http::header::ORIGIN;
 use super::destination::Destination;
 use crate::model::{
     BackendTls, Cluster, Endpoint, Filter, Protocol, RequestHead, ResponseHead, Retry, Route, Rule,
+    SessionPersistence,
 };
 use crate::route;
 
@@ -84,6 +85,11 @@ impl Routed {
     /// When the rule has a request sent again.
     pub(super) fn retry(&self) -> Option<&Retry> {
         self.rule().retry.as_ref()
+    }
+
+    /// How requests of one session find their endpoint again.
+    pub(super) fn session(&self) -> Option<&SessionPersistence> {
+        self.rule().session.as_ref()
     }
 
     /// The filters that the request passes, in their order.

@@ -160,6 +160,7 @@ mod tests {
             request_timeout: None,
             backend_request_timeout: None,
             retry: None,
+            session: None,
             backends: Vec::new(),
         }
     }

@@ -45,6 +45,7 @@ fn route(rules: Vec<(RouteMatch, Vec<Backend>)>) -> Route {
             request_timeout: None,
             backend_request_timeout: None,
             retry: None,
+            session: None,
             backends: backends
                 .into_iter()
                 .map(|(name, weight, valid)| WeightedCluster {

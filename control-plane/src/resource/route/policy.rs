@@ -56,10 +56,14 @@ pub(super) fn session_persistence(field: &Field<'_>) -> Option<SessionPersistenc
     let mut fields = field.mapping()?;
     let session_name = fields.take("sessionName").and_then(|field| {
         field.checked(|name| {
-            (1..=128)
-                .contains(&name.len())
-                .then_some(())
-                .ok_or_else(|| "must have 1 to 128 bytes".to_owned())
+            // RFC 9110 5.6.2, which is what both a header's and a cookie's name are made of.
+            let token =
+                |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            match name.len() {
+                1..=128 if name.bytes().all(token) => Ok(()),
+                1..=128 => Err(format!("{name:?} is no name of a cookie or a header")),
+                _ => Err("must have 1 to 128 bytes".to_owned()),
+            }
         })
     });
     let by_header = match fields.take("type") {

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::model::{
     Cors, Filter, HeaderMatch, HeaderModifier, HostMatch, Mirror, Name, OriginMatch, PathMatch,
-    PathModifier, QueryMatch, Redirect, Retry, Rewrite, Route, RouteMatch, Rule, TcpRule, Text,
-    TextMatch, TlsRule, WeightedCluster,
+    PathModifier, QueryMatch, Redirect, Retry, Rewrite, Route, RouteMatch, Rule, SessionCarrier,
+    SessionPersistence, TcpRule, Text, TextMatch, TlsRule, WeightedCluster,
 };
 
 /// Longest time that a route may give a request; a longer one is rejected. Gateway API's durations end
@@ -76,7 +76,37 @@ fn rule(message: wire::Rule) -> Result<Rule> {
             None => None,
             Some(message) => Some(within("retry", retry(message))?),
         },
+        session: match message.session_persistence {
+            None => None,
+            Some(message) => Some(within("session_persistence", session(message))?),
+        },
         backends: each("backends", message.backends, backend)?,
+    })
+}
+
+fn session(message: wire::SessionPersistence) -> Result<SessionPersistence> {
+    let name = required("name", message.name)?;
+    let is_token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
+    if !name.bytes().all(is_token) {
+        return Err(reject("name", "is no name of a cookie or a header"));
+    }
+    let carrier = match message.by_header {
+        true => SessionCarrier::Header(from_text::<HeaderName>("name", &name)?),
+        false => SessionCarrier::Cookie,
+    };
+    let time = |field, milliseconds: Option<u64>| timeout(field, milliseconds.unwrap_or_default());
+    Ok(SessionPersistence {
+        name,
+        carrier,
+        absolute_timeout: time(
+            "absolute_timeout_milliseconds",
+            message.absolute_timeout_milliseconds,
+        )?,
+        idle_timeout: time(
+            "idle_timeout_milliseconds",
+            message.idle_timeout_milliseconds,
+        )?,
+        permanent: message.permanent,
     })
 }
 
