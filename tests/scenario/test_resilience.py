@@ -371,17 +371,23 @@ def test_a_slow_instance_is_avoided(shop, applied, policy):
     caller(shop, anew=True)
 
     def load():
+        """A report, and the share of requests after 5 s that went to the one that may be slow."""
         url = "http://orders.shop/?delay=5"
         load = shop.load(shop.web, url=url, protocol="http1", connections=16, rate=300, duration="11s", settle="5s")
+        time.sleep(5)
+        before = seen(shop)
         report = load.report()
-        return report, report["latency_microseconds"]["p99"] / 1000
+        after = [now - then for now, then in zip(seen(shop), before)]
+        return report, after[2] / sum(after)
 
-    _, healthy = load()
+    healthy, _ = load()
     trouble(shop, 2, delay=1000)
-    report, slow = load()
-    print(f"p99 {healthy:.1f} ms healthy, {slow:.1f} ms with one of {INSTANCES} 200 times slower; split {report['split']}")
+    report, share = load()
+    healthy, slow = (one["latency_microseconds"]["p99"] / 1000 for one in (healthy, report))
+    print(f"p99 {healthy:.1f} ms healthy, {slow:.1f} ms with one of {INSTANCES} 200 times slower, which got {share:.2%} after 5 s")
     assert report["failed"] == 0
-    assert slow <= 2 * healthy, (healthy, slow, report["split"])
+    # With fewer than one in a hundred there, the others' latency is the p99. Time itself decides no test.
+    assert share < 0.01, share
 
 
 def test_an_endpoint_that_takes_connections_and_drops_them_is_left_out(shop):
