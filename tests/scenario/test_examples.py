@@ -67,8 +67,10 @@ def test_egress_by_tls(shop, example):
         return headers.get("seen") or headers.get("weft-fault")
 
     wait_until(lambda: seen(bursar) == "HTTP/1.1 localhost localhost https", 15, "the way out")
-    # Another's system doesn't trust that CA.
-    assert seen(shop.web) == "peer_identity"
+    # Another's system doesn't trust that CA. The name has an IPv6 address too, where nobody listens: which of the
+    # two was tried last says why there is no answer.
+    faults = {seen(shop.web) for _ in range(12)}
+    assert "peer_identity" in faults and faults <= {"peer_identity", "connect_failed"}, faults
 
 
 def test_resilience(shop, example):
