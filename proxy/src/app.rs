@@ -26,10 +26,10 @@ use crate::discovery::{self, ApplicationPorts, QUESTIONS_MAX, Question};
 use crate::endpoint::WATCH_EVERY;
 use crate::http::{ServerLimits, Spent, draining};
 use crate::identity::Identity;
-use crate::inbound::{Inbound, Parts};
+use crate::inbound::{self, Inbound};
 use crate::listener::{Handed, Listener, Spread, bind};
 use crate::model::{Known, Name, Own, Service, ServiceName};
-use crate::outbound::Outbound;
+use crate::outbound::{self, Outbound};
 use crate::telemetry::{Gauges, Telemetry, TelemetryOptions};
 use crate::{admin, dns, telemetry};
 
@@ -378,16 +378,17 @@ async fn serve(shared: Shared, connections: Connections) {
         InboundPlaintext::Allow => Policy::Permissive,
         InboundPlaintext::Deny => Policy::Strict,
     };
-    let outbound = Rc::new(Outbound::new(
-        own.clone(),
-        discovery.clone(),
-        identity.clone(),
-        telemetry.clone(),
+    let outbound = Rc::new(Outbound::new(outbound::Parts {
+        own: own.clone(),
+        discovery: discovery.clone(),
+        identity: identity.clone(),
+        telemetry: telemetry.clone(),
         limits,
-        outbound_drain,
-        (settings.workers, spent.clone()),
-    ));
-    let inbound = Rc::new(Inbound::new(Parts {
+        drain: outbound_drain,
+        workers: settings.workers,
+        spent: spent.clone(),
+    }));
+    let inbound = Rc::new(Inbound::new(inbound::Parts {
         own,
         instance: identity.instance(),
         address: settings.address,

@@ -5,6 +5,9 @@ import socket
 import threading
 import time
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from mesh import backend, endpoint_slice, http_route, service
@@ -173,6 +176,15 @@ def test_the_budget_is_spent(shop, applied):
     assert {(answer.status, answer.fault) for answer in got} == {(503, "retry_budget_spent")}
     assert sum(seen(shop)) - before == 10
     assert metric(shop, "weft_requests_total", fault="retry_budget_spent") >= 10
+
+
+def test_who_fails_is_left_out_also_when_the_budget_is_spent(shop, applied):
+    applied(retried(codes=[503], attempts=3), budget(0, 0))
+    trouble(shop, 1, status=503)
+    before = seen(shop)[1]
+    got = counts([(answer.status, answer.fault) for answer in answers(shop, 60)])
+    assert got == {(200, None): 55, (503, "retry_budget_spent"): 5}
+    assert seen(shop)[1] - before == 5
 
 
 def test_a_budget_bounds_what_retries_add(shop, applied):
@@ -421,6 +433,42 @@ def test_an_endpoint_that_takes_connections_and_drops_them_is_left_out(shop):
     finally:
         bad.close()
         for document in (outside, *slices):
+            shop.weft("delete", document["kind"], document["metadata"]["name"], "-n", "shop")
+
+
+def test_a_server_without_a_sidecar_is_not_asked_whether_it_is_there(shop):
+    """Servers of gRPC end connections with more than a few PINGs, however long their streams are silent."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    events = []
+
+    def serve():
+        connection, _ = listener.accept()
+        engine = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        engine.initiate_connection()
+        connection.sendall(engine.data_to_send())
+        while data := connection.recv(65536):
+            events.extend(engine.receive_data(data))
+            connection.sendall(engine.data_to_send())
+
+    threading.Thread(target=serve, daemon=True).start()
+    outside = service("silent", selector={"app": "none"}, app_protocol="kubernetes.io/h2c")
+    slices = endpoint_slice("silent", "silent", ["127.0.0.1"], listener.getsockname()[1])
+    shop.apply(outside, slices)
+
+    def seen_of(kind):
+        return sum(isinstance(event, kind) for event in events)
+
+    try:
+        with shop.web.http2(timeout=20) as client:
+            client.request("GET", "/", "silent.shop")
+            client.flush()
+            wait_until(lambda: seen_of(h2.events.RequestReceived) == 1, 10, "the request")
+            # Many turns of what watches over sidecars.
+            time.sleep(3)
+            assert seen_of(h2.events.PingReceived) == 1, "the one that a connection begins with"
+    finally:
+        listener.close()
+        for document in (outside, slices):
             shop.weft("delete", document["kind"], document["metadata"]["name"], "-n", "shop")
 
 

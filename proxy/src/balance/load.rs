@@ -10,8 +10,6 @@ pub(super) const REFUSED_MIN: Duration = Duration::from_millis(500);
 const REFUSED_MAX: Duration = Duration::from_secs(30);
 /// How long a latency that was seen counts: after this time a third of it is left.
 const LATENCY_DECAY: Duration = Duration::from_secs(10);
-/// What an endpoint is taken to need that has not answered yet.
-const LATENCY_UNKNOWN: f64 = 0.0;
 /// An endpoint is asked to wait (`retry-after`) no longer than this.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -50,7 +48,7 @@ impl Load {
             refusals: Cell::new(0),
             failures: Cell::new(0),
             ejections: Cell::new(0),
-            latency: Cell::new((LATENCY_UNKNOWN, now)),
+            latency: Cell::new((0.0, now)),
             window: Cell::new(Window::default()),
         }
     }

@@ -35,6 +35,11 @@ const CLUSTERS_MAX: usize = 10_000;
 /// Draws for one pick before every endpoint is looked at.
 const DRAWS_MAX: usize = 8;
 
+/// Entries of a hash table that are looked at for an endpoint that can be used.
+const HASH_STEPS_MAX: usize = 1024;
+/// Seconds that no latency is better than: among endpoints this fast the outstanding requests decide.
+const LATENCY_FLOOR: f64 = 0.000_1;
+
 /// The state of every endpoint and cluster that this worker has used.
 pub struct Balancer {
     loads: Loads,
@@ -367,9 +372,6 @@ impl Balancer {
     }
 }
 
-/// Entries of a hash table that are looked at for an endpoint that can be used.
-const HASH_STEPS_MAX: usize = 1024;
-
 /// An endpoint with what is known of it.
 type Candidate<'c> = (&'c Arc<Endpoint>, Rc<Load>);
 
@@ -414,9 +416,6 @@ fn better<'c>(
     };
     if cost(&b) < cost(&a) { b } else { a }
 }
-
-/// Seconds that no latency is better than: among endpoints this fast the outstanding requests decide.
-const LATENCY_FLOOR: f64 = 0.000_1;
 
 /// An index, drawn by weight; `eligible` isn't empty and all weights are above 0.
 fn draw(eligible: &[&Candidate<'_>], random: &mut impl Rng) -> usize {

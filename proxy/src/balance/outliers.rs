@@ -1,7 +1,7 @@
 //! Outlier detection: who serves worse than the others is left out for a while, longer each time. It is
 //! passive: requests of users say it, none is made for it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,14 +20,14 @@ const LATENCY_MIN: f64 = 0.001;
 #[derive(Debug)]
 pub(super) struct Outliers {
     ejected: RefCell<Vec<(Arc<str>, Instant)>>,
-    compared: RefCell<Instant>,
+    compared: Cell<Instant>,
 }
 
 impl Outliers {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             ejected: RefCell::default(),
-            compared: RefCell::new(now),
+            compared: Cell::new(now),
         }
     }
 
@@ -61,11 +61,11 @@ impl Outliers {
         if !policy.compares() {
             return;
         }
-        let since = now.saturating_duration_since(*self.compared.borrow());
+        let since = now.saturating_duration_since(self.compared.get());
         if since < policy.interval {
             return;
         }
-        *self.compared.borrow_mut() = now;
+        self.compared.set(now);
         let mut seen = Vec::new();
         for endpoint in cluster.endpoints.iter() {
             let Some(load) = loads.get(&endpoint.id) else {

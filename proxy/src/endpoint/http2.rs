@@ -34,11 +34,15 @@ const IDLE: Duration = Duration::from_secs(60);
 /// A connection lives no longer than this when no certificate limits it.
 const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A peer from which nothing came for this long, while somebody waits for it, is asked whether it is there.
+/// A sidecar from which nothing came for this long, while somebody waits for it, is asked whether it is there;
+/// as long as it stays silent otherwise, half as often each time. Nobody else is asked: a server of gRPC takes
+/// frequent PINGs for abuse, and ends the connection (gRFC A8).
 pub const WATCH_EVERY: Duration = Duration::from_millis(200);
 /// A sidecar's machine that doesn't acknowledge bytes for this long is gone, or the network to it is. It is the
 /// kernel that acknowledges, so a sidecar that is merely slow is not taken for dead.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_millis(700);
+/// It is asked again after this many times [`WATCH_EVERY`] at the latest.
+const SILENT_TURNS_MAX: u32 = 50;
 /// A peer that lives and doesn't answer within this is as good as gone.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -77,8 +81,42 @@ struct Connection {
     /// From here on it takes no new streams, so that it is empty before a certificate ends.
     retires: Instant,
     used: Cell<Instant>,
-    /// What had been received when it was last looked at; none while the peer is being asked.
-    seen: Cell<Option<u64>>,
+    silence: Cell<Silence>,
+}
+
+/// How long nothing has come but answers to PINGs, in turns of [`WATCH_EVERY`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Silence {
+    /// Bytes that had come when it was last looked at.
+    received: u64,
+    turns: u32,
+    /// The turn in which the peer is asked.
+    asks_at: u32,
+}
+
+impl Silence {
+    /// What a turn makes of it, and whether the peer is asked now.
+    fn turn(self, received: u64) -> (Self, bool) {
+        if received != self.received {
+            let heard = Self {
+                received,
+                turns: 0,
+                asks_at: 1,
+            };
+            return (heard, false);
+        }
+        let turns = self.turns + 1;
+        let asks = turns >= self.asks_at;
+        let after = match asks {
+            true => Self {
+                turns: 0,
+                asks_at: (self.asks_at * 2).clamp(1, SILENT_TURNS_MAX),
+                ..self
+            },
+            false => Self { turns, ..self },
+        };
+        (after, asks)
+    }
 }
 
 impl Drop for Connection {
@@ -90,22 +128,24 @@ impl Drop for Connection {
 
 impl Connection {
     fn watch(self: &Rc<Self>) {
-        let Some(before) = self.seen.get() else {
-            return;
-        };
-        let received = self.multiplex.received();
-        if self.streams.get() == 0 || received != before {
-            self.seen.set(Some(received));
+        if self.streams.get() == 0 {
             return;
         }
-        self.seen.set(None);
-        let connection = self.clone();
-        tokio::task::spawn_local(async move {
-            let multiplex = &connection.multiplex;
-            if timeout(WATCH_TIMEOUT, multiplex.ping()).await.is_err() {
-                multiplex.lose("the peer does not answer");
-            }
-            connection.seen.set(Some(multiplex.received()));
+        let (silence, asks) = self.silence.get().turn(self.multiplex.received());
+        self.silence.set(silence);
+        if asks {
+            tokio::task::spawn_local(self.clone().ask());
+        }
+    }
+
+    async fn ask(self: Rc<Self>) {
+        if timeout(WATCH_TIMEOUT, self.multiplex.ping()).await.is_err() {
+            self.multiplex.lose("the peer does not answer");
+        }
+        // The answer breaks no silence.
+        self.silence.set(Silence {
+            received: self.multiplex.received(),
+            ..self.silence.get()
         });
     }
 }
@@ -273,7 +313,7 @@ impl<C: Credentials + 'static> Pool<C> {
             generation,
             retires: now + left - left / 4,
             used: Cell::new(now),
-            seen: Cell::new(Some(0)),
+            silence: Cell::default(),
         });
         let driven = multiplex.clone();
         tokio::task::spawn_local(async move {
@@ -294,9 +334,9 @@ impl<C: Credentials + 'static> Pool<C> {
 
     /// Finds out whose peer is gone; to be called each [`WATCH_EVERY`].
     pub(super) fn watch(&self) {
-        for connections in self.peers.borrow().values() {
-            for connection in &connections.open {
-                connection.watch();
+        for (peer, connections) in self.peers.borrow().iter() {
+            if matches!(peer, Peer::Sidecar { .. }) {
+                connections.open.iter().for_each(Connection::watch);
             }
         }
     }
@@ -341,4 +381,26 @@ fn refused(address: SocketAddr, expected: &SpiffeId, error: &std::io::Error) -> 
     } else {
         Fault::ConnectFailed
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_silent_are_asked_less_and_less_often() {
+        let mut silence = Silence::default();
+        let mut asked = Vec::new();
+        let mut turn = |number: u32, received: u64| {
+            let asks;
+            (silence, asks) = silence.turn(received);
+            if asks {
+                asked.push(number);
+            }
+        };
+        (0..=100).for_each(|number| turn(number, 7));
+        (101..=103).for_each(|number| turn(number, u64::from(number)));
+        (104..=107).for_each(|number| turn(number, 103));
+        assert_eq!(asked, [1, 3, 7, 15, 31, 63, 104, 106]);
+    }
 }

@@ -13,7 +13,7 @@ use http::header::RETRY_AFTER;
 use super::respond::NO_RETRY;
 use super::terms::Alarm;
 use super::upstream::{Answer, Unanswered};
-use super::{Again, Body, Piece, RequestBody, Responder, Sink, Terms, Upstream};
+use super::{Body, Piece, RequestBody, Responder, Sink, Terms, Upstream};
 use crate::http2::ErrorCode;
 use crate::model::{Fault, Fields, RequestHead, ResponseHead};
 
@@ -133,13 +133,8 @@ pub async fn exchange<'d>(
     }
 
     let mut outcome = Outcome::of(&response, began.elapsed());
-    match terms.again.map_or(Again::No, |again| again(&response)) {
-        Again::No => {}
-        Again::Yes => return Err(Failure::Again(outcome)),
-        Again::Spent => {
-            let spent = Unanswered::late(Fault::RetryBudgetSpent);
-            return Err(Failure::Unanswered(spent));
-        }
+    if terms.again.is_some_and(|again| again(&response)) {
+        return Err(Failure::Again(outcome));
     }
     let Some(responder) = responder.take() else {
         return Err(Failure::ClientGone);

@@ -24,7 +24,7 @@ pub use server1::{Ended, serve_http1};
 pub use server2::serve_http2;
 pub use sink::{Responder, Sink};
 pub use spent::Spent;
-pub use terms::{Again, Deadline, Terms, within};
+pub use terms::{Deadline, Terms, within};
 pub use upgrade::exchange_upgrade;
 pub use upstream::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
 pub use workers::Workers;

@@ -14,19 +14,8 @@ pub struct Terms<'t> {
     pub deadline: Option<Deadline>,
     /// Changes the final answer's head before the client gets it.
     pub change: Option<&'t dyn Fn(&mut ResponseHead)>,
-    /// Says whether the request is sent again in the place of this answer.
-    pub again: Option<&'t dyn Fn(&ResponseHead) -> Again>,
-}
-
-/// What becomes of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
-    /// The client gets it.
-    No,
-    /// It is thrown away, and the request is sent again.
-    Yes,
-    /// The request would be sent again, if the budget for that were not spent.
-    Spent,
+    /// Whether an answer is thrown away, because the request is to be sent again.
+    pub again: Option<&'t dyn Fn(&ResponseHead) -> bool>,
 }
 
 /// When an exchange has to be over, and which fault it is if it isn't.

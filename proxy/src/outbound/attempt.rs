@@ -1,8 +1,6 @@
 //! Sending a request: to one endpoint after the other, until one answers or another attempt isn't safe, isn't
 //! asked for, or isn't in the budget.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +14,8 @@ use super::target::{Routed, Target};
 use crate::balance::{Admission, Admitted, Answered, Picked, Wanted, key_hash};
 use crate::endpoint::Opened;
 use crate::http::{
-    Again, Deadline, Failure, NO_RETRY, Outcome, Request, Terms, Unanswered, exchange,
-    exchange_upgrade, is_idempotent, within,
+    Deadline, Failure, NO_RETRY, Outcome, Request, Terms, Unanswered, exchange, exchange_upgrade,
+    is_idempotent, within,
 };
 use crate::model::{
     Balancing, Cluster, Endpoint, Fault, HashKey, Hop, Protocol, RequestHead, ResponseHead, Retry,
@@ -55,7 +53,9 @@ impl OutboundRequests {
             Err(_) => false,
         };
         if spent {
-            self.spent().insert(trail.context.trace_id, Instant::now());
+            self.outbound
+                .spent
+                .insert(trail.context.trace_id, Instant::now());
         }
         ended
     }
@@ -98,26 +98,25 @@ impl OutboundRequests {
             };
             trail.endpoint = endpoint.clone();
             request.head.version = version;
+            let rule = target.routed.as_ref().and_then(Routed::retry);
+            let rule = rule.filter(|rule| trail.attempts < rule.attempts);
             let sent = {
-                let rule = target.routed.as_ref().and_then(Routed::retry);
                 let overflow = rule.map(|_| request.body.overflow());
-                let again = |head: &ResponseHead| match (rule, &cluster, &overflow) {
-                    (Some(rule), Some(cluster), Some(overflow)) => {
-                        self.again(rule, cluster, trail.attempts, overflow, head)
-                    }
-                    _ => Again::No,
+                let again = |head: &ResponseHead| {
+                    let in_time = overflow.as_ref().is_some_and(|overflow| !overflow.get());
+                    in_time && rule.is_some_and(|rule| is_asked(rule, head))
                 };
-                let again = rule.map(|_| &again as &dyn Fn(&ResponseHead) -> Again);
                 let terms = Terms {
                     deadline: Deadline::first(whole, one_attempt(target)),
                     change: None,
-                    again,
+                    again: rule.map(|_| &again as &dyn Fn(&ResponseHead) -> bool),
                 };
                 let before = session.as_ref().map(|(before, _)| *before);
                 self.send_once(request, target, endpoint.as_deref(), before, terms)
                     .await
             };
-            let failed = match sent {
+            tried.extend(endpoint.map(|endpoint| endpoint.id.clone()));
+            let asked = match sent {
                 Ok(outcome) => {
                     picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
                     return Ok(outcome);
@@ -125,38 +124,27 @@ impl OutboundRequests {
                 Err(Failure::ClientGone) => return Err(Failure::ClientGone),
                 Err(Failure::Again(outcome)) => {
                     picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
-                    None
+                    request.body.rewind();
+                    true
                 }
                 Err(Failure::Unanswered(failed)) => {
                     picked.inspect(|picked| blame(picked, &failed));
-                    Some(failed)
-                }
-            };
-            tried.extend(endpoint.map(|endpoint| endpoint.id.clone()));
-            let routed = trail.target.as_ref();
-            let routed = routed.and_then(|target| target.routed.as_ref());
-            let rule = routed.and_then(Routed::retry);
-            let asked = match failed {
-                // The answer was looked at, and the budget too.
-                None => true,
-                Some(failed) => {
                     let safe = self.is_safe(&failed, request, trail.attempts, &tried, &cluster);
-                    let asked = rule.is_some_and(|rule| {
-                        trail.attempts < rule.attempts && failed.fault.may_pass()
-                    });
-                    if !(safe || asked) || request.responder.is_none() || !request.body.rewind() {
+                    let asked = rule.is_some() && failed.fault.may_pass();
+                    let possible = request.responder.is_some() && request.body.rewind();
+                    if !(safe || asked) || !possible {
                         return Err(Failure::Unanswered(failed));
-                    }
-                    let in_budget = cluster
-                        .as_ref()
-                        .is_none_or(|cluster| self.balancer().may_repeat(cluster, Instant::now()));
-                    if !in_budget {
-                        return Err(unprocessed(Fault::RetryBudgetSpent));
                     }
                     !safe
                 }
             };
-            request.body.rewind();
+            let in_budget = cluster.as_ref().is_none_or(|cluster| {
+                let balancer = &self.outbound.balancer;
+                balancer.may_repeat(cluster, Instant::now())
+            });
+            if !in_budget {
+                return Err(unprocessed(Fault::RetryBudgetSpent));
+            }
             trail.attempts += 1;
             if let Some(rule) = rule.filter(|_| asked) {
                 let pause = self.pause(rule, trail.attempts);
@@ -180,7 +168,7 @@ impl OutboundRequests {
         now: Instant,
         whole: Option<Deadline>,
     ) -> Result<Admitted, Failure> {
-        match self.balancer().admit_request(cluster, now) {
+        match self.outbound.balancer.admit_request(cluster, now) {
             Admission::Admitted(admitted) => Ok(admitted),
             Admission::Refused => Err(unprocessed(Fault::CircuitOpen)),
             Admission::Waits(waiting) => {
@@ -219,8 +207,9 @@ impl OutboundRequests {
     }
 
     fn pick(&self, cluster: &Arc<Cluster>, wanted: Wanted<'_>) -> Option<Picked> {
-        let mut random = self.random().borrow_mut();
-        self.balancer()
+        let mut random = self.outbound.random.borrow_mut();
+        self.outbound
+            .balancer
             .pick(cluster, wanted, Instant::now(), &mut *random)
     }
 
@@ -234,27 +223,8 @@ impl OutboundRequests {
                 .get(name)
                 .map(|value| key_hash(&value.as_bytes())),
             HashKey::Cookie(name) => cookie(head, name).map(|value| key_hash(&value)),
-            HashKey::Source => Some(key_hash(&self.client().ip())),
+            HashKey::Source => Some(key_hash(&self.client.ip())),
             HashKey::Path => Some(key_hash(&head.path_only())),
-        }
-    }
-
-    /// Whether an answer is one that the rule has the request sent again for.
-    fn again(
-        &self,
-        rule: &Retry,
-        cluster: &Arc<Cluster>,
-        attempts: u32,
-        overflow: &Rc<Cell<bool>>,
-        head: &ResponseHead,
-    ) -> Again {
-        let wanted = rule.codes.contains(&head.status.as_u16()) && attempts < rule.attempts;
-        if !wanted || overflow.get() || head.headers.contains(&NO_RETRY) {
-            return Again::No;
-        }
-        match self.balancer().may_repeat(cluster, Instant::now()) {
-            true => Again::Yes,
-            false => Again::Spent,
         }
     }
 
@@ -272,7 +242,7 @@ impl OutboundRequests {
         let may_do_better = !failed.fault.is_unreachable()
             || cluster
                 .as_ref()
-                .is_some_and(|cluster| self.balancer().has_untried(cluster, tried));
+                .is_some_and(|cluster| self.outbound.balancer.has_untried(cluster, tried));
         unseen && attempts < SAFE_RETRIES_MAX && failed.fault.may_pass() && may_do_better
     }
 
@@ -281,7 +251,7 @@ impl OutboundRequests {
     fn pause(&self, rule: &Retry, attempt: u32) -> Duration {
         let growth = 1_u32 << (attempt - 1).min(16);
         let bound = rule.backoff.saturating_mul(growth.min(BACKOFF_GROWTH_MAX));
-        bound.mul_f64(self.random().borrow_mut().random::<f64>())
+        bound.mul_f64(self.outbound.random.borrow_mut().random::<f64>())
     }
 
     async fn send_once(
@@ -303,13 +273,13 @@ impl OutboundRequests {
             .protocol
             .filter(|protocol| protocol.is_http())
             .unwrap_or(spoken);
-        let endpoints = self.endpoints();
+        let endpoints = &self.outbound.endpoints;
         let opened = match (endpoint, &target.destination) {
             (Some(endpoint), _) => {
                 let hop = Hop {
                     version_10: head.version == Version::HTTP_10 && protocol == Protocol::Http1,
                     no_host: head.authority.is_none(),
-                    ..self.hop(endpoint, protocol)
+                    ..self.outbound.hop(endpoint, protocol)
                 };
                 let tls = target.tls_to(endpoint);
                 let opening = endpoints.open(endpoint, tls, protocol, hop);
@@ -344,6 +314,11 @@ impl OutboundRequests {
         }
         Ok(outcome)
     }
+}
+
+/// Whether an answer is one that a rule has the request sent again for, and nobody did so further down.
+fn is_asked(rule: &Retry, head: &ResponseHead) -> bool {
+    rule.codes.contains(&head.status.as_u16()) && !head.headers.contains(&NO_RETRY)
 }
 
 fn unprocessed(fault: Fault) -> Failure {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Version};
-use rand::rngs::SmallRng;
 
 use super::Outbound;
 use super::destination::Destination;
@@ -16,17 +15,13 @@ use super::recent::Done;
 use super::session::{self, Session};
 use super::target::{Routed, Target};
 use super::tcp::party_of;
-use crate::balance::Balancer;
-use crate::endpoint::Endpoints;
 use crate::http::{
-    Ending, Failure, Outcome, Piece, Request, Responder, Serve, Spent, Unanswered, Workers,
-    respond, respond_with,
+    Ending, Failure, Outcome, Piece, Request, Responder, Serve, Unanswered, Workers, respond,
+    respond_with,
 };
 use crate::http2::ErrorCode;
-use crate::identity::Identity;
 use crate::model::{
-    Configuration, Endpoint, Fault, Fields, Hop, Protocol, RequestHead, ResponseHead, Rule, Text,
-    hop,
+    Configuration, Endpoint, Fault, Fields, Protocol, RequestHead, ResponseHead, Rule, Text, hop,
 };
 use crate::route::{self, Decision};
 use crate::tcp::{Writer, relay};
@@ -42,12 +37,12 @@ const FOUND_LIFE: Duration = Duration::from_secs(1);
 
 /// Requests of one connection.
 pub(super) struct OutboundRequests {
-    outbound: Rc<Outbound>,
+    pub(super) outbound: Rc<Outbound>,
     /// Where all of them go; each request's own host decides otherwise.
     destination: Option<Destination>,
     /// What the last request's host was found to mean.
     found: RefCell<Option<Found>>,
-    client: SocketAddr,
+    pub(super) client: SocketAddr,
 }
 
 /// What a host means, for as long as nothing changes. Connections mostly go on asking the same.
@@ -81,31 +76,6 @@ impl OutboundRequests {
             found: RefCell::default(),
             client,
         }
-    }
-
-    pub(super) fn balancer(&self) -> &Balancer {
-        &self.outbound.balancer
-    }
-
-    pub(super) fn spent(&self) -> &Spent {
-        &self.outbound.spent
-    }
-
-    pub(super) fn endpoints(&self) -> &Endpoints<Identity> {
-        &self.outbound.endpoints
-    }
-
-    pub(super) fn random(&self) -> &RefCell<SmallRng> {
-        &self.outbound.random
-    }
-
-    pub(super) fn client(&self) -> SocketAddr {
-        self.client
-    }
-
-    /// What the other sidecar is told of a stream to `endpoint`.
-    pub(super) fn hop(&self, endpoint: &Endpoint, protocol: Protocol) -> Hop {
-        self.outbound.hop(endpoint, protocol)
     }
 
     pub(super) fn fixed(

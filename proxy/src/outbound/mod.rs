@@ -65,16 +65,32 @@ pub struct Outbound {
     drain: Drain,
 }
 
+/// What the outbound side is made of.
+pub struct Parts {
+    pub own: Own,
+    pub discovery: discovery::Handle,
+    pub identity: Identity,
+    pub telemetry: Telemetry,
+    pub limits: ServerLimits,
+    pub drain: Drain,
+    /// Workers of this proxy, which share what is allowed together.
+    pub workers: usize,
+    /// Failures of our workload's calls.
+    pub spent: Spent,
+}
+
 impl Outbound {
-    pub fn new(
-        own: Own,
-        discovery: discovery::Handle,
-        identity: Identity,
-        telemetry: Telemetry,
-        limits: ServerLimits,
-        drain: Drain,
-        (workers, spent): (usize, Spent),
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            own,
+            discovery,
+            identity,
+            telemetry,
+            limits,
+            drain,
+            workers,
+            spent,
+        } = parts;
         Self {
             discovery,
             telemetry,
