@@ -131,17 +131,10 @@ fn roots(validation: &Field<'_>, fields: &mut Fields<'_>) -> Option<BackendRoots
 
 fn ca_reference(item: &Field<'_>) -> Option<CaReference> {
     let mut fields = item.mapping()?;
-    let group = fields.require("group").and_then(|field| field.string());
-    let kind = fields.require("kind").and_then(|field| field.string());
-    let name = fields
-        .require("name")
-        .and_then(|field| field.checked(names::subdomain));
+    let reference = policy_target::local_reference(&mut fields);
     fields.finish();
-    Some(CaReference {
-        group: group?,
-        kind: kind?,
-        name: name?,
-    })
+    let (group, kind, name) = reference?;
+    Some(CaReference { group, kind, name })
 }
 
 fn subject_alt_name(item: &Field<'_>) -> Option<SubjectAltName> {

@@ -12,7 +12,7 @@ use super::{Metadata, duration};
 /// Longest interval, and the highest number of retries within one (Gateway API's limits).
 const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 /// See [`INTERVAL_MAX`].
-const COUNT_MAX: i64 = 1_000_000;
+const COUNT_MAX: u32 = 1_000_000;
 
 /// The budget for retries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,30 +87,23 @@ fn retry_constraint(field: &Field<'_>) -> Option<RetryConstraint> {
     let mut read = RetryConstraint::default();
     if let Some(field) = budget {
         let mut fields = field.mapping()?;
-        read.percent = count(&mut fields, "percent", 0, 100);
+        read.percent = fields.count("percent", 0..=100);
         read.interval = interval(&mut fields);
         fields.finish();
     }
     if let Some(field) = rate {
         let mut fields = field.mapping()?;
-        read.min_count = count(&mut fields, "count", 0, COUNT_MAX);
+        read.min_count = fields.count("count", 0..=COUNT_MAX);
         read.min_interval = interval(&mut fields);
         fields.finish();
     }
     Some(read)
 }
 
-fn count(fields: &mut Fields<'_>, name: &str, least: i64, most: i64) -> Option<u32> {
-    let count = fields.take(name)?.integer(least..=most)?;
-    u32::try_from(count).ok()
-}
-
 fn interval(fields: &mut Fields<'_>) -> Option<Duration> {
-    let field = fields.take("interval")?;
-    let interval = duration::read(&field)?;
-    if interval < Duration::from_millis(100) || interval > INTERVAL_MAX {
-        field.problem("is not within 100ms to 1h");
-        return None;
-    }
-    Some(interval)
+    duration::read_within(
+        fields,
+        "interval",
+        Duration::from_millis(100)..=INTERVAL_MAX,
+    )
 }

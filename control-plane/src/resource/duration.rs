@@ -1,8 +1,9 @@
 //! Durations as Gateway API writes them (GEP-2257): `1h30m`, `500ms`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::fields::Field;
+use super::fields::{Field, Fields};
 
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
@@ -15,6 +16,22 @@ const PARTS_MAX: usize = 4;
 pub(super) fn read(field: &Field<'_>) -> Option<Duration> {
     let text = field.checked(|text| parse(text).map(drop))?;
     parse(&text).ok()
+}
+
+/// Reads a field that holds one within a range.
+pub(super) fn read_within(
+    fields: &mut Fields<'_>,
+    name: &str,
+    range: RangeInclusive<Duration>,
+) -> Option<Duration> {
+    let field = fields.take(name)?;
+    let time = read(&field)?;
+    if range.contains(&time) {
+        return Some(time);
+    }
+    let (shortest, longest) = (format(*range.start()), format(*range.end()));
+    field.problem(format!("is not within {shortest} to {longest}"));
+    None
 }
 
 /// Reads `^([0-9]{1,5}(h|m|s|ms)){1,4}$`.

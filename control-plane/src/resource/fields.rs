@@ -228,6 +228,14 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// A number of things.
+    pub fn count(&mut self, name: &str, range: RangeInclusive<u32>) -> Option<u32> {
+        let (least, most) = range.into_inner();
+        let field = self.take(name)?;
+        let count = field.integer(i64::from(least)..=i64::from(most))?;
+        u32::try_from(count).ok()
+    }
+
     /// As [`Fields::take`], and a problem when it is not there.
     pub fn require(&mut self, name: &str) -> Option<Field<'a>> {
         let field = self.take(name);

@@ -29,6 +29,18 @@ pub fn subdomain(text: &str) -> Result<(), String> {
     })
 }
 
+/// What names of headers and cookies are made of (RFC 9110 5.6.2).
+pub fn token(name: &str, bytes_max: usize) -> Result<(), String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !(1..=bytes_max).contains(&name.len()) {
+        return Err(format!("must have 1 to {bytes_max} bytes"));
+    }
+    match name.bytes().all(token) {
+        true => Ok(()),
+        false => Err(format!("{name:?} is no cookie's or header's name")),
+    }
+}
+
 /// Gateway API's Hostname: RFC 1123, no address, a star only as the whole first label.
 pub fn hostname(name: &str) -> Result<(), String> {
     subdomain(name.strip_prefix("*.").unwrap_or(name))?;

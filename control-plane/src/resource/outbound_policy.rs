@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
+use super::Metadata;
 use super::fields::{Field, Fields};
-use super::policy_target::TARGET_REFS_MAX;
-use super::{Metadata, names};
+use super::policy_target::{TARGET_REFS_MAX, local_reference};
 
 /// The namespace whose policies may be for the whole mesh.
 pub const SYSTEM_NAMESPACE: &str = "weft-system";
@@ -100,13 +100,9 @@ pub(super) fn decode(metadata: Metadata, document: &mut Fields<'_>) -> Option<Ou
 
 fn target(item: &Field<'_>, namespace: &str) -> Option<PolicyTarget> {
     let mut fields = item.mapping()?;
-    let group = fields.require("group").and_then(|field| field.string());
-    let kind = fields.require("kind").and_then(|field| field.string());
-    let name = fields
-        .require("name")
-        .and_then(|field| field.checked(names::subdomain));
+    let reference = local_reference(&mut fields);
     fields.finish();
-    let (group, kind, name) = (group?, kind?, name?);
+    let (group, kind, name) = reference?;
     match (group.as_str(), kind.as_str(), name.as_str()) {
         ("", "Namespace", name) if name == namespace => Some(PolicyTarget::Namespace),
         ("", "Namespace", name) => {

@@ -47,24 +47,31 @@ pub(super) fn targets(fields: &mut Fields<'_>) -> Option<Vec<ServiceTarget>> {
 
 fn target(item: &Field<'_>) -> Option<ServiceTarget> {
     let mut fields = item.mapping()?;
-    let group = fields.require("group").and_then(|field| field.string());
-    let kind = fields.require("kind").and_then(|field| field.string());
-    let name = fields
-        .require("name")
-        .and_then(|field| field.checked(names::subdomain));
+    let reference = local_reference(&mut fields);
     let section_name = fields
         .take("sectionName")
         .map(|field| field.checked(names::subdomain));
     fields.finish();
-    if (group?.as_str(), kind?.as_str()) != ("", "Service") {
+    let (group, kind, name) = reference?;
+    if (group.as_str(), kind.as_str()) != ("", "Service") {
         item.problem("must be a Service (group \"\")");
         return None;
     }
     Some(ServiceTarget {
-        name: name?,
+        name,
         section_name: match section_name {
             Some(section) => Some(section?),
             None => None,
         },
     })
+}
+
+/// Reads group, kind and name of an object of the same namespace.
+pub(super) fn local_reference(fields: &mut Fields<'_>) -> Option<(String, String, String)> {
+    let group = fields.require("group").and_then(|field| field.string());
+    let kind = fields.require("kind").and_then(|field| field.string());
+    let name = fields
+        .require("name")
+        .and_then(|field| field.checked(names::subdomain));
+    Some((group?, kind?, name?))
 }

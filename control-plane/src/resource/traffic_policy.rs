@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{Field, Fields};
 use super::policy_target::{self, ServiceTarget};
-use super::{Metadata, duration, route};
+use super::{Metadata, duration, names, route};
 
 /// Longest time that a policy may name.
 const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Connections or requests that a limit may allow.
-const COUNT_MAX: i64 = 1_000_000;
+const COUNT_MAX: u32 = 1_000_000;
 /// Bytes of a cookie's name.
 const NAME_BYTES_MAX: usize = 256;
 /// Factors and deviations, in hundredths.
@@ -192,19 +192,7 @@ pub(super) fn decode(metadata: Metadata, document: &mut Fields<'_>) -> Option<Tr
 }
 
 fn time(fields: &mut Fields<'_>, name: &str, shortest: Duration) -> Option<Duration> {
-    let field = fields.take(name)?;
-    let time = duration::read(&field)?;
-    if time < shortest || time > TIME_MAX {
-        let (shortest, longest) = (duration::format(shortest), duration::format(TIME_MAX));
-        field.problem(format!("is not within {shortest} to {longest}"));
-        return None;
-    }
-    Some(time)
-}
-
-fn count(fields: &mut Fields<'_>, name: &str, least: i64, most: i64) -> Option<u32> {
-    let count = fields.take(name)?.integer(least..=most)?;
-    u32::try_from(count).ok()
+    duration::read_within(fields, name, shortest..=TIME_MAX)
 }
 
 /// A number with at most two digits after the point.
@@ -258,7 +246,7 @@ fn hash_key(field: &Field<'_>) -> Option<HashKey> {
             .map(HashKey::Header),
         "Cookie" => fields
             .require("name")?
-            .checked(cookie_name)
+            .checked(|name| names::token(name, NAME_BYTES_MAX))
             .map(HashKey::Cookie),
         "Source" => Some(HashKey::Source),
         "Path" => Some(HashKey::Path),
@@ -271,26 +259,17 @@ fn hash_key(field: &Field<'_>) -> Option<HashKey> {
     key
 }
 
-/// RFC 6265 4.1.1: a token.
-fn cookie_name(name: &str) -> Result<(), String> {
-    let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
-    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(token) {
-        return Ok(());
-    }
-    Err(format!("{name:?} is no cookie's name"))
-}
-
 fn outlier_detection(field: &Field<'_>) -> Option<OutlierDetection> {
     let mut fields = field.mapping()?;
     let tick = Duration::from_millis(100);
     let read = OutlierDetection {
-        consecutive_failures: count(&mut fields, "consecutiveFailures", 0, 1000),
+        consecutive_failures: fields.count("consecutiveFailures", 0..=1000),
         interval: time(&mut fields, "interval", tick),
         success_rate_deviations: factor(&mut fields, "successRateDeviations"),
         latency_factor: factor(&mut fields, "latencyFactor"),
         ejection_time: time(&mut fields, "ejectionTime", tick),
         ejection_time_max: time(&mut fields, "maxEjectionTime", tick),
-        ejected_percent_max: count(&mut fields, "maxEjectedPercent", 0, 100),
+        ejected_percent_max: fields.count("maxEjectedPercent", 0..=100),
     };
     fields.finish();
     if read
@@ -305,9 +284,9 @@ fn outlier_detection(field: &Field<'_>) -> Option<OutlierDetection> {
 fn circuit_breaker(field: &Field<'_>) -> Option<CircuitBreaker> {
     let mut fields = field.mapping()?;
     let read = CircuitBreaker {
-        connections_max: count(&mut fields, "maxConnections", 1, COUNT_MAX),
-        requests_max: count(&mut fields, "maxRequests", 1, COUNT_MAX),
-        pending_max: count(&mut fields, "maxPendingRequests", 0, COUNT_MAX),
+        connections_max: fields.count("maxConnections", 1..=COUNT_MAX),
+        requests_max: fields.count("maxRequests", 1..=COUNT_MAX),
+        pending_max: fields.count("maxPendingRequests", 0..=COUNT_MAX),
         queue_timeout: time(&mut fields, "queueTimeout", Duration::ZERO),
     };
     fields.finish();

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use super::super::fields::Field;
+use super::super::names;
 use super::matches::one_of;
 use super::{RETRY_CODES_MAX, Retry, SessionPersistence, Timeouts, duration};
+
+/// Bytes of a session's name; a longer one is refused (Gateway API's limit).
+const SESSION_NAME_BYTES_MAX: usize = 128;
 
 pub(super) fn timeouts(field: &Field<'_>) -> Timeouts {
     let Some(mut fields) = field.mapping() else {
@@ -54,18 +58,9 @@ pub(super) fn retry(field: &Field<'_>) -> Option<Retry> {
 
 pub(super) fn session_persistence(field: &Field<'_>) -> Option<SessionPersistence> {
     let mut fields = field.mapping()?;
-    let session_name = fields.take("sessionName").and_then(|field| {
-        field.checked(|name| {
-            // RFC 9110 5.6.2, which is what both a header's and a cookie's name are made of.
-            let token =
-                |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-            match name.len() {
-                1..=128 if name.bytes().all(token) => Ok(()),
-                1..=128 => Err(format!("{name:?} is no name of a cookie or a header")),
-                _ => Err("must have 1 to 128 bytes".to_owned()),
-            }
-        })
-    });
+    let session_name = fields.take("sessionName");
+    let session_name = session_name
+        .and_then(|field| field.checked(|name| names::token(name, SESSION_NAME_BYTES_MAX)));
     let by_header = match fields.take("type") {
         Some(kind) => kind.checked(one_of(&["Cookie", "Header"]))? == "Header",
         None => false,
