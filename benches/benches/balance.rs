@@ -26,7 +26,7 @@ fn balance(criterion: &mut Criterion) {
             policy: Arc::default(),
             endpoints: endpoints.collect(),
         });
-        let (balancer, now) = (Balancer::new(1), Instant::now());
+        let (balancer, now) = (Balancer::new(1, "".into()), Instant::now());
         let mut random = StdRng::seed_from_u64(1);
         let mut outstanding = VecDeque::new();
         group.bench_function(BenchmarkId::from_parameter(count), |bench| {

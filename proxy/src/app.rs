@@ -116,6 +116,7 @@ async fn start(settings: Settings) -> Result<(), Error> {
         own: Own {
             namespace: settings.namespace.as_str().into(),
             workload: settings.workload.as_str().into(),
+            zone: settings.zone.as_str().into(),
             ports: own_ports(&settings),
         },
         settings: settings.clone(),
@@ -445,6 +446,7 @@ async fn serve(shared: Shared, connections: Connections) {
         });
     }
     let (mut sweep, mut watch) = (interval(SWEEP), interval(WATCH_EVERY));
+    let mut check = interval(outbound::CHECK_EVERY);
     loop {
         tokio::select! {
             Some(handed) = outbound_handed.recv() => {
@@ -461,6 +463,7 @@ async fn serve(shared: Shared, connections: Connections) {
                 tokio::task::spawn_local(outbound.clone().answer(question));
             }
             _ = watch.tick() => outbound.watch(),
+            _ = check.tick() => outbound.check_health(),
             _ = sweep.tick() => {
                 outbound.sweep();
                 inbound.sweep();

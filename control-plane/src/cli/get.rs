@@ -158,6 +158,18 @@ fn draw(kind: &str, objects: &[Value], now: i64) -> String {
             &["TARGETS", "BALANCING", "ACCEPTED"],
             traffic_policy,
         ),
+        Some(Kind::FaultInjectionPolicy) => draw_as(
+            objects,
+            now,
+            &["TARGETS", "FAULTS", "ACCEPTED"],
+            fault_injection_policy,
+        ),
+        Some(Kind::InboundPolicy) => draw_as(
+            objects,
+            now,
+            &["TARGETS", "CONCURRENCY", "RATE-LIMITS", "ACCEPTED"],
+            inbound_policy,
+        ),
         Some(Kind::BackendTrafficPolicy) => draw_as(
             objects,
             now,
@@ -263,6 +275,34 @@ fn traffic_policy(object: &Value) -> Vec<String> {
         text(&object["spec"]["loadBalancing"]["algorithm"]),
         condition(object, "Accepted"),
     ]
+}
+
+fn fault_injection_policy(object: &Value) -> Vec<String> {
+    vec![
+        service_targets(object),
+        length(&object["spec"]["faults"]),
+        condition(object, "Accepted"),
+    ]
+}
+
+fn inbound_policy(object: &Value) -> Vec<String> {
+    let spec = &object["spec"];
+    let global = text(&spec["globalRateLimit"]["domain"]);
+    let limits = match (length(&spec["rateLimits"]), global) {
+        (local, global) if global.is_empty() => local,
+        (local, global) => format!("{local} and {global}"),
+    };
+    vec![
+        service_targets(object),
+        text(&spec["concurrency"]["mode"]),
+        limits,
+        condition(object, "Accepted"),
+    ]
+}
+
+/// How many a list has.
+fn length(list: &Value) -> String {
+    list.as_array().map_or(0, Vec::len).to_string()
 }
 
 fn backend_traffic_policy(object: &Value) -> Vec<String> {

@@ -9,9 +9,9 @@ use super::ServiceName;
 use super::policies::{DocumentName, OutboundPolicies, ServicePolicies, ServicePolicy};
 use crate::registry::{Workload, Workloads};
 use crate::resource::{
-    BackendRoots, BackendTlsPolicy, BackendTrafficPolicy, ConfigMap, EndpointSlice, Key, Kind,
-    OutboundPolicy, ReferenceGrant, Resource, Route, SYSTEM_NAMESPACE, Service, ServiceKind,
-    TrafficPolicy,
+    BackendRoots, BackendTlsPolicy, BackendTrafficPolicy, ConfigMap, EndpointSlice,
+    FaultInjectionPolicy, InboundPolicy, Key, Kind, OutboundPolicy, ReferenceGrant, Resource,
+    Route, SYSTEM_NAMESPACE, Service, ServiceKind, TrafficPolicy,
 };
 
 /// A route of any kind.
@@ -33,6 +33,8 @@ pub struct Catalog {
     backend_tls_policies: ServicePolicies<BackendTlsPolicy>,
     traffic_policies: ServicePolicies<TrafficPolicy>,
     backend_traffic_policies: ServicePolicies<BackendTrafficPolicy>,
+    fault_injection_policies: ServicePolicies<FaultInjectionPolicy>,
+    inbound_policies: ServicePolicies<InboundPolicy>,
     config_maps: BTreeMap<DocumentName, Arc<ConfigMap>>,
     /// Policies that have their CA from a ConfigMap.
     backend_tls_policies_by: HashMap<DocumentName, BTreeSet<DocumentName>>,
@@ -118,6 +120,14 @@ impl Catalog {
         &self.backend_traffic_policies
     }
 
+    pub(super) fn fault_injection_policies(&self) -> &ServicePolicies<FaultInjectionPolicy> {
+        &self.fault_injection_policies
+    }
+
+    pub(super) fn inbound_policies(&self) -> &ServicePolicies<InboundPolicy> {
+        &self.inbound_policies
+    }
+
     /// The certificates of a CA.
     pub fn config_map(&self, namespace: &str, name: &str) -> Option<&Arc<ConfigMap>> {
         let name = (namespace.to_owned(), name.to_owned());
@@ -142,6 +152,11 @@ impl Catalog {
                 Kind::BackendTrafficPolicy,
                 self.backend_traffic_policies.names(),
             ))
+            .chain(names(
+                Kind::FaultInjectionPolicy,
+                self.fault_injection_policies.names(),
+            ))
+            .chain(names(Kind::InboundPolicy, self.inbound_policies.names()))
             .chain(names(Kind::OutboundPolicy, self.outbound_policies.names()))
             .chain(names(
                 Kind::BackendTlsPolicy,
@@ -195,6 +210,13 @@ impl Catalog {
                 let policy = Some(Arc::new(policy.clone()));
                 set_policy(&mut self.backend_traffic_policies, key, policy)
             }
+            (Kind::FaultInjectionPolicy, Some(Resource::FaultInjectionPolicy(policy))) => {
+                let policy = Some(Arc::new(policy.clone()));
+                set_policy(&mut self.fault_injection_policies, key, policy)
+            }
+            (Kind::InboundPolicy, Some(Resource::InboundPolicy(policy))) => {
+                self.set_inbound_policy(key, Some(Arc::new(policy.clone())), workloads)
+            }
             (Kind::ConfigMap, Some(Resource::ConfigMap(map))) => {
                 self.set_config_map(key, Some(Arc::new(map.clone())))
             }
@@ -208,6 +230,10 @@ impl Catalog {
             (Kind::BackendTrafficPolicy, _) => {
                 set_policy(&mut self.backend_traffic_policies, key, None)
             }
+            (Kind::FaultInjectionPolicy, _) => {
+                set_policy(&mut self.fault_injection_policies, key, None)
+            }
+            (Kind::InboundPolicy, _) => self.set_inbound_policy(key, None, workloads),
             (Kind::ConfigMap, _) => self.set_config_map(key, None),
             (Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute, _) => {
                 self.set_route(key, None)
@@ -286,7 +312,15 @@ impl Catalog {
         let backend_traffic = self.backend_traffic_policies.names_of(&name);
         let policies = names(Kind::BackendTlsPolicy, tls)
             .chain(names(Kind::TrafficPolicy, traffic))
-            .chain(names(Kind::BackendTrafficPolicy, backend_traffic));
+            .chain(names(Kind::BackendTrafficPolicy, backend_traffic))
+            .chain(names(
+                Kind::FaultInjectionPolicy,
+                self.fault_injection_policies.names_of(&name),
+            ))
+            .chain(names(
+                Kind::InboundPolicy,
+                self.inbound_policies.names_of(&name),
+            ));
         affected.statuses.extend(policies);
         affected.services.insert(name);
         affected
@@ -366,6 +400,25 @@ impl Catalog {
             statuses,
             ..Affected::default()
         }
+    }
+
+    /// It is the workloads' that the services select, and nothing of their callers'.
+    fn set_inbound_policy(
+        &mut self,
+        key: &Key,
+        after: Option<Arc<InboundPolicy>>,
+        workloads: &Workloads,
+    ) -> Affected {
+        let mut affected = set_policy(&mut self.inbound_policies, key, after);
+        for name in std::mem::take(&mut affected.services) {
+            let Some(service) = self.services.get(&name) else {
+                continue;
+            };
+            let selected = workloads.selected(&name.namespace, &service.spec.selector);
+            let instances = selected.map(|workload| workload.instance.clone());
+            affected.instances.extend(instances);
+        }
+        affected
     }
 
     fn set_backend_tls_policy(

@@ -55,12 +55,14 @@ pub(super) fn compile(mesh: &Mesh, name: &super::ServicePort) -> Compiled {
 fn policy(catalog: &Catalog, service: &Service, port: u16) -> Option<ClusterPolicy> {
     let traffic = catalog.traffic_policies().on(service, port);
     let retries = catalog.backend_traffic_policies().on(service, port);
+    let faults = catalog.fault_injection_policies().on(service, port);
     let named = |kind: Kind, metadata: &Metadata| {
         format!("{kind}/{}/{}", metadata.namespace, metadata.name)
     };
     let names = [
         traffic.map(|policy| named(Kind::TrafficPolicy, &policy.metadata)),
         retries.map(|policy| named(Kind::BackendTrafficPolicy, &policy.metadata)),
+        faults.map(|policy| named(Kind::FaultInjectionPolicy, &policy.metadata)),
     ];
     if names.iter().all(Option::is_none) {
         return None;
@@ -70,7 +72,10 @@ fn policy(catalog: &Catalog, service: &Service, port: u16) -> Option<ClusterPoli
         balancing: traffic.and_then(|policy| policy.balancing.clone()),
         outliers: traffic.and_then(|policy| policy.outliers.clone()),
         breaker: traffic.and_then(|policy| policy.breaker.clone()),
+        health_check: traffic.and_then(|policy| policy.health_check.clone()),
+        hedging: traffic.and_then(|policy| policy.hedging.clone()),
         retries: retries.map(|policy| policy.retries.clone()),
+        faults: faults.cloned(),
     })
 }
 

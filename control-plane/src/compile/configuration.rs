@@ -8,9 +8,10 @@ use weft_proto::spiffe::SpiffeId;
 
 use super::{ServiceName, ServicePort};
 use crate::resource::{
-    AppProtocol, CircuitBreaker, Cors, HeaderModifier, LoadBalancing, OutlierDetection, PathMatch,
-    RequestRedirect, Retry, RetryConstraint, SessionPersistence, SubjectAltName, Timeouts,
-    UnknownDestinations, UrlRewrite, ValueMatch,
+    AppProtocol, CircuitBreaker, Cors, FaultInjectionPolicy, HeaderModifier, HealthCheck, Hedging,
+    InboundPolicy, LoadBalancing, OutlierDetection, PathMatch, RequestRedirect, Retry,
+    RetryConstraint, SessionPersistence, SubjectAltName, Timeouts, UnknownDestinations, UrlRewrite,
+    ValueMatch,
 };
 
 /// One resource.
@@ -179,7 +180,10 @@ pub struct ClusterPolicy {
     pub balancing: Option<LoadBalancing>,
     pub outliers: Option<OutlierDetection>,
     pub breaker: Option<CircuitBreaker>,
+    pub health_check: Option<HealthCheck>,
+    pub hedging: Option<Hedging>,
     pub retries: Option<RetryConstraint>,
+    pub faults: Option<Arc<FaultInjectionPolicy>>,
 }
 
 /// A BackendTLSPolicy.
@@ -234,6 +238,8 @@ pub struct InboundPort {
     pub port: u16,
     pub protocol: Option<Protocol>,
     pub services: Vec<ServiceName>,
+    /// Of the first of them that has one.
+    pub policy: Option<Arc<InboundPolicy>>,
 }
 
 impl Protocol {

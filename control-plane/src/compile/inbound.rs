@@ -1,12 +1,22 @@
 //! What a proxy has to know of its own workload.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Inbound, InboundPort, Mesh, Protocol, ServiceName, cluster};
+use crate::resource::InboundPolicy;
+
+/// What the services say that select a workload by one of its ports.
+#[derive(Default)]
+struct Selected {
+    protocols: Vec<Option<Protocol>>,
+    services: Vec<ServiceName>,
+    policy: Option<Arc<InboundPolicy>>,
+}
 
 pub(super) fn compile(mesh: &Mesh, instance: &str) -> Option<Inbound> {
     let workload = mesh.workloads.get(instance)?;
-    let mut ports: BTreeMap<u16, (Vec<Option<Protocol>>, Vec<ServiceName>)> = BTreeMap::new();
+    let mut ports: BTreeMap<u16, Selected> = BTreeMap::new();
     for name in mesh.catalog.services_selecting(workload) {
         let Some(service) = mesh.catalog.service(&name) else {
             continue;
@@ -15,22 +25,26 @@ pub(super) fn compile(mesh: &Mesh, instance: &str) -> Option<Inbound> {
             let Some(target) = cluster::target(&port.target_port, workload) else {
                 continue;
             };
-            let (protocols, services) = ports.entry(target).or_default();
-            protocols.push(Protocol::of(port.app_protocol.as_ref()));
-            if services.last() != Some(&name) {
-                services.push(name.clone());
+            let selected = ports.entry(target).or_default();
+            let protocol = Protocol::of(port.app_protocol.as_ref());
+            selected.protocols.push(protocol);
+            if selected.services.last() != Some(&name) {
+                selected.services.push(name.clone());
             }
+            let policy = mesh.catalog.inbound_policies().on(service, port.port);
+            selected.policy = selected.policy.take().or_else(|| policy.cloned());
         }
     }
-    let ports = ports.into_iter().map(|(port, (protocols, services))| {
+    let ports = ports.into_iter().map(|(port, selected)| {
         // Where the services that name a protocol disagree, only the bytes can tell.
-        let mut named = protocols.into_iter().flatten();
+        let mut named = selected.protocols.into_iter().flatten();
         let first = named.next();
         let agreed = named.all(|protocol| Some(protocol) == first);
         InboundPort {
             port,
             protocol: first.filter(|_| agreed),
-            services,
+            services: selected.services,
+            policy: selected.policy,
         }
     });
     let policy = mesh.catalog.outbound_policy(workload.namespace());

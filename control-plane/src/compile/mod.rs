@@ -28,6 +28,7 @@ pub use configuration::{
     TlsRule, WeightedCluster,
 };
 pub use name::{Name, ServiceName, ServicePort};
+pub use route::rule_match;
 pub use status::{Condition, StatusEntry, Subject, status};
 
 use rustls_pki_types::CertificateDer;

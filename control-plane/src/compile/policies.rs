@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use super::ServiceName;
 use crate::resource::{
-    BackendTlsPolicy, BackendTrafficPolicy, Metadata, OutboundPolicy, PolicyTarget,
-    SYSTEM_NAMESPACE, Service, ServiceTarget, TrafficPolicy,
+    BackendTlsPolicy, BackendTrafficPolicy, FaultInjectionPolicy, InboundPolicy, Metadata,
+    OutboundPolicy, PolicyTarget, SYSTEM_NAMESPACE, Service, ServiceTarget, TrafficPolicy,
 };
 
 /// Namespace and name of a document of a kind that is known.
@@ -34,7 +34,13 @@ macro_rules! service_policy {
     };
 }
 
-service_policy!(BackendTlsPolicy, BackendTrafficPolicy, TrafficPolicy);
+service_policy!(
+    BackendTlsPolicy,
+    BackendTrafficPolicy,
+    FaultInjectionPolicy,
+    InboundPolicy,
+    TrafficPolicy
+);
 
 /// The policies of one kind, by the Services that they are for.
 #[derive(Clone, Debug)]

@@ -174,7 +174,8 @@ fn session(
     Some((name, session))
 }
 
-fn rule_match(hostname: String, matches: &RouteMatch) -> RuleMatch {
+/// A match of a route for one of its host names; empty: for any.
+pub fn rule_match(hostname: String, matches: &RouteMatch) -> RuleMatch {
     let (path, method, query) = match &matches.kind {
         MatchKind::Http {
             path,

@@ -58,6 +58,10 @@ pub fn status(catalog: &Catalog, key: &Key) -> Option<Vec<StatusEntry>> {
             Some(policy::backend_tls(catalog, policy))
         }
         Kind::TrafficPolicy => policy::of_services(catalog, catalog.traffic_policies(), &name),
+        Kind::InboundPolicy => policy::of_services(catalog, catalog.inbound_policies(), &name),
+        Kind::FaultInjectionPolicy => {
+            policy::of_services(catalog, catalog.fault_injection_policies(), &name)
+        }
         Kind::BackendTrafficPolicy => {
             policy::of_services(catalog, catalog.backend_traffic_policies(), &name)
         }

@@ -17,6 +17,8 @@ pub(super) fn with_status(resource: &Resource, subscriptions: &Subscriptions) ->
         Resource::Route(_) => ("parents", "parentRef"),
         Resource::BackendTlsPolicy(_)
         | Resource::TrafficPolicy(_)
+        | Resource::FaultInjectionPolicy(_)
+        | Resource::InboundPolicy(_)
         | Resource::BackendTrafficPolicy(_)
         | Resource::OutboundPolicy(_) => ("ancestors", "ancestorRef"),
         _ => return document,

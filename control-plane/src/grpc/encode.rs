@@ -5,7 +5,7 @@ use prost::Message;
 use rustls_pki_types::CertificateDer;
 use weft_proto::v1alpha1 as wire;
 
-use super::{policies, routes};
+use super::{inbound_policy, policies, routes};
 use crate::compile::{
     Address, BackendTls, Cluster, ClusterChange, Configuration, Endpoint, Inbound, Name, Protocol,
     Service,
@@ -214,6 +214,7 @@ fn inbound(inbound: &Inbound) -> wire::Inbound {
         port: port.port.into(),
         protocol: protocol(port.protocol),
         services: strings(&port.services),
+        policy: port.policy.as_deref().map(inbound_policy::encode),
     });
     wire::Inbound {
         ports: ports.collect(),

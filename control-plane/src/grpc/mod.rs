@@ -11,6 +11,7 @@ mod encode;
 mod explain;
 mod history;
 mod identity;
+mod inbound_policy;
 mod listen;
 mod peer;
 mod policies;

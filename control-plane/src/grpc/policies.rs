@@ -5,15 +5,37 @@ use std::time::Duration;
 use weft_proto::v1alpha1 as wire;
 
 use super::routes;
-use crate::compile::ClusterPolicy;
+use crate::compile::{ClusterPolicy, rule_match};
 use crate::resource::{
-    Algorithm, CircuitBreaker, HashKey, LoadBalancing, OutlierDetection, RetryConstraint,
+    AbortStatus, Algorithm, CircuitBreaker, FaultInjectionPolicy, HashKey, HealthCheck,
+    HealthCheckKind, InjectedFault, Kind, LoadBalancing, Locality, Metadata, OutlierDetection,
+    RetryConstraint,
 };
 
 pub(super) fn cluster_policy(policy: &ClusterPolicy) -> wire::ClusterPolicy {
     let (balancing, hash_key) = balancing(policy.balancing.as_ref());
     let slow_start = policy.balancing.as_ref().and_then(|one| one.slow_start);
+    let locality = policy.balancing.as_ref().and_then(|one| one.locality);
     wire::ClusterPolicy {
+        locality: match locality {
+            None => wire::Locality::Unspecified,
+            Some(Locality::OwnZoneFirst) => wire::Locality::OwnZoneFirst,
+            Some(Locality::AnyZone) => wire::Locality::AnyZone,
+        }
+        .into(),
+        panic_percent: policy.balancing.as_ref().and_then(|one| one.panic_percent),
+        health_check: policy.health_check.as_ref().map(health_check),
+        hedging: policy.hedging.as_ref().map(|hedging| wire::Hedging {
+            percentile: hedging.percentile,
+            min_delay_milliseconds: milliseconds(hedging.min_delay),
+        }),
+        fault_injections: policy.faults.as_deref().map(faults).unwrap_or_default(),
+        fault_injection_policy: policy.faults.as_deref().map_or(String::new(), |policy| {
+            let Metadata {
+                namespace, name, ..
+            } = &policy.metadata;
+            format!("{}/{namespace}/{name}", Kind::FaultInjectionPolicy)
+        }),
         names: policy.names.clone(),
         balancing: balancing.into(),
         hash_key,
@@ -24,7 +46,32 @@ pub(super) fn cluster_policy(policy: &ClusterPolicy) -> wire::ClusterPolicy {
     }
 }
 
-fn milliseconds(time: Option<Duration>) -> Option<u64> {
+fn faults(policy: &FaultInjectionPolicy) -> Vec<wire::FaultInjection> {
+    let fault = |fault: &InjectedFault| {
+        let (delay, abort) = (fault.delay.as_ref(), fault.abort.as_ref());
+        let status = abort.map(|abort| &abort.status);
+        wire::FaultInjection {
+            r#match: fault.matches.as_ref().map(|matches| {
+                let matches = rule_match(String::new(), matches);
+                routes::matches(&matches)
+            }),
+            delay_share: delay.map_or(0, |delay| delay.share),
+            delay_milliseconds: routes::milliseconds(delay.map(|delay| delay.duration)),
+            abort_share: abort.map_or(0, |abort| abort.share),
+            http_status: match status {
+                Some(AbortStatus::Http(status)) => (*status).into(),
+                _ => 0,
+            },
+            grpc_status: match status {
+                Some(AbortStatus::Grpc(status)) => Some((*status).into()),
+                _ => None,
+            },
+        }
+    };
+    policy.faults.iter().map(fault).collect()
+}
+
+pub(super) fn milliseconds(time: Option<Duration>) -> Option<u64> {
     time.map(|time| routes::milliseconds(Some(time)))
 }
 
@@ -60,6 +107,30 @@ fn outliers(outliers: &OutlierDetection) -> wire::OutlierDetection {
         ejection_time_milliseconds: milliseconds(outliers.ejection_time),
         ejection_time_max_milliseconds: milliseconds(outliers.ejection_time_max),
         ejected_percent_max: outliers.ejected_percent_max,
+    }
+}
+
+fn health_check(check: &HealthCheck) -> wire::HealthCheck {
+    use wire::health_check::Check;
+    let kind = match &check.kind {
+        HealthCheckKind::Http {
+            path,
+            host,
+            statuses,
+        } => Check::Http(wire::HttpHealthCheck {
+            path: path.clone(),
+            host: host.clone().unwrap_or_default(),
+            statuses: statuses.iter().map(|status| u32::from(*status)).collect(),
+        }),
+        HealthCheckKind::Grpc { service } => Check::Grpc(service.clone().unwrap_or_default()),
+        HealthCheckKind::Tcp => Check::Tcp(true),
+    };
+    wire::HealthCheck {
+        check: Some(kind),
+        interval_milliseconds: milliseconds(check.interval),
+        timeout_milliseconds: milliseconds(check.timeout),
+        unhealthy_threshold: check.unhealthy_threshold,
+        healthy_threshold: check.healthy_threshold,
     }
 }
 

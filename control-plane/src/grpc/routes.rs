@@ -76,7 +76,7 @@ fn backends(backends: &[WeightedCluster]) -> Vec<wire::WeightedCluster> {
     backends.collect()
 }
 
-fn matches(matches: &RuleMatch) -> wire::Match {
+pub(super) fn matches(matches: &RuleMatch) -> wire::Match {
     use wire::r#match::Path;
     let path = matches.path.as_ref().map(|path| match path {
         PathMatch::Exact(path) => Path::PathExact(path.clone()),

@@ -24,8 +24,12 @@ pub(super) fn read_within(
     name: &str,
     range: RangeInclusive<Duration>,
 ) -> Option<Duration> {
-    let field = fields.take(name)?;
-    let time = read(&field)?;
+    within(&fields.take(name)?, range)
+}
+
+/// Reads one within a range.
+pub(super) fn within(field: &Field<'_>, range: RangeInclusive<Duration>) -> Option<Duration> {
+    let time = read(field)?;
     if range.contains(&time) {
         return Some(time);
     }

@@ -7,7 +7,9 @@ mod backend_traffic_policy;
 mod config_map;
 mod duration;
 mod endpoint_slice;
+mod fault_injection_policy;
 mod fields;
+mod inbound_policy;
 mod metadata;
 mod names;
 mod object;
@@ -17,6 +19,7 @@ mod policy_target;
 mod reference_grant;
 mod references;
 mod route;
+mod selector;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -28,6 +31,11 @@ pub use backend_traffic_policy::{BackendTrafficPolicy, RetryConstraint};
 pub use config_map::ConfigMap;
 pub use endpoint_slice::{
     AddressType, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL, SliceEndpoint,
+};
+pub use fault_injection_policy::{Abort, AbortStatus, Delay, FaultInjectionPolicy, InjectedFault};
+pub use inbound_policy::{
+    Concurrency, Descriptor, DescriptorEntry, DescriptorValue, GlobalRateLimit, InboundPolicy,
+    Priority, PriorityRule, RateLimit, RateLimitKey,
 };
 pub use object::{Key, Kind, Metadata, Resource};
 pub use outbound_policy::{OutboundPolicy, PolicyTarget, SYSTEM_NAMESPACE, UnknownDestinations};
@@ -44,7 +52,9 @@ pub use route::{
     Route, RouteKind, RouteMatch, RouteRule, SessionPersistence, TextMatch, Timeouts, UrlRewrite,
     ValueMatch,
 };
+pub use selector::{Caller, RequestSelector, RouteReference};
 pub use service::{AppProtocol, Service, ServiceKind, ServicePort, ServiceSpec, TargetPort};
 pub use traffic_policy::{
-    Algorithm, CircuitBreaker, HashKey, LoadBalancing, OutlierDetection, TrafficPolicy,
+    Algorithm, CircuitBreaker, HashKey, HealthCheck, HealthCheckKind, Hedging, LoadBalancing,
+    Locality, OutlierDetection, TrafficPolicy,
 };

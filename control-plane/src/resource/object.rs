@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::{
-    BackendTlsPolicy, BackendTrafficPolicy, ConfigMap, EndpointSlice, OutboundPolicy,
-    ReferenceGrant, Route, RouteKind, Service, TrafficPolicy,
+    BackendTlsPolicy, BackendTrafficPolicy, ConfigMap, EndpointSlice, FaultInjectionPolicy,
+    InboundPolicy, OutboundPolicy, ReferenceGrant, Route, RouteKind, Service, TrafficPolicy,
 };
 
 /// A kind that weft acts upon. The order is the one in which kinds are listed.
@@ -25,12 +25,14 @@ pub enum Kind {
     ConfigMap,
     BackendTrafficPolicy,
     TrafficPolicy,
+    FaultInjectionPolicy,
+    InboundPolicy,
     OutboundPolicy,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Service,
         Self::EndpointSlice,
         Self::HttpRoute,
@@ -42,6 +44,8 @@ impl Kind {
         Self::ConfigMap,
         Self::BackendTrafficPolicy,
         Self::TrafficPolicy,
+        Self::FaultInjectionPolicy,
+        Self::InboundPolicy,
         Self::OutboundPolicy,
     ];
 
@@ -59,6 +63,8 @@ impl Kind {
             Self::ConfigMap => "ConfigMap",
             Self::BackendTrafficPolicy => "XBackendTrafficPolicy",
             Self::TrafficPolicy => "TrafficPolicy",
+            Self::FaultInjectionPolicy => "FaultInjectionPolicy",
+            Self::InboundPolicy => "InboundPolicy",
             Self::OutboundPolicy => "OutboundPolicy",
         }
     }
@@ -77,6 +83,8 @@ impl Kind {
             Self::ConfigMap => "configmaps",
             Self::BackendTrafficPolicy => "xbackendtrafficpolicies",
             Self::TrafficPolicy => "trafficpolicies",
+            Self::FaultInjectionPolicy => "faultinjectionpolicies",
+            Self::InboundPolicy => "inboundpolicies",
             Self::OutboundPolicy => "outboundpolicies",
         }
     }
@@ -93,7 +101,10 @@ impl Kind {
             | Self::ReferenceGrant
             | Self::BackendTlsPolicy => "gateway.networking.k8s.io/v1",
             Self::BackendTrafficPolicy => "gateway.networking.x-k8s.io/v1alpha1",
-            Self::TrafficPolicy | Self::OutboundPolicy => "weft.dev/v1alpha1",
+            Self::TrafficPolicy
+            | Self::FaultInjectionPolicy
+            | Self::InboundPolicy
+            | Self::OutboundPolicy => "weft.dev/v1alpha1",
         }
     }
 
@@ -118,6 +129,8 @@ impl Kind {
                 Self::BackendTrafficPolicy
             }
             "trafficpolicy" | "trafficpolicies" => Self::TrafficPolicy,
+            "faultinjectionpolicy" | "faultinjectionpolicies" => Self::FaultInjectionPolicy,
+            "inboundpolicy" | "inboundpolicies" => Self::InboundPolicy,
             "outboundpolicy" | "outboundpolicies" => Self::OutboundPolicy,
             _ => return None,
         };
@@ -193,6 +206,8 @@ pub enum Resource {
     ConfigMap(ConfigMap),
     BackendTrafficPolicy(BackendTrafficPolicy),
     TrafficPolicy(TrafficPolicy),
+    FaultInjectionPolicy(FaultInjectionPolicy),
+    InboundPolicy(InboundPolicy),
     OutboundPolicy(OutboundPolicy),
 }
 
@@ -207,6 +222,8 @@ impl Resource {
             Self::ConfigMap(_) => Kind::ConfigMap,
             Self::BackendTrafficPolicy(_) => Kind::BackendTrafficPolicy,
             Self::TrafficPolicy(_) => Kind::TrafficPolicy,
+            Self::FaultInjectionPolicy(_) => Kind::FaultInjectionPolicy,
+            Self::InboundPolicy(_) => Kind::InboundPolicy,
             Self::OutboundPolicy(_) => Kind::OutboundPolicy,
         }
     }
@@ -221,6 +238,8 @@ impl Resource {
             Self::ConfigMap(map) => &map.metadata,
             Self::BackendTrafficPolicy(policy) => &policy.metadata,
             Self::TrafficPolicy(policy) => &policy.metadata,
+            Self::FaultInjectionPolicy(policy) => &policy.metadata,
+            Self::InboundPolicy(policy) => &policy.metadata,
             Self::OutboundPolicy(policy) => &policy.metadata,
         }
     }
@@ -235,6 +254,8 @@ impl Resource {
             Self::ConfigMap(map) => &mut map.metadata,
             Self::BackendTrafficPolicy(policy) => &mut policy.metadata,
             Self::TrafficPolicy(policy) => &mut policy.metadata,
+            Self::FaultInjectionPolicy(policy) => &mut policy.metadata,
+            Self::InboundPolicy(policy) => &mut policy.metadata,
             Self::OutboundPolicy(policy) => &mut policy.metadata,
         }
     }
@@ -254,6 +275,8 @@ impl Resource {
             Self::ConfigMap(map) => document["data"] = map.to_json(),
             Self::BackendTrafficPolicy(policy) => document["spec"] = policy.to_json(),
             Self::TrafficPolicy(policy) => document["spec"] = policy.to_json(),
+            Self::FaultInjectionPolicy(policy) => document["spec"] = policy.to_json(),
+            Self::InboundPolicy(policy) => document["spec"] = policy.to_json(),
             Self::OutboundPolicy(policy) => document["spec"] = policy.to_json(),
             Self::EndpointSlice(slice) => slice.fill(&mut document),
         }

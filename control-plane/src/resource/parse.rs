@@ -7,7 +7,8 @@ use super::fields::{Field, FieldProblem, Findings};
 use super::tree::{self, Node, Value};
 use super::{
     Key, Kind, Resource, RouteKind, backend_tls_policy, backend_traffic_policy, config_map,
-    endpoint_slice, metadata, outbound_policy, reference_grant, route, service, traffic_policy,
+    endpoint_slice, fault_injection_policy, inbound_policy, metadata, outbound_policy,
+    reference_grant, route, service, traffic_policy,
 };
 
 /// Bytes that one file may have; a larger one is refused before it is read.
@@ -280,6 +281,11 @@ fn decode(kind: Kind, field: &Field<'_>, default_namespace: &str) -> Option<Reso
         Kind::TrafficPolicy => {
             traffic_policy::decode(stand_in, &mut fields).map(Resource::TrafficPolicy)
         }
+        Kind::FaultInjectionPolicy => fault_injection_policy::decode(stand_in, &mut fields)
+            .map(Resource::FaultInjectionPolicy),
+        Kind::InboundPolicy => {
+            inbound_policy::decode(stand_in, &mut fields).map(Resource::InboundPolicy)
+        }
         Kind::OutboundPolicy => {
             outbound_policy::decode(stand_in, &mut fields).map(Resource::OutboundPolicy)
         }
@@ -326,6 +332,7 @@ fn sort(api_version: &str, kind: &str) -> Sort {
         ("gateway.networking.k8s.io", "GRPCRoute" | "TCPRoute") => &["v1", "v1alpha2"],
         ("gateway.networking.x-k8s.io", "XBackendTrafficPolicy") => &["v1alpha1"],
         ("weft.dev", "OutboundPolicy" | "TrafficPolicy") => &["v1alpha1"],
+        ("weft.dev", "FaultInjectionPolicy" | "InboundPolicy") => &["v1alpha1"],
         ("gateway.networking.k8s.io", "BackendTLSPolicy") => &["v1", "v1alpha3"],
         ("gateway.networking.k8s.io", "TLSRoute") => &["v1", "v1alpha3", "v1alpha2"],
         ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => return Sort::Foreign,

@@ -1,5 +1,7 @@
 //! Documents, good and bad, against what is to be said of them.
 
+mod policies;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -366,41 +368,6 @@ fn refuses_bad_backend_tls_policies() {
     let map = |ca: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata:\n  ca.crt: {ca}\n");
     refused(&map("hello"), 1, "data.ca.crt", 5, "no certificate in PEM");
     refused(&map("\"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n\""), 1, "data.ca.crt", 5, "certificate 1 is no root");
-}
-
-#[test]
-#[rustfmt::skip] // A row a line.
-fn refuses_bad_policies_of_traffic() {
-    let policy = |spec: &str| format!("apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p}}\nspec: {{targetRefs: [{{group: '', kind: Service, name: a}}], {spec}}}\n");
-    let balancing = |spec: &str| policy(&format!("loadBalancing: {{{spec}}}"));
-    let outliers = |spec: &str| policy(&format!("outlierDetection: {{{spec}}}"));
-    let breaker = |spec: &str| policy(&format!("circuitBreaker: {{{spec}}}"));
-    refused(&policy(""), 1, "spec", 4, "says nothing");
-    refused(&policy("retries: {}, circuitBreaker: {}"), 1, "spec.retries", 4, "unknown field");
-    refused(&balancing(""), 1, "spec.loadBalancing.algorithm", 4, "is required");
-    refused(&balancing("algorithm: Random"), 1, "spec.loadBalancing.algorithm", 4, "none of LeastRequest");
-    refused(&balancing("algorithm: ConsistentHash"), 1, "spec.loadBalancing.algorithm", 4, "needs hashKey");
-    refused(&balancing("algorithm: RoundRobin, hashKey: {type: Path}"), 1, "spec.loadBalancing.hashKey", 4, "means nothing");
-    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: User}"), 1, "spec.loadBalancing.hashKey.type", 4, "none of Header, Cookie, Source, Path");
-    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: Header}"), 1, "spec.loadBalancing.hashKey.name", 4, "is required");
-    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: Header, name: 'a b'}"), 1, "spec.loadBalancing.hashKey.name", 4, "a b");
-    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: Cookie, name: 'a;b'}"), 1, "spec.loadBalancing.hashKey.name", 4, "no cookie");
-    refused(&balancing("algorithm: ConsistentHash, hashKey: {type: Path, name: x}"), 1, "spec.loadBalancing.hashKey.name", 4, "unknown field");
-    refused(&balancing("algorithm: PeakEWMA, slowStart: 30"), 1, "spec.loadBalancing.slowStart", 4, "must be a string");
-    refused(&outliers("interval: 1ms"), 1, "spec.outlierDetection.interval", 4, "not within 100ms to 24h");
-    refused(&outliers("ejectionTime: 25h"), 1, "spec.outlierDetection.ejectionTime", 4, "not within");
-    refused(&outliers("maxEjectedPercent: 101"), 1, "spec.outlierDetection.maxEjectedPercent", 4, "not within 0 to 100");
-    refused(&outliers("latencyFactor: 0.5"), 1, "spec.outlierDetection", 4, "must be above 1");
-    refused(&outliers("latencyFactor: -1"), 1, "spec.outlierDetection.latencyFactor", 4, "not within");
-    refused(&outliers("successRateDeviations: many"), 1, "spec.outlierDetection.successRateDeviations", 4, "must be a number");
-    refused(&breaker("maxRequests: 0"), 1, "spec.circuitBreaker.maxRequests", 4, "not within 1 to");
-    refused(&breaker("queueTimeout: soon"), 1, "spec.circuitBreaker.queueTimeout", 4, "no duration");
-    let budget = |spec: &str| policy(&format!("retryConstraint: {{{spec}}}")).replace("weft.dev", "gateway.networking.x-k8s.io").replace("TrafficPolicy", "XBackendTrafficPolicy");
-    refused(&budget("budget: {percent: 101}"), 1, "spec.retryConstraint.budget.percent", 4, "not within 0 to 100");
-    refused(&budget("budget: {interval: 2h}"), 1, "spec.retryConstraint.budget.interval", 4, "not within 100ms to 1h");
-    refused(&budget("minRetryRate: {count: -1}"), 1, "spec.retryConstraint.minRetryRate.count", 4, "not within");
-    refused(&budget("budgets: {}"), 1, "spec.retryConstraint.budgets", 4, "unknown field");
-    refused(&budget("").replace("retryConstraint: {}", "sessionPersistence: {sessionName: a}"), 1, "spec.sessionPersistence", 4, "not supported");
 }
 
 #[test]

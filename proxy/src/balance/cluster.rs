@@ -8,11 +8,13 @@ use std::time::Instant;
 
 use rand::Rng;
 
+use super::Loads;
 use super::breaker::Room;
 use super::budget::Budget;
 use super::hash::Table;
 use super::outliers::Outliers;
-use crate::model::Cluster;
+use super::survey::Survey;
+use crate::model::{Cluster, Locality};
 
 pub(super) struct ClusterState {
     pub budget: Budget,
@@ -21,13 +23,19 @@ pub(super) struct ClusterState {
     pub connections: Rc<Room>,
     /// The table of this version of the cluster.
     table: RefCell<Option<(Arc<Cluster>, Rc<Table>)>>,
-    turns: Cell<Option<Turns>>,
+    pub turns: Turns,
+    survey: RefCell<Option<Rc<Survey>>>,
+    /// Somebody may have been left out since the last survey.
+    troubled: Cell<bool>,
 }
 
 /// Whose turn it is: a walk over all points that meets each once before it meets one again, and spreads
 /// those of one endpoint.
-#[derive(Clone, Copy)]
-struct Turns {
+#[derive(Debug, Default)]
+pub(super) struct Turns(Cell<Option<Walk>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Walk {
     points: u64,
     step: u64,
     next: u64,
@@ -41,7 +49,9 @@ impl ClusterState {
             requests: Rc::default(),
             connections: Rc::default(),
             table: RefCell::default(),
-            turns: Cell::default(),
+            turns: Turns::default(),
+            survey: RefCell::default(),
+            troubled: Cell::new(false),
         }
     }
 
@@ -62,23 +72,55 @@ impl ClusterState {
         table
     }
 
+    /// Somebody is left out from now on who could be reached.
+    pub(super) fn trouble(&self) {
+        self.troubled.set(true);
+    }
+
+    /// How the endpoints are, where that matters for a pick.
+    pub(super) fn survey(
+        &self,
+        cluster: &Arc<Cluster>,
+        loads: &Loads,
+        zone: &str,
+        now: Instant,
+    ) -> Option<Rc<Survey>> {
+        let by_zone = !zone.is_empty() && cluster.policy.locality != Locality::AnyZone;
+        if !by_zone && !self.troubled.get() {
+            return None;
+        }
+        let mut held = self.survey.borrow_mut();
+        if let Some(survey) = &*held
+            && survey.is_fresh(cluster, now)
+            && (survey.is_troubled || !self.troubled.get())
+        {
+            return Some(survey.clone());
+        }
+        let survey = Rc::new(Survey::new(cluster, held.as_deref(), loads, zone, now));
+        self.troubled.set(survey.is_troubled);
+        *held = Some(survey.clone());
+        Some(survey)
+    }
+}
+
+impl Turns {
     /// The next of `points` points.
-    pub(super) fn turn(&self, points: u64, random: &mut impl Rng) -> Option<u64> {
+    pub(super) fn next(&self, points: u64, random: &mut impl Rng) -> Option<u64> {
         if points == 0 {
             return None;
         }
-        let held = self.turns.get().filter(|turns| turns.points == points);
+        let held = self.0.get().filter(|walk| walk.points == points);
         // It begins anywhere, so that the proxies don't walk in step.
-        let turns = held.unwrap_or_else(|| Turns {
+        let walk = held.unwrap_or_else(|| Walk {
             points,
             step: step(points),
             next: random.random_range(0..points),
         });
-        self.turns.set(Some(Turns {
-            next: (turns.next + turns.step) % points,
-            ..turns
+        self.0.set(Some(Walk {
+            next: (walk.next + walk.step) % points,
+            ..walk
         }));
-        Some(turns.next)
+        Some(walk.next)
     }
 }
 

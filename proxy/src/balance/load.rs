@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::model::HealthCheck;
+
 /// An endpoint that takes no connection is left out this long; doubled each time, up to
 /// [`REFUSED_MAX`], until it serves again.
 pub(super) const REFUSED_MIN: Duration = Duration::from_millis(500);
@@ -19,7 +21,11 @@ pub(super) struct Load {
     pub outstanding: Cell<u32>,
     /// Since when it is known here.
     pub since: Instant,
-    left_out_until: Cell<Option<Instant>>,
+    /// It takes no connections until then.
+    unreachable_until: Cell<Option<Instant>>,
+    /// It serves badly, or asked to be spared, until then.
+    spared_until: Cell<Option<Instant>>,
+    check: Cell<Check>,
     /// Connections that it did not take, in a row.
     refusals: Cell<u32>,
     /// Failures in a row.
@@ -29,6 +35,19 @@ pub(super) struct Load {
     /// Seconds, decaying from its peaks, and when it was last looked at.
     latency: Cell<(f64, Instant)>,
     pub window: Cell<Window>,
+}
+
+/// What health checks said.
+#[derive(Clone, Copy, Debug, Default)]
+struct Check {
+    /// When the next one is due; not before the first is planned.
+    due: Option<Instant>,
+    is_running: bool,
+    /// How the last one ended, and how many before it ended the same way.
+    passed: bool,
+    in_a_row: u32,
+    /// It gets nothing.
+    is_unhealthy: bool,
 }
 
 /// What was seen since endpoints were last compared.
@@ -44,7 +63,9 @@ impl Load {
         Self {
             outstanding: Cell::new(0),
             since: now,
-            left_out_until: Cell::new(None),
+            unreachable_until: Cell::new(None),
+            spared_until: Cell::new(None),
+            check: Cell::new(Check::default()),
             refusals: Cell::new(0),
             failures: Cell::new(0),
             ejections: Cell::new(0),
@@ -53,13 +74,64 @@ impl Load {
         }
     }
 
-    pub(super) fn is_left_out(&self, now: Instant) -> bool {
-        self.left_out_until.get().is_some_and(|until| now < until)
+    /// Whether it gets nothing for now. In a panic only those are left out that take no connection.
+    pub(super) fn is_left_out(&self, now: Instant, panics: bool) -> bool {
+        let until = self.unreachable_until.get();
+        until.is_some_and(|until| now < until) || (!panics && self.is_ill(now))
     }
 
-    pub(super) fn leave_out(&self, until: Instant) {
-        let later = self.left_out_until.get().map_or(until, |at| at.max(until));
-        self.left_out_until.set(Some(later));
+    /// Whether it is thought not to serve well, though it may be reached.
+    pub(super) fn is_ill(&self, now: Instant) -> bool {
+        self.check.get().is_unhealthy || self.spared_until.get().is_some_and(|until| now < until)
+    }
+
+    /// Leaves it out until then.
+    pub(super) fn spare(&self, until: Instant) {
+        let later = self.spared_until.get().map_or(until, |at| at.max(until));
+        self.spared_until.set(Some(later));
+    }
+
+    /// Whether it is to be asked now how it is; then it counts as asked.
+    pub(super) fn is_check_due(&self, first: Instant, now: Instant) -> bool {
+        let mut check = self.check.get();
+        let due = *check.due.get_or_insert(first);
+        let is_due = !check.is_running && due <= now;
+        check.is_running |= is_due;
+        self.check.set(check);
+        is_due
+    }
+
+    /// It answered a check, or did not.
+    pub(super) fn checked(&self, passed: bool, policy: &HealthCheck, now: Instant) {
+        let mut check = self.check.get();
+        check.is_running = false;
+        check.due = Some(now + policy.interval);
+        check.in_a_row = if passed == check.passed {
+            check.in_a_row + 1
+        } else {
+            1
+        };
+        check.passed = passed;
+        let needed = if passed {
+            policy.healthy_threshold
+        } else {
+            policy.unhealthy_threshold
+        };
+        if check.in_a_row >= needed {
+            check.is_unhealthy = !passed;
+            check.in_a_row = needed;
+        }
+        self.check.set(check);
+    }
+
+    /// Whether health checks say that it doesn't serve.
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.check.get().is_unhealthy
+    }
+
+    /// Nobody asks how it is any more, so that what was heard counts for nothing.
+    pub(super) fn forget_checks(&self) {
+        self.check.set(Check::default());
     }
 
     /// No connection could be made, or the wrong workload answered.
@@ -67,19 +139,19 @@ impl Load {
         let refusals = self.refusals.get().min(16);
         self.refusals.set(refusals + 1);
         let pause = REFUSED_MIN.saturating_mul(1 << refusals).min(REFUSED_MAX);
-        self.leave_out(now + pause);
+        self.unreachable_until.set(Some(now + pause));
     }
 
     /// It answered, so it takes connections.
     pub(super) fn reached(&self) {
         if self.refusals.replace(0) > 0 {
-            self.left_out_until.set(None);
+            self.unreachable_until.set(None);
         }
     }
 
     /// It asked to be left alone for a while.
     pub(super) fn pause(&self, pause: Duration, now: Instant) {
-        self.leave_out(now + pause.min(PAUSE_MAX));
+        self.spare(now + pause.min(PAUSE_MAX));
     }
 
     /// Takes a latency in: the whole of one that is above what is expected, and a share of one below.

@@ -8,6 +8,7 @@ mod cluster;
 mod hash;
 mod load;
 mod outliers;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +24,9 @@ use rand::Rng;
 pub use breaker::{Admission, Admitted, Waiting};
 pub use hash::key_hash;
 
-use self::cluster::ClusterState;
+use self::cluster::{ClusterState, Turns};
 use self::load::Load;
+use self::survey::Zone;
 use crate::model::{Balancing, Cluster, Endpoint, ServicePort};
 
 /// Endpoints remembered before those are forgotten that nothing is outstanding at.
@@ -47,6 +49,8 @@ pub struct Balancer {
     /// The one that was asked for last, which mostly is the next one too.
     last: RefCell<Option<(Arc<Cluster>, Rc<ClusterState>)>>,
     workers: u32,
+    /// Our own; empty when unknown.
+    zone: Arc<str>,
 }
 
 /// Endpoints by ID.
@@ -145,6 +149,7 @@ impl Picked {
         }
         if let Some(pause) = answered.pause {
             self.load.pause(pause, now);
+            self.state.trouble();
         }
     }
 
@@ -157,6 +162,7 @@ impl Picked {
             let one = (&self.endpoint.id, &*self.load);
             let endpoints = self.cluster.endpoints.len();
             self.state.outliers.eject(policy, one, endpoints, now);
+            self.state.trouble();
         }
     }
 }
@@ -168,13 +174,14 @@ impl Drop for Picked {
 }
 
 impl Balancer {
-    /// For one of `workers` workers, which share what is allowed together.
-    pub fn new(workers: usize) -> Self {
+    /// For one of `workers` workers, which share what is allowed together, of a workload in `zone`.
+    pub fn new(workers: usize, zone: Arc<str>) -> Self {
         Self {
             loads: Loads::default(),
             clusters: RefCell::default(),
             last: RefCell::default(),
             workers: u32::try_from(workers.max(1)).unwrap_or(u32::MAX),
+            zone,
         }
     }
 
@@ -188,12 +195,16 @@ impl Balancer {
         random: &mut impl Rng,
     ) -> Option<Picked> {
         let state = self.state(cluster, now);
-        state.outliers.compare(cluster, &self.loads, now);
+        if state.outliers.compare(cluster, &self.loads, now) {
+            state.trouble();
+        }
+        let survey = state.survey(cluster, &self.loads, &self.zone, now);
+        let panics = survey.as_ref().is_some_and(|survey| survey.panics);
         let usable = |endpoint: &Arc<Endpoint>| {
             let load = self.loads.get_or_new(&endpoint.id, now);
             let usable = endpoint.weight > 0
                 && !wanted.tried.contains(&endpoint.id)
-                && !load.is_left_out(now);
+                && !load.is_left_out(now, panics);
             usable.then_some(load)
         };
         let picked = |endpoint: &Arc<Endpoint>, load: Rc<Load>| {
@@ -205,6 +216,14 @@ impl Balancer {
         {
             return picked(endpoint, load);
         }
+        // A key keeps its endpoint, wherever that is.
+        let by_key = matches!(cluster.policy.balancing, Balancing::ConsistentHash(_));
+        let zone = survey.as_ref().filter(|_| !by_key || wanted.key.is_none());
+        let zone = zone.and_then(|survey| survey.zone(random));
+        let pool = match &zone {
+            Some((zones, index)) => Pool::Zone(&zones[*index]),
+            None => Pool::All(cluster, &state.turns),
+        };
         match (&cluster.policy.balancing, wanted.key) {
             (Balancing::ConsistentHash(_), Some(key)) => {
                 let table = state.table(cluster);
@@ -216,40 +235,53 @@ impl Balancer {
             }
             (Balancing::RoundRobin, _) => {
                 for _ in 0..DRAWS_MAX {
-                    let point = state.turn(cluster.endpoints.weight(), random)?;
-                    let endpoint = cluster.endpoints.at(point)?;
+                    let point = pool.turns().next(pool.weight(), random)?;
+                    let endpoint = pool.at(point)?;
                     if let Some(load) = usable(endpoint) {
                         return picked(endpoint, load);
                     }
                 }
             }
             _ => {
-                if let Some(drawn) = self.draw_two(cluster, wanted, now, random) {
+                let drawn = self.draw_two(&pool, cluster, (wanted, panics), now, random);
+                if let Some(drawn) = drawn {
                     return Some(Picked::new(&drawn, &state, cluster));
                 }
             }
         }
-        let chosen = self.pick_from_all(cluster, wanted, now, random)?;
-        Some(Picked::new(&chosen, &state, cluster))
+        let balancing = &cluster.policy.balancing;
+        let of_zone = zone.as_ref().and_then(|(zones, index)| {
+            let here = self.candidates(zones[*index].endpoints().iter(), now);
+            let well = |(endpoint, load): &Candidate<'_>| {
+                !wanted.tried.contains(&endpoint.id) && !load.is_left_out(now, panics)
+            };
+            let chosen = choose(&here, &well, balancing, now, random)?;
+            Some(Picked::new(&chosen, &state, cluster))
+        });
+        of_zone.or_else(|| {
+            let chosen = self.pick_from_all(cluster, (wanted, panics), now, random)?;
+            Some(Picked::new(&chosen, &state, cluster))
+        })
     }
 
     /// Two draws from all, as long as nearly everybody is usable; then the cost of a pick doesn't grow
     /// with the cluster. Nothing when luck runs out, and everybody has to be looked at.
     fn draw_two<'c>(
         &self,
-        cluster: &'c Cluster,
-        wanted: Wanted<'_>,
+        pool: &Pool<'c>,
+        cluster: &Cluster,
+        (wanted, panics): (Wanted<'_>, bool),
         now: Instant,
         random: &mut impl Rng,
     ) -> Option<Candidate<'c>> {
-        let weight = cluster.endpoints.weight();
+        let weight = pool.weight();
         if weight == 0 {
             return None;
         }
         let slow_start = cluster.policy.slow_start;
         let mut first: Option<Candidate<'_>> = None;
         for _ in 0..DRAWS_MAX {
-            let endpoint = cluster.endpoints.at(random.random_range(0..weight))?;
+            let endpoint = pool.at(random.random_range(0..weight))?;
             let is_first = first
                 .as_ref()
                 .is_some_and(|(first, _)| Arc::ptr_eq(first, endpoint));
@@ -257,7 +289,7 @@ impl Balancer {
                 continue;
             }
             let load = self.loads.get_or_new(&endpoint.id, now);
-            if load.is_left_out(now) {
+            if load.is_left_out(now, panics) {
                 continue;
             }
             if !slow_start.is_zero() && !random.random_bool(load.share(slow_start, now)) {
@@ -265,7 +297,7 @@ impl Balancer {
             }
             let drawn = (endpoint, load);
             match first {
-                None if cluster.endpoints.len() == 1 => return Some(drawn),
+                None if pool.len() == 1 => return Some(drawn),
                 None => first = Some(drawn),
                 Some(first) => return Some(better(first, drawn, &cluster.policy.balancing, now)),
             }
@@ -276,17 +308,13 @@ impl Balancer {
     fn pick_from_all<'c>(
         &self,
         cluster: &'c Cluster,
-        wanted: Wanted<'_>,
+        (wanted, panics): (Wanted<'_>, bool),
         now: Instant,
         random: &mut impl Rng,
     ) -> Option<Candidate<'c>> {
-        let usable = cluster.endpoints.iter();
-        let usable = usable.filter(|endpoint| endpoint.weight > 0);
-        let candidates: Vec<Candidate<'_>> = usable
-            .map(|endpoint| (endpoint, self.loads.get_or_new(&endpoint.id, now)))
-            .collect();
+        let candidates = self.candidates(cluster.endpoints.iter(), now);
         let untried = |(endpoint, _): &Candidate<'_>| !wanted.tried.contains(&endpoint.id);
-        let healthy = |one: &Candidate<'_>| untried(one) && !one.1.is_left_out(now);
+        let healthy = |one: &Candidate<'_>| untried(one) && !one.1.is_left_out(now, panics);
         let mut choose = |eligible: &dyn Fn(&Candidate<'_>) -> bool| {
             choose(
                 &candidates,
@@ -299,6 +327,18 @@ impl Balancer {
         choose(&healthy)
             .or_else(|| choose(&untried))
             .or_else(|| choose(&|_| true))
+    }
+
+    /// Those that take traffic, with what is known of them.
+    fn candidates<'c>(
+        &self,
+        endpoints: impl Iterator<Item = &'c Arc<Endpoint>>,
+        now: Instant,
+    ) -> Vec<Candidate<'c>> {
+        let usable = endpoints.filter(|endpoint| endpoint.weight > 0);
+        usable
+            .map(|endpoint| (endpoint, self.loads.get_or_new(&endpoint.id, now)))
+            .collect()
     }
 
     /// Whether any endpoint is left that was not tried.
@@ -334,6 +374,50 @@ impl Balancer {
         state.budget.take(&cluster.policy.budget, self.workers, now)
     }
 
+    /// The endpoints of a cluster, at most `most`, that are to be asked now how they are; they count as asked.
+    pub fn due_checks(
+        &self,
+        cluster: &Arc<Cluster>,
+        most: usize,
+        now: Instant,
+        random: &mut impl Rng,
+    ) -> Vec<Arc<Endpoint>> {
+        let Some(policy) = &cluster.policy.health_check else {
+            return Vec::new();
+        };
+        let endpoints = cluster.endpoints.iter().filter(|one| one.weight > 0);
+        let due = endpoints.filter(|endpoint| {
+            let load = self.loads.get_or_new(&endpoint.id, now);
+            // The first ones are spread, so that proxies that start together don't ask together.
+            load.is_check_due(now + policy.interval.mul_f64(random.random()), now)
+        });
+        due.take(most).cloned().collect()
+    }
+
+    /// An endpoint answered a check, or did not.
+    pub fn checked(&self, cluster: &Arc<Cluster>, id: &Arc<str>, passed: bool, now: Instant) {
+        let Some(policy) = &cluster.policy.health_check else {
+            return;
+        };
+        self.loads.get_or_new(id, now).checked(passed, policy, now);
+        self.state(cluster, now).trouble();
+    }
+
+    /// Nobody asks the endpoints of a cluster any more how they are.
+    pub fn forget_checks(&self, cluster: &Cluster) {
+        for endpoint in cluster.endpoints.iter() {
+            if let Some(load) = self.loads.get(&endpoint.id) {
+                load.forget_checks();
+            }
+        }
+    }
+
+    /// Whether health checks say that an endpoint doesn't serve.
+    pub fn is_unhealthy(&self, id: &str) -> bool {
+        let load = self.loads.get(id);
+        load.is_some_and(|load| load.is_unhealthy())
+    }
+
     /// Requests and connections outstanding at an endpoint, from this worker.
     pub fn outstanding(&self, id: &str) -> u32 {
         let load = self.loads.get(id);
@@ -343,7 +427,7 @@ impl Balancer {
     /// Whether an endpoint is left out for now.
     pub fn is_ejected(&self, id: &str, now: Instant) -> bool {
         let load = self.loads.get(id);
-        load.is_some_and(|load| load.is_left_out(now))
+        load.is_some_and(|load| load.is_left_out(now, false))
     }
 
     fn state(&self, cluster: &Arc<Cluster>, now: Instant) -> Rc<ClusterState> {
@@ -369,6 +453,43 @@ impl Balancer {
         let state = Rc::new(ClusterState::new(now));
         clusters.insert(cluster.name.clone(), state.clone());
         state
+    }
+}
+
+/// Whom two are drawn from.
+enum Pool<'c> {
+    All(&'c Cluster, &'c Turns),
+    Zone(&'c Zone),
+}
+
+impl<'c> Pool<'c> {
+    fn weight(&self) -> u64 {
+        match self {
+            Self::All(cluster, _) => cluster.endpoints.weight(),
+            Self::Zone(zone) => zone.weight(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::All(cluster, _) => cluster.endpoints.len(),
+            Self::Zone(zone) => zone.len(),
+        }
+    }
+
+    /// The endpoint on whose share `point` falls.
+    fn at(&self, point: u64) -> Option<&'c Arc<Endpoint>> {
+        match self {
+            Self::All(cluster, _) => cluster.endpoints.at(point),
+            Self::Zone(zone) => zone.at(point),
+        }
+    }
+
+    fn turns(&self) -> &'c Turns {
+        match self {
+            Self::All(_, turns) => turns,
+            Self::Zone(zone) => &zone.turns,
+        }
     }
 }
 

@@ -51,19 +51,19 @@ impl Outliers {
         load.failures.set(0);
         let pause = policy.ejection_time.saturating_mul(times);
         let until = now + pause.min(policy.ejection_time_max);
-        load.leave_out(until);
+        load.spare(until);
         ejected.push((id.clone(), until));
     }
 
-    /// Compares the endpoints with each other, once an interval.
-    pub(super) fn compare(&self, cluster: &Cluster, loads: &Loads, now: Instant) {
+    /// Compares the endpoints with each other, once an interval. Says whether it was done.
+    pub(super) fn compare(&self, cluster: &Cluster, loads: &Loads, now: Instant) -> bool {
         let policy = &cluster.policy.outliers;
         if !policy.compares() {
-            return;
+            return false;
         }
         let since = now.saturating_duration_since(self.compared.get());
         if since < policy.interval {
-            return;
+            return false;
         }
         self.compared.set(now);
         let mut seen = Vec::new();
@@ -78,17 +78,18 @@ impl Outliers {
             }
         }
         if seen.len() < COMPARED_MIN {
-            return;
+            return false;
         }
         let windows: Vec<Window> = seen.iter().map(|(_, _, window)| *window).collect();
         let bars = Bars::of(policy, &windows);
         for (id, load, window) in &seen {
             if bars.is_outlier(*window) {
                 self.eject(policy, (id, load), cluster.endpoints.len(), now);
-            } else if !load.is_left_out(now) {
+            } else if !load.is_ill(now) {
                 load.ejections.set(load.ejections.get().saturating_sub(1));
             }
         }
+        true
     }
 }
 

@@ -1,5 +1,7 @@
 //! Balancers against their definitions, by simulated picks.
 
+mod zones;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -68,7 +70,7 @@ fn picks(
 fn a_million_picks_by_weight() {
     let check = |balancing: Balancing, weights: &[u32], most_off: f64| {
         let cluster = cluster_of(weights, by(balancing.clone()));
-        let balancer = Balancer::new(1);
+        let balancer = Balancer::new(1, "".into());
         let seen = picks(&balancer, &cluster, &[], Instant::now(), 1_000_000);
         let total: u32 = weights.iter().sum();
         for (index, weight) in weights.iter().enumerate() {
@@ -93,7 +95,7 @@ fn a_million_picks_by_weight() {
 fn a_million_requests_that_last() {
     let check = |weights: &[u32], held: usize, expect: &[usize]| {
         let cluster = cluster(weights);
-        let balancer = Balancer::new(1);
+        let balancer = Balancer::new(1, "".into());
         let (mut random, now) = (StdRng::seed_from_u64(2), Instant::now());
         let mut outstanding = std::collections::VecDeque::new();
         let mut seen = vec![0_usize; weights.len()];
@@ -121,7 +123,7 @@ fn a_million_requests_that_last() {
 fn the_slow_one_is_avoided() {
     let share = |policy: ClusterPolicy| {
         let cluster = cluster_of(&[1, 1, 1, 1], policy);
-        let balancer = Balancer::new(1);
+        let balancer = Balancer::new(1, "".into());
         let (mut random, start) = (StdRng::seed_from_u64(3), Instant::now());
         // Ends of requests on their way, with what was picked.
         let mut open: Vec<(Instant, Duration, Picked)> = Vec::new();
@@ -171,7 +173,7 @@ fn a_key_keeps_its_endpoint() {
     let keys = 100_000_u64;
     let placed = |weights: &[u32]| -> Vec<usize> {
         let policy = by(Balancing::ConsistentHash(HashKey::Source));
-        let (balancer, cluster) = (Balancer::new(1), cluster_of(weights, policy));
+        let (balancer, cluster) = (Balancer::new(1, "".into()), cluster_of(weights, policy));
         let (mut random, now) = (StdRng::seed_from_u64(4), Instant::now());
         let mut place = |key: u64| {
             let wanted = Wanted {
@@ -208,7 +210,7 @@ fn a_key_keeps_its_endpoint() {
 #[test]
 fn avoids_the_busy_the_tried_and_the_refusing_while_it_can() {
     let now = Instant::now();
-    let (balancer, cluster) = (Balancer::new(1), cluster(&[1, 1, 1]));
+    let (balancer, cluster) = (Balancer::new(1, "".into()), cluster(&[1, 1, 1]));
     let mut random = StdRng::seed_from_u64(1);
     let others: [Arc<str>; 2] = ["e1".into(), "e2".into()];
     let first = Wanted {
@@ -245,7 +247,7 @@ const FAILED: Answered = Answered {
 #[test]
 fn who_fails_is_left_out_longer_each_time_but_never_most_of_them() {
     let mut now = Instant::now();
-    let (balancer, cluster) = (Balancer::new(1), cluster(&[1, 1, 1, 1]));
+    let (balancer, cluster) = (Balancer::new(1, "".into()), cluster(&[1, 1, 1, 1]));
     let mut random = StdRng::seed_from_u64(5);
     // Every endpoint fails: half of them may be left out.
     for _ in 0..200 {
@@ -287,7 +289,7 @@ fn who_fails_is_left_out_longer_each_time_but_never_most_of_them() {
 #[test]
 fn the_only_endpoint_is_never_an_outlier_and_pauses_are_kept() {
     let now = Instant::now();
-    let (balancer, cluster) = (Balancer::new(1), cluster(&[1]));
+    let (balancer, cluster) = (Balancer::new(1, "".into()), cluster(&[1]));
     let mut random = StdRng::seed_from_u64(6);
     let mut pick = || balancer.pick(&cluster, Wanted::default(), now, &mut random);
     for _ in 0..20 {
@@ -314,7 +316,7 @@ fn whose_success_rate_is_far_below_the_others() {
         },
         ..ClusterPolicy::default()
     };
-    let (balancer, cluster) = (Balancer::new(1), cluster_of(&[1; 5], policy));
+    let (balancer, cluster) = (Balancer::new(1, "".into()), cluster_of(&[1; 5], policy));
     let (mut random, start) = (StdRng::seed_from_u64(7), Instant::now());
     for number in 0..3_000_u32 {
         let now = start + Duration::from_millis(1) * number;
@@ -337,7 +339,7 @@ fn a_new_endpoint_starts_slowly() {
         ..ClusterPolicy::default()
     };
     let start = Instant::now();
-    let balancer = Balancer::new(1);
+    let balancer = Balancer::new(1, "".into());
     picks(
         &balancer,
         &cluster_of(&[1, 1, 1], policy.clone()),
@@ -370,7 +372,7 @@ fn limits_are_shared_by_the_workers() {
         ..ClusterPolicy::default()
     };
     let (now, cluster) = (Instant::now(), cluster_of(&[1], policy));
-    let balancer = Balancer::new(2);
+    let balancer = Balancer::new(2, "".into());
     let admitted = [(), ()].map(|()| match balancer.admit_request(&cluster, now) {
         Admission::Admitted(admitted) => admitted,
         other => panic!("{other:?}"),
@@ -391,7 +393,7 @@ fn limits_are_shared_by_the_workers() {
 #[test]
 fn forgets_what_is_idle_when_too_many_are_remembered() {
     let now = Instant::now();
-    let balancer = Balancer::new(1);
+    let balancer = Balancer::new(1, "".into());
     let mut random = StdRng::seed_from_u64(1);
     let busy = balancer.pick(&cluster(&[1]), Wanted::default(), now, &mut random);
     for number in 0..REMEMBERED_MAX {

@@ -1,13 +1,15 @@
 //! The configuration in force as JSON, for the admin port and the control plane's questions.
 
+mod policy;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::policy::policy;
 use crate::model::{
-    Address, BackendTls, Balancing, Cluster, ClusterPolicy, Configuration, Endpoint, Filter,
-    Inbound, PathMatch, Protocol, Retry, Route, RouteMatch, Rule, Service, SubjectAltName,
-    TextMatch, TlsRule, WeightedCluster,
+    Address, BackendTls, Cluster, Configuration, Endpoint, Filter, Inbound, PathMatch, Protocol,
+    Retry, Route, RouteMatch, Rule, Service, SubjectAltName, TextMatch, TlsRule, WeightedCluster,
 };
 
 /// Every resource by type and name; null stands for the knowledge that there is none.
@@ -66,49 +68,6 @@ fn cluster(cluster: &Cluster) -> Value {
         "endpoints": endpoints,
         "tls": cluster.tls.as_deref().map(backend_tls),
         "policy": policy(&cluster.policy),
-    })
-}
-
-fn policy(policy: &ClusterPolicy) -> Value {
-    let ClusterPolicy {
-        names,
-        balancing,
-        slow_start,
-        outliers,
-        breaker,
-        budget,
-    } = policy;
-    let balancing = match balancing {
-        Balancing::LeastRequest => json!("least_request"),
-        Balancing::PeakEwma => json!("peak_ewma"),
-        Balancing::RoundRobin => json!("round_robin"),
-        Balancing::ConsistentHash(key) => json!({ "consistent_hash": format!("{key:?}") }),
-    };
-    json!({
-        "names": names,
-        "balancing": balancing,
-        "slow_start_milliseconds": slow_start.as_millis(),
-        "outlier_detection": {
-            "consecutive_failures": outliers.consecutive_failures,
-            "interval_milliseconds": outliers.interval.as_millis(),
-            "success_rate_deviations": outliers.success_rate_deviations,
-            "latency_factor": outliers.latency_factor,
-            "ejection_time_milliseconds": outliers.ejection_time.as_millis(),
-            "ejection_time_max_milliseconds": outliers.ejection_time_max.as_millis(),
-            "ejected_percent_max": outliers.ejected_percent_max,
-        },
-        "circuit_breaker": {
-            "connections_max": breaker.connections_max,
-            "requests_max": breaker.requests_max,
-            "pending_max": breaker.pending_max,
-            "queue_timeout_milliseconds": breaker.queue_timeout.as_millis(),
-        },
-        "retry_budget": {
-            "percent": budget.percent,
-            "interval_milliseconds": budget.interval.as_millis(),
-            "min_retries": budget.min_retries,
-            "min_interval_milliseconds": budget.min_interval.as_millis(),
-        },
     })
 }
 

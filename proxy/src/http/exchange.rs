@@ -271,6 +271,7 @@ fn fault_of(headers: &Fields) -> Option<Fault> {
     Fault::from_reason(headers.get(&super::respond::WEFT_FAULT)?.to_str().ok()?)
 }
 
-fn grpc_status(fields: &Fields) -> Option<u16> {
+/// What gRPC says of a call, where a head or trailers do.
+pub(super) fn grpc_status(fields: &Fields) -> Option<u16> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -5,6 +5,7 @@
 mod body;
 mod exchange;
 mod mirror;
+mod probe;
 mod respond;
 mod server1;
 mod server2;
@@ -19,6 +20,7 @@ mod workers;
 pub use body::{Body, BodyError, Piece, RequestBody};
 pub use exchange::{Failure, Outcome, exchange};
 pub use mirror::{BodyCopy, exchange_copy};
+pub use probe::{Answered, probe};
 pub use respond::{Ending, NO_RETRY, respond, respond_with};
 pub use server1::{Ended, serve_http1};
 pub use server2::serve_http2;

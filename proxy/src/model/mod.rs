@@ -31,8 +31,8 @@ pub use hop::Hop;
 pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
 pub use own::Own;
 pub use policy::{
-    Balancing, CircuitBreaker, ClusterPolicy, HashKey, OutlierDetection, Retry, RetryBudget,
-    SessionCarrier, SessionPersistence,
+    Balancing, CircuitBreaker, ClusterPolicy, HashKey, HealthCheck, HealthCheckKind, Locality,
+    OutlierDetection, Retry, RetryBudget, SessionCarrier, SessionPersistence,
 };
 pub use protocol::Protocol;
 pub use route::{

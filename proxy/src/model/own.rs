@@ -7,6 +7,8 @@ use std::sync::Arc;
 pub struct Own {
     pub namespace: Arc<str>,
     pub workload: Arc<str>,
+    /// Empty when unknown.
+    pub zone: Arc<str>,
     /// Every port on which this proxy itself listens: a call to one of them would be a loop.
     pub ports: Arc<[u16]>,
 }

@@ -4,17 +4,82 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::Text;
+
 /// What policies say of a cluster; what none of them says is the default.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClusterPolicy {
     /// `KIND/NAMESPACE/NAME` of those that say something.
     pub names: Vec<String>,
     pub balancing: Balancing,
+    pub locality: Locality,
+    /// With a smaller share of endpoints that are well, everybody is asked: the few would not stand it. Those
+    /// that take no connection are left out all the same.
+    pub panic_percent: u32,
     /// A new endpoint's share grows over this time; zero: it has its whole share at once.
     pub slow_start: Duration,
     pub outliers: OutlierDetection,
     pub breaker: CircuitBreaker,
     pub budget: RetryBudget,
+    pub health_check: Option<HealthCheck>,
+}
+
+/// Fewer endpoints that are well than half of all are no sign of their being ill, mostly.
+const PANIC_PERCENT: u32 = 50;
+
+impl Default for ClusterPolicy {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            balancing: Balancing::default(),
+            locality: Locality::default(),
+            panic_percent: PANIC_PERCENT,
+            slow_start: Duration::ZERO,
+            outliers: OutlierDetection::default(),
+            breaker: CircuitBreaker::default(),
+            budget: RetryBudget::default(),
+            health_check: None,
+        }
+    }
+}
+
+/// Whose endpoints come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locality {
+    /// Those of our own zone, as far as they are enough for its share of the requests.
+    #[default]
+    OwnZoneFirst,
+    /// Nobody's.
+    AnyZone,
+}
+
+/// Requests that are made to learn whether an endpoint serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    pub kind: HealthCheckKind,
+    pub interval: Duration,
+    /// A check without an answer by then has failed.
+    pub timeout: Duration,
+    /// Failures in a row after which an endpoint gets no requests.
+    pub unhealthy_threshold: u32,
+    /// Successes in a row after which it gets them again.
+    pub healthy_threshold: u32,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HealthCheckKind {
+    Http {
+        path: Text,
+        /// Absent: the service's name.
+        host: Option<Text>,
+        /// Empty: 200 to 399.
+        statuses: Vec<u16>,
+    },
+    /// `grpc.health.v1.Health/Check` of this service; empty: of the whole server.
+    Grpc { service: String },
+    /// A connection.
+    Tcp,
 }
 
 /// Which endpoint takes the next request.

@@ -258,6 +258,8 @@ impl Outbound {
     fn endpoint(&self, endpoint: &Arc<Endpoint>) -> Value {
         let state = if endpoint.weight == 0 {
             "takes no traffic"
+        } else if self.balancer.is_unhealthy(&endpoint.id) {
+            "unhealthy"
         } else if self.balancer.is_ejected(&endpoint.id, Instant::now()) {
             "ejected"
         } else {

@@ -10,6 +10,7 @@
 mod attempt;
 mod destination;
 mod explain;
+mod health;
 mod http;
 mod learnt;
 mod mirror;
@@ -18,6 +19,8 @@ mod session;
 mod target;
 mod tcp;
 mod tls;
+
+pub use self::health::CHECK_EVERY;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -29,6 +32,7 @@ use rand::rngs::SmallRng;
 use tracing::debug;
 
 use self::destination::Destination;
+use self::health::Checks;
 use self::http::OutboundRequests;
 use self::learnt::Learnt;
 use self::recent::Recent;
@@ -56,6 +60,7 @@ pub struct Outbound {
     learnt: Learnt,
     workers: Rc<Workers<OutboundRequests>>,
     recent: RefCell<Recent>,
+    checks: Checks,
     /// Mirrored requests on their way; each holds a clone.
     copies: Rc<()>,
     /// Which backend of a route is next.
@@ -95,13 +100,14 @@ impl Outbound {
             discovery,
             telemetry,
             source: Text::try_from(&*own.workload).unwrap_or_default(),
-            own,
             endpoints: Endpoints::new(identity, endpoint::Limits::default()),
-            balancer: Balancer::new(workers),
+            balancer: Balancer::new(workers, own.zone.clone()),
+            own,
             spent,
             learnt: Learnt::default(),
             workers: Rc::default(),
             recent: RefCell::default(),
+            checks: Checks::default(),
             copies: Rc::default(),
             draws: Draws::new(rand::random()),
             random: RefCell::new(SmallRng::from_os_rng()),

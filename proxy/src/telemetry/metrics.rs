@@ -94,6 +94,8 @@ pub(super) struct Metrics {
     pub overflow: AtomicU64,
     pub spans_dropped: AtomicU64,
     pub access_log_dropped: AtomicU64,
+    /// Failed, passed.
+    pub health_checks: [AtomicU64; 2],
     refused: [[AtomicU64; Fault::ALL.len()]; 2],
     open: [Arc<AtomicI64>; 2],
 }
@@ -124,6 +126,7 @@ impl Metrics {
             overflow: AtomicU64::new(0),
             spans_dropped: AtomicU64::new(0),
             access_log_dropped: AtomicU64::new(0),
+            health_checks: std::array::from_fn(|_| AtomicU64::new(0)),
             refused: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             open: [Arc::default(), Arc::default()],
         }

@@ -117,6 +117,12 @@ impl Telemetry {
         self.0.metrics.add_refused(direction, fault);
     }
 
+    /// Counts a health check that an endpoint passed, or did not.
+    pub fn health_checked(&self, passed: bool) {
+        let counts = &self.0.metrics.health_checks;
+        counts[usize::from(passed)].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a downstream connection as open until the guard is dropped.
     pub fn connection_opened(&self, direction: Direction) -> ConnectionGauge {
         self.0.metrics.open_connection(direction)

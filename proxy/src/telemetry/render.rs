@@ -161,6 +161,11 @@ impl Page {
                 self.sample(refused, &labels, count);
             }
         }
+        let checks = "weft_health_checks_total";
+        self.family(checks, "counter", "Health checks of endpoints.");
+        for (result, count) in ["failed", "passed"].iter().zip(&metrics.health_checks) {
+            self.sample(checks, &format!("result=\"{result}\""), load(count));
+        }
         self.single(
             "weft_series_overflow_total",
             "counter",

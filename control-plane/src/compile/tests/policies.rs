@@ -357,3 +357,67 @@ spec: {{targetRefs: [{target}], {spec}}}
         "Accepted=false TargetNotFound"
     );
 }
+
+/// Two services with the same workloads on the same port.
+const SELECTING: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: first}, spec: {selector: {app: orders}, ports: [{port: 80, targetPort: 8080}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: second}, spec: {selector: {app: orders}, ports: [{port: 80, targetPort: 8080}]}}
+---
+";
+
+/// Policies of what workloads take are told to them; those of faults, to their callers.
+#[test]
+fn inbound_policies_are_the_workloads_and_faults_the_callers() {
+    let inbound = |name: &str, target: &str, requests: u32| {
+        format!(
+            "
+apiVersion: weft.dev/v1alpha1
+kind: InboundPolicy
+metadata: {{name: {name}}}
+spec: {{targetRefs: [{{group: '', kind: Service, name: {target}}}], rateLimits: [{{name: all, requests: {requests}, interval: 1s}}]}}
+---
+"
+        )
+    };
+    let text = [
+        SELECTING,
+        &inbound("b", "first", 1),
+        &inbound("a", "second", 2),
+        "
+apiVersion: weft.dev/v1alpha1
+kind: FaultInjectionPolicy
+metadata: {name: chaos}
+spec: {targetRefs: [{group: '', kind: Service, name: first}], faults: [{abort: {httpStatus: 503}}]}
+",
+    ]
+    .concat();
+    let mut mesh = mesh(&text, &["i orders 10.0.0.1 8080"]);
+    let limits = |mesh: &Mesh| {
+        let name = Name::Inbound("i".into());
+        let Some(Configuration::Inbound(inbound)) = configuration(mesh, &name) else {
+            panic!("no inbound");
+        };
+        let port = |port: &InboundPort| {
+            let policy = port.policy.as_ref();
+            let requests = policy.map(|policy| policy.rate_limits[0].requests);
+            (port.port, requests)
+        };
+        inbound.ports.iter().map(port).collect::<Vec<_>>()
+    };
+    assert_eq!(limits(&mesh), [(8080, Some(1))]);
+    let key = Key::new(Kind::InboundPolicy, "shop", "b");
+    let affected = mesh.catalog.set(&key, None, &mesh.workloads);
+    assert_eq!(limits(&mesh), [(8080, Some(2))]);
+    assert_eq!((affected.services.len(), affected.instances.len()), (0, 1));
+    assert_eq!(status(&mesh.catalog, &key), None);
+
+    let chaos = Key::new(Kind::FaultInjectionPolicy, "shop", "chaos");
+    let entries = status(&mesh.catalog, &chaos).unwrap();
+    assert_eq!(shown(&entries[0].conditions[0]), "Accepted=true Accepted");
+    let policy = cluster(&mesh, "shop/first:80").unwrap().policy.unwrap();
+    assert_eq!(policy.names, ["FaultInjectionPolicy/shop/chaos"]);
+    let affected = mesh.catalog.set(&chaos, None, &mesh.workloads);
+    assert_eq!((affected.services.len(), affected.instances.len()), (1, 0));
+    assert_eq!(cluster(&mesh, "shop/first:80").unwrap().policy, None);
+}

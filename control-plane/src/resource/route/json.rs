@@ -71,7 +71,7 @@ impl RouteRule {
 }
 
 impl RouteMatch {
-    fn to_json(&self) -> Value {
+    pub(in super::super) fn to_json(&self) -> Value {
         let mut out = match &self.kind {
             MatchKind::Http {
                 path,

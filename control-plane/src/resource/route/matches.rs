@@ -30,7 +30,7 @@ impl RouteMatch {
 }
 
 /// Reads one of `matches`.
-pub(super) fn route_match(item: &Field<'_>, kind: RouteKind) -> Option<RouteMatch> {
+pub(in crate::resource) fn route_match(item: &Field<'_>, kind: RouteKind) -> Option<RouteMatch> {
     let mut fields = item.mapping()?;
     let read = match kind {
         RouteKind::Grpc => grpc(&mut fields).map(MatchKind::Grpc),

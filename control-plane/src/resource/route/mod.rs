@@ -11,7 +11,7 @@ mod policy;
 use std::time::Duration;
 
 pub(super) use decode::decode;
-pub(super) use matches::header_name;
+pub(super) use matches::{header_name, route_match};
 
 use super::{Kind, Metadata, duration};
 

@@ -5,13 +5,22 @@ use std::time::Duration;
 use http::HeaderName;
 use weft_proto::v1alpha1 as wire;
 
-use super::{Result, each, from_text, reject, required, text, within};
+use super::{Result, each, from_text, reject, required, text, visible, within};
 use crate::model::{
-    Balancing, CircuitBreaker, ClusterPolicy, HashKey, OutlierDetection, RetryBudget,
+    Balancing, CircuitBreaker, ClusterPolicy, HashKey, HealthCheck, HealthCheckKind, Locality,
+    OutlierDetection, RetryBudget,
 };
 
 /// Longest time that a policy may name; a longer one is rejected.
 const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often an endpoint is asked how it is, where a document doesn't say it.
+const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long its answer is waited for.
+const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Failures in a row after which it gets no requests.
+const UNHEALTHY_THRESHOLD: u32 = 3;
+/// Successes in a row after which it gets them again.
+const HEALTHY_THRESHOLD: u32 = 2;
 
 pub(super) fn decode(message: wire::ClusterPolicy) -> Result<ClusterPolicy> {
     let balancing = match wire::Balancing::try_from(message.balancing) {
@@ -29,6 +38,18 @@ pub(super) fn decode(message: wire::ClusterPolicy) -> Result<ClusterPolicy> {
     Ok(ClusterPolicy {
         names: each("names", message.names, |name| text("", name))?,
         balancing,
+        locality: match wire::Locality::try_from(message.locality) {
+            Ok(wire::Locality::Unspecified | wire::Locality::OwnZoneFirst) => {
+                Locality::OwnZoneFirst
+            }
+            Ok(wire::Locality::AnyZone) => Locality::AnyZone,
+            Err(_) => return Err(reject("locality", "is none that this proxy knows")),
+        },
+        panic_percent: percent(
+            "panic_percent",
+            message.panic_percent,
+            ClusterPolicy::default().panic_percent,
+        )?,
         slow_start: time(
             "slow_start_milliseconds",
             message.slow_start_milliseconds,
@@ -37,6 +58,10 @@ pub(super) fn decode(message: wire::ClusterPolicy) -> Result<ClusterPolicy> {
         outliers: within("outlier_detection", self::outliers(&outliers))?,
         breaker: within("circuit_breaker", self::breaker(&breaker))?,
         budget: within("retry_budget", self::budget(&budget))?,
+        health_check: match message.health_check {
+            Some(check) => Some(within("health_check", health_check(check))?),
+            None => None,
+        },
     })
 }
 
@@ -121,6 +146,53 @@ fn outliers(message: &wire::OutlierDetection) -> Result<OutlierDetection> {
             message.ejected_percent_max,
             default.ejected_percent_max,
         )?,
+    })
+}
+
+fn health_check(message: wire::HealthCheck) -> Result<HealthCheck> {
+    use wire::health_check::Check;
+    let kind = match message.check {
+        None => return Err(reject("check", "is none that this proxy knows")),
+        Some(Check::Http(http)) => HealthCheckKind::Http {
+            path: visible("http.path", &http.path)?,
+            host: match http.host.as_str() {
+                "" => None,
+                host => Some(visible("http.host", host)?),
+            },
+            statuses: each(
+                "http.statuses",
+                http.statuses,
+                |status| match u16::try_from(status) {
+                    Ok(status @ 200..=599) => Ok(status),
+                    _ => Err(reject("", format!("{status} is no final status"))),
+                },
+            )?,
+        },
+        Some(Check::Grpc(service)) => HealthCheckKind::Grpc {
+            service: text("grpc", service)?,
+        },
+        Some(Check::Tcp(_)) => HealthCheckKind::Tcp,
+    };
+    Ok(HealthCheck {
+        kind,
+        interval: interval(
+            "interval_milliseconds",
+            message.interval_milliseconds,
+            HEALTH_CHECK_INTERVAL,
+        )?,
+        timeout: interval(
+            "timeout_milliseconds",
+            message.timeout_milliseconds,
+            HEALTH_CHECK_TIMEOUT,
+        )?,
+        unhealthy_threshold: message
+            .unhealthy_threshold
+            .unwrap_or(UNHEALTHY_THRESHOLD)
+            .max(1),
+        healthy_threshold: message
+            .healthy_threshold
+            .unwrap_or(HEALTHY_THRESHOLD)
+            .max(1),
     })
 }
 
