@@ -158,6 +158,7 @@ pub fn route(shape: Shape, count: usize) -> Route {
     let cluster = port("shop/orders:80");
     let rules = (0..count).map(|number| Rule {
         route: "HTTPRoute/shop/orders".into(),
+        hop_route: Text::default(),
         rule: number as u32,
         rule_name: None,
         match_index: 0,

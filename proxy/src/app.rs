@@ -402,6 +402,7 @@ async fn serve(shared: Shared, connections: Connections) {
         drain: inbound_drain.clone(),
         spent,
         leaving,
+        worker: (connections.index, settings.workers),
     }));
 
     let Connections {

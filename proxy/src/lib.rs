@@ -11,6 +11,7 @@ pub mod outbound;
 
 pub mod inbound;
 
+pub mod admission;
 pub mod authorization;
 pub mod balance;
 pub mod route;

@@ -14,8 +14,8 @@ use tokio::task::LocalSet;
 use weft_proto::spiffe::SpiffeId;
 use weft_proxy::endpoint::{Credentials, Endpoints, Limits};
 use weft_proxy::http::{
-    Failure, Request, Serve, ServerLimits, Terms, Workers, exchange, exchange_upgrade, respond,
-    serve_http1, serve_http2,
+    Failure, Request, Serve, ServerLimits, Terms, Told, Workers, exchange, exchange_upgrade,
+    respond, serve_http1, serve_http2,
 };
 use weft_proxy::model::{Fault, Protocol};
 use weft_proxy::tcp::{ReadAhead, client_first, split};
@@ -58,9 +58,7 @@ impl Serve for Forwarder {
             Err(failed) => {
                 let _ = respond(
                     responder.take().unwrap(),
-                    failed.fault,
-                    head.is_grpc(),
-                    false,
+                    Told::of(failed.fault, head.is_grpc()),
                 )
                 .await;
                 return;
@@ -79,7 +77,7 @@ impl Serve for Forwarder {
             Ok(_) | Err(Failure::ClientGone | Failure::Again(_)) => {}
             Err(Failure::Unanswered(failed)) => {
                 if let Some(responder) = responder.take() {
-                    let _ = respond(responder, failed.fault, false, false).await;
+                    let _ = respond(responder, Told::of(failed.fault, false)).await;
                 }
             }
         }

@@ -242,14 +242,14 @@ class Workload:
 class Application:
     """The testkit's HTTP application."""
 
-    def __init__(self, mesh, name, port, ports=1, host="127.0.0.1"):
+    def __init__(self, mesh, name, port, ports=1, host="127.0.0.1", flags=()):
         self.name = name
         self.port = port
         self.host = host
         self.side_door = (host, free_ports())
         command = [
             TESTKIT, "serve", "--name", name, "--listen", f"{bracketed(host)}:{port}",
-            "--ports", ports, "--admin", f"{bracketed(host)}:{self.side_door[1]}",
+            "--ports", ports, "--admin", f"{bracketed(host)}:{self.side_door[1]}", *flags,
         ]  # fmt: skip
         self.process = Process(f"app-{name}", command, mesh.directory)
         wait_until(lambda: http_get(self.side_door, "/count")[0] == 200, what=f"application {name}")

@@ -193,7 +193,8 @@ def test_a_budget_bounds_what_retries_add(shop, applied):
     before = sum(seen(shop))
     answers(shop, 500)
     more = sum(seen(shop)) - before
-    assert 590 <= more <= 601, more
+    # Requests of the sidecar's start count too, where they are not ten seconds ago.
+    assert 590 <= more <= 606, more
 
 
 def test_an_attempt_that_takes_too_long_is_tried_elsewhere(shop, applied):

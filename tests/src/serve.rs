@@ -31,7 +31,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::{pattern, serve_admin};
 
@@ -56,6 +56,12 @@ pub struct Options {
     /// The HTTP proxy that calls go through.
     #[arg(long)]
     via: Option<SocketAddr>,
+    /// Requests that are worked on at once; more wait for their turn.
+    #[arg(long, requires = "work")]
+    workers: Option<usize>,
+    /// How long one is worked on.
+    #[arg(long, requires = "workers")]
+    work: Option<humantime::Duration>,
     /// Where to tell the count of requests, and to open and close ports.
     #[arg(long)]
     admin: Option<SocketAddr>,
@@ -75,6 +81,8 @@ pub struct Shared {
     pub trouble: Trouble,
     /// Whom to call, and through which proxy.
     call: Option<(http::Uri, SocketAddr)>,
+    /// Places to work at, and for how long one is taken.
+    work: Option<(Semaphore, Duration)>,
     numbered: bool,
 }
 
@@ -114,6 +122,10 @@ pub async fn run(options: Options) -> io::Result<()> {
         connections: AtomicU64::new(0),
         trouble: Trouble::default(),
         call: options.call.zip(options.via),
+        work: options
+            .workers
+            .zip(options.work)
+            .map(|(workers, work)| (Semaphore::new(workers), work.into())),
         numbered: options.ports > 1,
     });
     let mut open = serve_admin::OpenPorts::new(shared.clone());
@@ -179,6 +191,10 @@ async fn serve(
         async move {
             shared.requests.fetch_add(1, Ordering::Relaxed);
             let mut trouble = shared.trouble.next();
+            if let Some((places, work)) = &shared.work {
+                let _place = places.acquire().await;
+                tokio::time::sleep(*work).await;
+            }
             if let Some((url, via)) = &shared.call
                 && !crate::call::succeeds(url, *via, request.headers()).await
             {
@@ -216,6 +232,9 @@ async fn answer(name: &str, request: Request<Incoming>, trouble: (u64, u64)) -> 
     let parsed = |prefix| path.strip_prefix(prefix).map(str::parse);
     if let Some(Ok(messages)) = parsed("/grpc/") {
         return grpc(name, request, messages).await;
+    }
+    if path == "/grpc.health.v1.Health/Check" {
+        return health(query.contains_key("status"));
     }
     let frames: Frames = match parsed("/bytes/") {
         Some(Ok(total)) => pattern_frames(total),
@@ -261,6 +280,21 @@ async fn grpc(name: &str, request: Request<Incoming>, messages: u64) -> Answer {
     if let Ok(value) = HeaderValue::from_str(name) {
         headers.insert("x-served-by", value);
     }
+    response
+}
+
+/// Of `grpc.health.v1`: SERVING, or NOT_SERVING.
+fn health(ill: bool) -> Answer {
+    let message = Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 8, 1 + u8::from(ill)]);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = [Ok(Frame::data(message)), Ok(Frame::trailers(trailers))];
+    let frames: Frames = Box::pin(stream::iter(frames));
+    let mut response = Response::new(StreamBody::new(frames));
+    let grpc = HeaderValue::from_static("application/grpc");
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, grpc);
     response
 }
 

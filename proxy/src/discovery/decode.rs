@@ -1,6 +1,7 @@
 //! Protobuf bodies become the model's types, or a rejection that says which field is wrong and why.
 //! Pure: no I/O, no clock.
 
+mod inbound_policy;
 mod policy;
 mod route;
 #[cfg(test)]
@@ -364,6 +365,10 @@ fn inbound(message: wire::Inbound) -> Result<Inbound> {
             port: port("port", element.port)?,
             protocol: protocol("protocol", element.protocol)?,
             services: each("services", element.services, |name| from_text("", &name))?,
+            policy: match element.policy {
+                None => Arc::default(),
+                Some(message) => Arc::new(within("policy", inbound_policy::decode(message))?),
+            },
         })
     })?;
     let refuses_unknown = match wire::UnknownDestinations::try_from(message.unknown_destinations) {

@@ -50,8 +50,13 @@ impl Outcome {
     /// As far as the answer's head tells it.
     pub(super) fn of(response: &ResponseHead, latency: Duration) -> Self {
         let status = response.status;
-        let may_pause =
-            status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
+        let fault = fault_of(&response.headers);
+        // A limit that a sidecar keeps is for some requests, and the endpoint serves the others.
+        let may_pause = fault.is_none()
+            && matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            );
         let pause = may_pause.then(|| {
             response
                 .headers
@@ -64,7 +69,7 @@ impl Outcome {
         Self {
             status,
             grpc_status: grpc_status(&response.headers),
-            fault: fault_of(&response.headers),
+            fault,
             response_bytes: 0,
             latency,
             is_final: response.headers.contains(&NO_RETRY),

@@ -21,7 +21,7 @@ pub use body::{Body, BodyError, Piece, RequestBody};
 pub use exchange::{Failure, Outcome, exchange};
 pub use mirror::{BodyCopy, exchange_copy};
 pub use probe::{Answered, probe};
-pub use respond::{Ending, NO_RETRY, respond, respond_with};
+pub use respond::{Ending, NO_RETRY, StatusOf, Told, respond, respond_with};
 pub use server1::{Ended, serve_http1};
 pub use server2::serve_http2;
 pub use sink::{Responder, Sink};

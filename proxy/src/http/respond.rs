@@ -83,7 +83,13 @@ fn answer(fault: Fault) -> Answer {
         Fault::RequestTimeout => (504, 4, "the route's time for the request is over"),
         Fault::BackendTimeout => (504, 4, "the route's time for one attempt is over"),
         Fault::NotAuthorized => (403, 7, "policy does not allow this request"),
-        Fault::Overload => (503, 14, "a limit of the proxy is reached"),
+        Fault::RateLimited => (429, 8, "a rate limit is reached"),
+        Fault::Overload => (
+            503,
+            14,
+            "a limit of the proxy is reached, or the application has enough to do",
+        ),
+        Fault::FaultInjected => (503, 14, "a policy asks for this fault"),
         Fault::MalformedRequest => (400, 13, "the request is malformed or ambiguous"),
         Fault::HeadersTooLarge => (431, 8, "the request's header section is too large"),
         Fault::Loop => (508, 14, "the proxy would have called itself"),
@@ -116,7 +122,12 @@ pub struct Ending {
 impl Ending {
     /// `grpc` says that the client wants its errors as gRPC statuses.
     pub fn of(ended: Result<&Outcome, Fault>, grpc: bool) -> Self {
-        let fault = match ended {
+        Self::of_told(ended.map_err(|fault| Told::of(fault, grpc)))
+    }
+
+    /// As it was told to the client.
+    pub fn of_told(ended: Result<&Outcome, Told>) -> Self {
+        let told = match ended {
             Ok(outcome) => {
                 return Self {
                     status: outcome.status,
@@ -125,9 +136,10 @@ impl Ending {
                     response_bytes: outcome.response_bytes,
                 };
             }
-            Err(fault) => fault,
+            Err(told) => told,
         };
-        let answer = answer(fault);
+        let answer = told.answer();
+        let Told { fault, grpc, .. } = told;
         let status = if grpc { StatusCode::OK } else { answer.status };
         let grpc_status = grpc.then_some(answer.grpc_status);
         Self {
@@ -153,22 +165,76 @@ pub async fn respond_with(
     Ok(outcome)
 }
 
-/// Answers with a fault. `unprocessed` is said on the hop alone: the application never saw the
-/// request, so another endpoint may be asked.
-pub async fn respond(
-    mut responder: Responder<'_>,
-    fault: Fault,
-    grpc: bool,
-    unprocessed: bool,
-) -> Result<(), Failure> {
-    let answer = answer(fault);
+/// What is answered when something went wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    pub fault: Fault,
+    /// As a status of gRPC.
+    pub grpc: bool,
+    /// Said on the hop alone: the application never saw the request, so another endpoint may be asked.
+    pub unprocessed: bool,
+    /// When to come back, where the fault is one that passes.
+    pub retry_after: Duration,
+    /// What a policy wants in the place of the fault's own status.
+    pub status: Option<StatusOf>,
+}
+
+/// A status of HTTP or of gRPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusOf {
+    Http(StatusCode),
+    Grpc(u16),
+}
+
+impl Told {
+    pub fn of(fault: Fault, grpc: bool) -> Self {
+        Self {
+            fault,
+            grpc,
+            unprocessed: false,
+            retry_after: Duration::from_secs(1),
+            status: None,
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        let mut answer = answer(self.fault);
+        match self.status {
+            None => {}
+            Some(StatusOf::Http(status)) => {
+                answer.status = status;
+                answer.grpc_status = grpc_status_of(status);
+            }
+            Some(StatusOf::Grpc(status)) => answer.grpc_status = status,
+        }
+        answer
+    }
+}
+
+/// What a gRPC client makes of a status of HTTP (gRPC's "HTTP to gRPC Status Code Mapping").
+fn grpc_status_of(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// Answers with a fault.
+pub async fn respond(mut responder: Responder<'_>, told: Told) -> Result<(), Failure> {
+    let Told { fault, grpc, .. } = told;
+    let answer = told.answer();
     let mut headers = Fields::new();
     headers.set(WEFT_FAULT, HeaderValue::from_static(fault.reason()));
-    if fault == Fault::Overload {
-        headers.set(RETRY_AFTER, HeaderValue::from_static("1"));
+    if matches!(fault, Fault::Overload | Fault::RateLimited) {
+        let seconds = told.retry_after.as_secs_f64().ceil().max(1.0);
+        headers.set(RETRY_AFTER, HeaderValue::from(seconds as u64));
     }
     let mut status = answer.status;
-    if unprocessed {
+    if told.unprocessed {
         hop::mark_unprocessed(&mut headers, fault.reason());
         if fault == Fault::WrongInstance {
             // RFC 9110 15.5.20; what the client gets is the calling sidecar's to say.

@@ -4,7 +4,9 @@ use bytes::BytesMut;
 use http::{Method, Version};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Body, Drain, Request, RequestBody, Responder, Serve, ServerLimits, draining, respond};
+use super::{
+    Body, Drain, Request, RequestBody, Responder, Serve, ServerLimits, Told, draining, respond,
+};
 use crate::http1::{BodyDecoder, ReceivedRequest, Refusal, receive_request};
 use crate::model::Fault;
 use crate::tcp::{Reader, Writer};
@@ -167,7 +169,7 @@ async fn refuse(writer: &mut Writer, fault: Fault) {
         drain: None,
     };
     // A client that is gone can't be told.
-    let _ = respond(responder, fault, false, false).await;
+    let _ = respond(responder, Told::of(fault, false)).await;
 }
 
 /// Ends our direction, then reads and drops what is still on its way to us.

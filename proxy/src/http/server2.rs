@@ -8,7 +8,9 @@ use std::rc::Rc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Body, Drain, Request, RequestBody, Responder, Serve, ServerLimits, draining, respond};
+use super::{
+    Body, Drain, Request, RequestBody, Responder, Serve, ServerLimits, Told, draining, respond,
+};
 use crate::http1::Refusal;
 use crate::http2::{ErrorCode, Role};
 use crate::model::Fault;
@@ -96,7 +98,7 @@ pub(super) async fn serve_stream<S: Serve>(accepted: Accepted, service: &S) {
             };
             service.refused(fault);
             // A client that is gone can't be told.
-            let _ = Box::pin(respond(responder, fault, false, false)).await;
+            let _ = Box::pin(respond(responder, Told::of(fault, false))).await;
             drop(receiver);
         }
     }

@@ -68,7 +68,7 @@ impl Unanswered {
     }
 
     /// There is no answer, or none that could be passed on; the application may be at work on it.
-    pub(super) fn late(fault: Fault) -> Self {
+    pub fn late(fault: Fault) -> Self {
         Self::new(fault, false)
     }
 

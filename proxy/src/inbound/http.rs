@@ -1,8 +1,9 @@
 //! Requests for our workload: from another sidecar's streams, or intercepted in plaintext.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,14 +11,15 @@ use http::{HeaderValue, Method};
 use weft_proto::spiffe::SpiffeId;
 
 use super::Inbound;
+use crate::admission::{Asked, Pass};
 use crate::authorization::decide;
 use crate::endpoint::Opened;
 use crate::http::{
-    Ending, Failure, NO_RETRY, Outcome, Request, Serve, Terms, Unanswered, Upstream, Workers,
+    Ending, Failure, NO_RETRY, Outcome, Request, Serve, Terms, Told, Unanswered, Upstream, Workers,
 };
 use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
 use crate::http2::ErrorCode;
-use crate::model::{Fault, Hop, Protocol, ResponseHead, hop};
+use crate::model::{Fault, Hop, Protocol, RequestHead, ResponseHead, Text, grpc_timeout, hop};
 use crate::telemetry::{Direction, Party, RequestRecord, trace};
 
 /// Pooled connections that one request may be tried on. Each may just have been closing.
@@ -26,6 +28,9 @@ const ATTEMPTS_MAX: u32 = 3;
 /// Bytes of a body that an application reads together with the head. Where a connection with no more on it was
 /// reset while the application is being ended, it had read nothing of the request. With more the request fails.
 const UNREAD_BYTES_MAX: u64 = 2048;
+
+/// Shorter waits are no reason to tell the application of another timeout.
+const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// How long after an end in order a reset is awaited: the kernel sends it in the same moment.
 const RESET_WAIT: Duration = Duration::from_millis(2);
@@ -55,6 +60,10 @@ struct Call<'c> {
     client: SocketAddr,
     /// It came over the hop, so the other side understands what is said to sidecars alone.
     on_hop: bool,
+    /// The route by which the caller's sidecar sent it; empty: none.
+    route: Text,
+    /// How long the caller's sidecar waits for the answer.
+    timeout: Option<Duration>,
 }
 
 impl HopRequests {
@@ -94,10 +103,8 @@ impl Serve for HopRequests {
         let hop = match Hop::take(&mut request.head.headers) {
             Ok(hop) => hop,
             Err(_) => {
-                let answer = self
-                    .inbound
-                    .answer(request, Fault::MalformedRequest, false, false);
-                return Box::pin(answer).await;
+                let told = Told::of(Fault::MalformedRequest, false);
+                return Box::pin(self.inbound.answer(request, told)).await;
             }
         };
         let checked = self.check(&hop);
@@ -116,6 +123,8 @@ impl Serve for HopRequests {
             source: self.caller(&hop.source),
             client: self.client,
             on_hop: true,
+            route: hop.route,
+            timeout: hop.timeout,
         };
         self.inbound.serve_request(request, call, hop.port).await;
     }
@@ -143,6 +152,8 @@ impl Serve for PlainRequests {
             source: Party::default(),
             client: self.client,
             on_hop: false,
+            route: Text::default(),
+            timeout: None,
         };
         self.inbound
             .serve_request(request, call, self.application.port())
@@ -155,6 +166,17 @@ impl Serve for PlainRequests {
 
     fn workers(&self) -> &Rc<Workers<Self>> {
         &self.inbound.plain_workers
+    }
+}
+
+/// A gRPC call that had to wait has less time left than it says.
+fn shorten_grpc_timeout(head: &mut RequestHead, began: Instant) {
+    let waited = began.elapsed();
+    if waited < WAIT_MIN || !head.is_grpc() {
+        return;
+    }
+    if let Some(timeout) = grpc_timeout::get(head) {
+        grpc_timeout::set(head, timeout.saturating_sub(waited));
     }
 }
 
@@ -177,6 +199,8 @@ impl Inbound {
         let context = self.telemetry.begin(headers);
         context.inject(headers);
         let (start, began) = (SystemTime::now(), Instant::now());
+        let known = self.known(port);
+        let mut retry_after = None;
         let ended = match call.application {
             // An application that is told to end at the same time closes connections with what is on them.
             // What can't be repeated then is better off elsewhere, as long as nobody has seen it.
@@ -186,17 +210,39 @@ impl Inbound {
                 )))
             }
             Ok(address) => {
-                let trace_id = context.trace_id;
-                self.forward(request, address, &call, trace_id).await
+                let until = call.timeout.and_then(|timeout| began.checked_add(timeout));
+                let asked = Asked {
+                    head: &request.head,
+                    caller: call.peer,
+                    route: Some(&*call.route).filter(|route| !route.is_empty()),
+                };
+                match self.admit(port, &known.policy, asked, until).await {
+                    Ok(pass) => {
+                        shorten_grpc_timeout(&mut request.head, began);
+                        let sent = (context.trace_id, pass);
+                        self.forward(request, address, &call, sent).await
+                    }
+                    Err(refusal) => {
+                        retry_after = Some(refusal.retry_after);
+                        Err(Failure::Unanswered(match refusal.elsewhere {
+                            true => Unanswered::unprocessed(refusal.fault),
+                            false => Unanswered::late(refusal.fault),
+                        }))
+                    }
+                }
             }
             Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
         };
         let ended = match ended {
             Ok(outcome) => Ok(outcome),
             Err(Failure::Unanswered(failed)) => {
-                let unprocessed = failed.unprocessed && call.on_hop;
-                let grpc = request.head.is_grpc();
-                Box::pin(self.answer(request, failed.fault, grpc, unprocessed)).await;
+                let told = Told::of(failed.fault, request.head.is_grpc());
+                let told = Told {
+                    unprocessed: failed.unprocessed && call.on_hop,
+                    retry_after: retry_after.unwrap_or(told.retry_after),
+                    ..told
+                };
+                Box::pin(self.answer(request, told)).await;
                 Err(failed.fault)
             }
             // Nobody here has an answer thrown away.
@@ -212,7 +258,7 @@ impl Inbound {
             call,
             ended.as_ref().map_err(|fault| *fault),
             (context, start, began),
-            port,
+            known.party,
         );
     }
 
@@ -228,15 +274,19 @@ impl Inbound {
         request: &mut Request<'_>,
         address: SocketAddr,
         call: &Call<'_>,
-        trace_id: [u8; 16],
+        (trace_id, pass): ([u8; 16], Option<Pass>),
     ) -> Result<Outcome, Failure> {
         let Request {
             head,
             body,
             responder,
         } = request;
+        let pass = Cell::new(pass);
         // What failed below, and was tried again there, is not to be tried again above.
         let mark = |head: &mut ResponseHead| {
+            if let Some(pass) = pass.take() {
+                pass.answered(head.status.is_server_error(), Instant::now());
+            }
             if head.status.is_server_error() && self.spent.contains(&trace_id, Instant::now()) {
                 head.headers.set(NO_RETRY, HeaderValue::from_static("1"));
             }
@@ -298,16 +348,10 @@ impl Inbound {
         Failure::Unanswered(Unanswered::unprocessed(Fault::ApplicationUnreachable))
     }
 
-    pub(super) async fn answer(
-        &self,
-        request: &mut Request<'_>,
-        fault: Fault,
-        grpc: bool,
-        unprocessed: bool,
-    ) {
+    pub(super) async fn answer(&self, request: &mut Request<'_>, told: Told) {
         if let Some(responder) = request.responder.take() {
             // A client that is gone can't be told.
-            let _ = respond(responder, fault, grpc, unprocessed).await;
+            let _ = respond(responder, told).await;
         }
     }
 
@@ -317,7 +361,7 @@ impl Inbound {
         call: Call<'_>,
         ended: Result<&Outcome, Fault>,
         (context, start, began): (trace::Context, SystemTime, Instant),
-        port: u16,
+        destination: Party,
     ) {
         let head = &request.head;
         let ending = Ending::of(ended, head.is_grpc());
@@ -335,8 +379,8 @@ impl Inbound {
             grpc_status: ending.grpc_status,
             fault: ending.fault,
             source: call.source,
-            destination: self.party(port),
-            route: None,
+            destination,
+            route: (!call.route.is_empty()).then(|| Arc::from(&*call.route)),
             peer: call.peer.cloned(),
             tls: call.on_hop,
             request_bytes: request.body.received,

@@ -5,6 +5,7 @@
 //! sidecar's begins with a ClientHello that offers `weft/1`; its streams name the application's port
 //! themselves. Anything else must have been redirected here, and goes where it was going.
 
+mod admit;
 mod http;
 mod plain;
 mod tcp;
@@ -26,6 +27,7 @@ use weft_proto::spiffe::SpiffeId;
 use weft_proto::svid;
 
 use self::http::{HopRequests, PlainRequests};
+use crate::admission::Admission;
 use crate::authorization::Policy;
 use crate::detect::client_hello;
 use crate::discovery::{self, ApplicationPorts};
@@ -33,9 +35,9 @@ use crate::endpoint::{self, Endpoints, TLS_BUFFER_MAX};
 use crate::http::{Drain, ServerLimits, Spent, Workers, serve_http2};
 use crate::identity::{Identity, explain};
 use crate::listener::Accepted;
-use crate::model::{Fault, Own, Protocol};
+use crate::model::{Fault, InboundPolicy, Own, Protocol};
 use crate::tcp::{ReadAhead, Reader, Writer, split};
-use crate::telemetry::{Direction, Party, Telemetry};
+use crate::telemetry::{Direction, Telemetry};
 
 /// What the hop is called in TLS (RFC 7301).
 pub const HOP_ALPN: &[u8] = b"weft/1";
@@ -60,6 +62,10 @@ pub struct Inbound {
     drain: Drain,
     spent: Spent,
     leaving: Arc<AtomicBool>,
+    admission: Admission,
+    /// What is in force on ports that no policy is for.
+    usual: Arc<InboundPolicy>,
+    worker: usize,
 }
 
 /// What the inbound side is made of.
@@ -78,6 +84,8 @@ pub struct Parts {
     pub spent: Spent,
     /// Set once the workload is told to end.
     pub leaving: Arc<AtomicBool>,
+    /// This worker, and how many there are: they share what is allowed together.
+    pub worker: (usize, usize),
 }
 
 /// The far end of a connection, with what was read of it.
@@ -102,6 +110,7 @@ impl Inbound {
             drain,
             spent,
             leaving,
+            worker: (worker, workers),
         } = parts;
         let endpoints = Endpoints::new(identity.clone(), endpoint::Limits::default());
         Self {
@@ -120,6 +129,9 @@ impl Inbound {
             drain,
             spent,
             leaving,
+            admission: Admission::new(workers),
+            usual: Arc::default(),
+            worker,
         }
     }
 
@@ -246,21 +258,7 @@ impl Inbound {
         self.endpoints.sweep();
         self.hop_workers.sweep();
         self.plain_workers.sweep();
-    }
-
-    /// Our workload, for telemetry.
-    fn party(&self, port: u16) -> Party {
-        let configuration = self.discovery.current();
-        let known = configuration
-            .inbound
-            .as_ref()
-            .and_then(|inbound| inbound.ports.iter().find(|p| p.port == port));
-        let service = known.and_then(|port| port.services.first()).cloned();
-        Party {
-            namespace: self.own.namespace.clone(),
-            workload: self.own.workload.clone(),
-            service,
-        }
+        self.show_concurrency();
     }
 }
 

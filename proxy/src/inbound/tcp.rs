@@ -11,7 +11,7 @@ use super::http::HopRequests;
 use super::{Client, Inbound};
 use crate::authorization::decide;
 use crate::endpoint::TcpUpstream;
-use crate::http::Request;
+use crate::http::{Request, Told};
 use crate::model::{Fault, Fields, Hop, Protocol, ResponseHead};
 use crate::tcp::{Receiver, Relayed, Sender, relay};
 use crate::telemetry::{ConnectionRecord, Direction, Party};
@@ -69,7 +69,11 @@ impl HopRequests {
                 inbound.record_connection(trail, None, relayed);
             }
             Err(fault) => {
-                inbound.answer(request, fault, false, true).await;
+                let told = Told {
+                    unprocessed: true,
+                    ..Told::of(fault, false)
+                };
+                inbound.answer(request, told).await;
                 inbound.record_connection(trail, Some(fault), Relayed::default());
             }
         }
@@ -133,7 +137,7 @@ impl Inbound {
             protocol: trail.protocol,
             fault,
             source: trail.source,
-            destination: self.party(trail.port),
+            destination: self.known(trail.port).party,
             peer: trail.peer.cloned(),
             tls: trail.peer.is_some(),
             bytes_up: relayed.up,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls_pki_types::{CertificateDer, ServerName};
 use weft_proto::spiffe::SpiffeId;
 
-use super::{ClusterPolicy, Endpoints, Protocol, ServiceName, ServicePort, Text};
+use super::{ClusterPolicy, Endpoints, InboundPolicy, Protocol, ServiceName, ServicePort, Text};
 
 /// The endpoints behind one port of a service.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +71,7 @@ pub struct Sidecar {
 }
 
 /// What this proxy has to know of its own workload.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Inbound {
     pub ports: Vec<InboundPort>,
     /// Calls to what is no service of the mesh are refused.
@@ -81,9 +81,10 @@ pub struct Inbound {
 }
 
 /// An application port that services point at.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct InboundPort {
     pub port: u16,
     pub protocol: Option<Protocol>,
     pub services: Vec<ServiceName>,
+    pub policy: Arc<InboundPolicy>,
 }

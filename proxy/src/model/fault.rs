@@ -39,8 +39,12 @@ pub enum Fault {
     /// The route's time for one attempt is over.
     BackendTimeout,
     NotAuthorized,
-    /// A limit of this proxy is reached.
+    /// A rate limit of the workload's is reached.
+    RateLimited,
+    /// A limit of this proxy is reached, or the application has enough to do.
     Overload,
+    /// A fault was asked for, by policy.
+    FaultInjected,
     /// RFC 9112 or 9113 forbids it, or it could be read in two ways.
     MalformedRequest,
     HeadersTooLarge,
@@ -56,7 +60,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, in the order of their discriminants.
-    pub const ALL: [Fault; 25] = [
+    pub const ALL: [Fault; 27] = [
         Fault::NoRoute,
         Fault::BackendInvalid,
         Fault::UnknownDestination,
@@ -75,7 +79,9 @@ impl Fault {
         Fault::RequestTimeout,
         Fault::BackendTimeout,
         Fault::NotAuthorized,
+        Fault::RateLimited,
         Fault::Overload,
+        Fault::FaultInjected,
         Fault::MalformedRequest,
         Fault::HeadersTooLarge,
         Fault::Loop,
@@ -112,6 +118,8 @@ impl Fault {
                 | Fault::BackendInvalid
                 | Fault::CircuitOpen
                 | Fault::RetryBudgetSpent
+                | Fault::RateLimited
+                | Fault::FaultInjected
                 | Fault::MalformedRequest
                 | Fault::HeadersTooLarge
         )
@@ -123,7 +131,7 @@ impl Fault {
     pub fn blames_endpoint(self) -> bool {
         !matches!(
             self,
-            Fault::UpstreamProtocol | Fault::BackendInvalid | Fault::Overload
+            Fault::UpstreamProtocol | Fault::BackendInvalid | Fault::RateLimited | Fault::Overload
         )
     }
 
@@ -148,7 +156,9 @@ impl Fault {
             Fault::RequestTimeout => "request_timeout",
             Fault::BackendTimeout => "backend_timeout",
             Fault::NotAuthorized => "not_authorized",
+            Fault::RateLimited => "rate_limited",
             Fault::Overload => "overload",
+            Fault::FaultInjected => "fault_injected",
             Fault::MalformedRequest => "malformed_request",
             Fault::HeadersTooLarge => "headers_too_large",
             Fault::Loop => "loop",

@@ -1,5 +1,7 @@
 //! The headers by which one sidecar tells the other what a stream is (see `proto/README.md`).
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue, Version};
 use weft_proto::fields::HOP_PREFIX;
 
@@ -9,6 +11,8 @@ const PORT: HeaderName = HeaderName::from_static("weft-hop-port");
 const PROTOCOL: HeaderName = HeaderName::from_static("weft-hop-protocol");
 const INSTANCE: HeaderName = HeaderName::from_static("weft-hop-instance");
 const SOURCE: HeaderName = HeaderName::from_static("weft-hop-source");
+const TIMEOUT: HeaderName = HeaderName::from_static("weft-hop-timeout");
+const ROUTE: HeaderName = HeaderName::from_static("weft-hop-route");
 const NO_HOST: HeaderName = HeaderName::from_static("weft-hop-no-host");
 const UNPROCESSED: HeaderName = HeaderName::from_static("weft-hop-unprocessed");
 const UPGRADED: HeaderName = HeaderName::from_static("weft-hop-upgraded");
@@ -28,6 +32,10 @@ pub struct Hop {
     pub instance: Text,
     /// The calling workload's name, for telemetry alone.
     pub source: Text,
+    /// The route by which the request was sent; empty: none.
+    pub route: Text,
+    /// How long somebody waits for the answer, where that is known.
+    pub timeout: Option<Duration>,
 }
 
 impl Hop {
@@ -47,13 +55,19 @@ impl Hop {
             (INSTANCE, self.instance.to_value()),
             (SOURCE, self.source.to_value()),
         ];
-        fields.into_iter().chain(no_host)
+        let route = (!self.route.is_empty()).then(|| (ROUTE, self.route.to_value()));
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let timeout = self.timeout.map(milliseconds);
+        let timeout = timeout.map(|timeout| (TIMEOUT, HeaderValue::from(timeout)));
+        let more = no_host.into_iter().chain(route).chain(timeout);
+        fields.into_iter().chain(more)
     }
 
     /// Takes it off a request. The error is what is missing or wrong.
     pub fn take(headers: &mut Fields) -> Result<Hop, &'static str> {
         let (mut port, mut word) = (None, None);
         let (mut instance, mut source, mut no_host) = (None, None, false);
+        let (mut route, mut timeout) = (None, None);
         // One look at each field: they are all taken away, whether they mean anything here or not.
         headers.retain(|name, value| {
             if !is_hop(name) {
@@ -68,6 +82,10 @@ impl Hop {
                 instance = instance.take().or(Text::from_value(value.clone()).ok());
             } else if *name == SOURCE {
                 source = source.take().or(Text::from_value(value.clone()).ok());
+            } else if *name == ROUTE {
+                route = route.take().or(Text::from_value(value.clone()).ok());
+            } else if *name == TIMEOUT {
+                timeout = timeout.or_else(|| text()?.parse().ok());
             } else if *name == NO_HOST {
                 no_host = true;
             }
@@ -82,6 +100,8 @@ impl Hop {
             no_host,
             instance: instance.ok_or("weft-hop-instance is missing")?,
             source: source.unwrap_or_default(),
+            route: route.unwrap_or_default(),
+            timeout: timeout.map(Duration::from_millis),
         })
     }
 
@@ -152,6 +172,8 @@ mod tests {
             no_host: true,
             instance: Text::from_static("i-1"),
             source: Text::from_static("web"),
+            route: Text::from_static("HTTPRoute/shop/orders"),
+            timeout: Some(Duration::from_millis(1500)),
         };
         let mut headers = Fields::new();
         headers.append("x".parse().unwrap(), HeaderValue::from_static("kept"));

@@ -7,8 +7,10 @@ mod endpoints;
 mod fault;
 mod fields;
 mod filter;
+pub mod grpc_timeout;
 mod head;
 pub mod hop;
+mod inbound_policy;
 mod name;
 mod own;
 mod policy;
@@ -28,6 +30,10 @@ pub use filter::{
 };
 pub use head::{RequestHead, ResponseHead};
 pub use hop::Hop;
+pub use inbound_policy::{
+    Caller, Concurrency, Descriptor, DescriptorValue, GlobalRateLimit, InboundPolicy, Priority,
+    RateLimit, RateLimitKey, RequestSelector,
+};
 pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
 pub use own::Own;
 pub use policy::{

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use regex::Regex;
 
-use super::{Filter, Protocol, Retry, Rules, ServicePort, SessionPersistence};
+use super::{Filter, Protocol, Retry, Rules, ServicePort, SessionPersistence, Text};
 
 /// Everything that is attached to one port of a service.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct TcpRule {
 pub struct Rule {
     /// `HTTPRoute/NAMESPACE/NAME` or `GRPCRoute/NAMESPACE/NAME`
     pub route: Arc<str>,
+    /// The same, as the other sidecar is told it.
+    pub hop_route: Text,
     /// From 0, as in the document.
     pub rule: u32,
     pub rule_name: Option<String>,

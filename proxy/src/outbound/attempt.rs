@@ -19,7 +19,7 @@ use crate::http::{
 };
 use crate::model::{
     Balancing, Cluster, Endpoint, Fault, HashKey, Hop, Protocol, RequestHead, ResponseHead, Retry,
-    Text,
+    Text, grpc_timeout,
 };
 
 /// Further attempts that are made without being asked for, each only where the application provably saw
@@ -27,11 +27,6 @@ use crate::model::{
 const SAFE_RETRIES_MAX: u32 = 2;
 /// A pause before an attempt is never longer than this many times the first.
 const BACKOFF_GROWTH_MAX: u32 = 10;
-/// Longest timeout that a gRPC client's own is taken for; eight digits of hours would overflow.
-const GRPC_TIMEOUT_MAX: Duration = Duration::from_secs(100 * 24 * 60 * 60);
-
-/// How long a gRPC client waits for the whole call.
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// How often a gRPC call was sent before (gRFC A6).
 const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
@@ -116,7 +111,8 @@ impl OutboundRequests {
                     .await
             };
             tried.extend(endpoint.map(|endpoint| endpoint.id.clone()));
-            let asked = match sent {
+            // What failed, where nobody asks for another attempt that would do no harm.
+            let unasked = match sent {
                 Ok(outcome) => {
                     picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
                     return Ok(outcome);
@@ -125,7 +121,7 @@ impl OutboundRequests {
                 Err(Failure::Again(outcome)) => {
                     picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
                     request.body.rewind();
-                    true
+                    None
                 }
                 Err(Failure::Unanswered(failed)) => {
                     picked.inspect(|picked| blame(picked, &failed));
@@ -135,15 +131,17 @@ impl OutboundRequests {
                     if !(safe || asked) || !possible {
                         return Err(Failure::Unanswered(failed));
                     }
-                    !safe
+                    safe.then_some(failed)
                 }
             };
             let in_budget = cluster.as_ref().is_none_or(|cluster| {
                 let balancer = &self.outbound.balancer;
                 balancer.may_repeat(cluster, Instant::now())
             });
+            let asked = unasked.is_none();
             if !in_budget {
-                return Err(unprocessed(Fault::RetryBudgetSpent));
+                let spent = || Unanswered::unprocessed(Fault::RetryBudgetSpent);
+                return Err(Failure::Unanswered(unasked.unwrap_or_else(spent)));
             }
             trail.attempts += 1;
             if let Some(rule) = rule.filter(|_| asked) {
@@ -187,8 +185,8 @@ impl OutboundRequests {
     fn deadline(&self, head: &RequestHead, trail: &Trail) -> Option<Deadline> {
         let routed = trail.target.as_ref()?.routed.as_ref();
         let of_route = routed.and_then(Routed::request_timeout);
-        let of_client = head.headers.get(&GRPC_TIMEOUT).filter(|_| head.is_grpc());
-        let of_client = of_client.and_then(|value| grpc_timeout(value.to_str().ok()?));
+        let of_client = Some(head).filter(|head| head.is_grpc());
+        let of_client = of_client.and_then(grpc_timeout::get);
         let timeout = of_route.into_iter().chain(of_client).min()?;
         after(trail.began, timeout, Fault::RequestTimeout)
     }
@@ -238,8 +236,8 @@ impl OutboundRequests {
         cluster: &Option<Arc<Cluster>>,
     ) -> bool {
         let unseen = failed.unprocessed || (failed.stale && is_idempotent(&request.head.method));
-        // Where no connection can be had, only another endpoint's may.
-        let may_do_better = !failed.fault.is_unreachable()
+        // Where no connection can be had, or there is enough to do, only another endpoint's may.
+        let may_do_better = !(failed.fault.is_unreachable() || failed.fault == Fault::Overload)
             || cluster
                 .as_ref()
                 .is_some_and(|cluster| self.outbound.balancer.has_untried(cluster, tried));
@@ -279,6 +277,15 @@ impl OutboundRequests {
                 let hop = Hop {
                     version_10: head.version == Version::HTTP_10 && protocol == Protocol::Http1,
                     no_host: head.authority.is_none(),
+                    route: target
+                        .routed
+                        .as_ref()
+                        .map(Routed::hop_name)
+                        .unwrap_or_default(),
+                    timeout: deadline.map(|deadline| {
+                        let now = tokio::time::Instant::now();
+                        deadline.at.saturating_duration_since(now)
+                    }),
                     ..self.outbound.hop(endpoint, protocol)
                 };
                 let tls = target.tls_to(endpoint);
@@ -374,25 +381,6 @@ fn after(from: Instant, timeout: Duration, fault: Fault) -> Option<Deadline> {
     Some(Deadline { at, fault })
 }
 
-/// `TimeoutValue TimeoutUnit` of gRPC's protocol: at most eight digits, and one letter.
-fn grpc_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    let timeout = match unit {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    };
-    Some(timeout.min(GRPC_TIMEOUT_MAX))
-}
-
 /// The value of a cookie (RFC 6265 5.4): the first of its name.
 pub(super) fn cookie<'h>(head: &'h RequestHead, name: &str) -> Option<&'h str> {
     let fields = head.headers.get_all(&http::header::COOKIE);
@@ -403,31 +391,4 @@ pub(super) fn cookie<'h>(head: &'h RequestHead, name: &str) -> Option<&'h str> {
         .filter_map(|pair| pair.trim().split_once('='))
         .find(|(found, _)| *found == name)
         .map(|(_, value)| value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_of_grpc() {
-        let check = |text: &str, expect: Option<u64>| {
-            let milliseconds = grpc_timeout(text).map(|timeout| timeout.as_millis());
-            assert_eq!(milliseconds, expect.map(u128::from), "{text}");
-        };
-        check("1S", Some(1000));
-        check("99999999n", Some(99));
-        check("250m", Some(250));
-        check("5000u", Some(5));
-        check("2M", Some(120_000));
-        check("1H", Some(3_600_000));
-        check("99999999H", Some(100 * 24 * 3_600_000));
-        check("100000000n", None);
-        check("S", None);
-        check("1", None);
-        check("-1S", None);
-        check("1s", None);
-        check("", None);
-        check("1é", None);
-    }
 }

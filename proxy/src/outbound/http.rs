@@ -16,7 +16,7 @@ use super::session::{self, Session};
 use super::target::{Routed, Target};
 use super::tcp::party_of;
 use crate::http::{
-    Ending, Failure, Outcome, Piece, Request, Responder, Serve, Unanswered, Workers, respond,
+    Ending, Failure, Outcome, Piece, Request, Responder, Serve, Told, Unanswered, Workers, respond,
     respond_with,
 };
 use crate::http2::ErrorCode;
@@ -234,7 +234,7 @@ impl OutboundRequests {
             Err(fault) => {
                 outbound.telemetry.refused(Direction::Outbound, fault);
                 // A client that is gone can't be told.
-                let _ = respond(responder, fault, false, false).await;
+                let _ = respond(responder, Told::of(fault, false)).await;
             }
         }
     }
@@ -336,7 +336,7 @@ impl Serve for OutboundRequests {
                 if let Some(responder) = responder {
                     // A client that is gone can't be told.
                     let grpc = request.head.is_grpc();
-                    let _ = Box::pin(respond(responder, failed.fault, grpc, false)).await;
+                    let _ = Box::pin(respond(responder, Told::of(failed.fault, grpc))).await;
                     Box::pin(take_rest(request)).await;
                 }
                 self.record(request, trail, Err(failed.fault));
@@ -401,5 +401,5 @@ pub(super) async fn refuse_connect(writer: &mut Writer, fault: Fault) {
         drain: None,
     };
     // A client that is gone can't be told.
-    let _ = respond(responder, fault, false, false).await;
+    let _ = respond(responder, Told::of(fault, false)).await;
 }

@@ -9,7 +9,7 @@ use http::header::ORIGIN;
 use super::destination::Destination;
 use crate::model::{
     BackendTls, Cluster, Endpoint, Filter, Protocol, RequestHead, ResponseHead, Retry, Route, Rule,
-    SessionPersistence,
+    SessionPersistence, Text,
 };
 use crate::route;
 
@@ -72,6 +72,11 @@ impl Routed {
     /// The route's name, as telemetry has it.
     pub(super) fn name(&self) -> &Arc<str> {
         &self.rule().route
+    }
+
+    /// The same, as the other sidecar is told it.
+    pub(super) fn hop_name(&self) -> Text {
+        self.rule().hop_route.clone()
     }
 
     pub(super) fn request_timeout(&self) -> Option<Duration> {

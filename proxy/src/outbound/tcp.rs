@@ -9,7 +9,9 @@ use super::{Client, Destination, Outbound};
 use crate::balance::{Admitted, Picked, Wanted};
 use crate::endpoint::TcpUpstream;
 use crate::http::Unanswered;
-use crate::model::{BackendTls, Cluster, Endpoint, Fault, Fields, Hop, Protocol, WeightedCluster};
+use crate::model::{
+    BackendTls, Cluster, Endpoint, Fault, Fields, Hop, Protocol, Text, WeightedCluster,
+};
 use crate::route;
 use crate::tcp::{FirstBytes, Receiver, Relayed, Sender, relay};
 use crate::telemetry::{ConnectionRecord, Direction, Party};
@@ -191,6 +193,8 @@ impl Outbound {
                 .map(|sidecar| sidecar.instance.clone())
                 .unwrap_or_default(),
             source: self.source.clone(),
+            route: Text::default(),
+            timeout: None,
         }
     }
 

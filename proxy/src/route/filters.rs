@@ -149,6 +149,7 @@ mod tests {
     fn rule(prefix: &str) -> Rule {
         Rule {
             route: "HTTPRoute/shop/r".into(),
+            hop_route: Text::default(),
             rule: 0,
             rule_name: None,
             match_index: 0,

@@ -6,8 +6,8 @@ use crate::model::{
     HeaderMatch, HostMatch, PathMatch, QueryMatch, RequestHead, RouteMatch, TextMatch,
 };
 
-/// All of it must hold.
-pub(super) fn matches(wanted: &RouteMatch, head: &RequestHead) -> bool {
+/// Whether all of what a match asks for holds.
+pub fn matches(wanted: &RouteMatch, head: &RequestHead) -> bool {
     has_method(wanted, head)
         && has_hostname(wanted, head)
         && has_path(wanted, head)

@@ -14,7 +14,7 @@ use crate::model::{
 };
 
 pub use filters::{change_request, change_response};
-pub use matching::mismatches;
+pub use matching::{matches, mismatches};
 
 /// Draws that are spread more evenly than chance would: each is a golden section further than the one
 /// before, so that any run of them is close to the weights (a Weyl sequence). Shares of 70 to 30 are
@@ -67,10 +67,7 @@ pub fn decide(route: &Route, head: &RequestHead, random: u64) -> Result<Decision
     if route.rules.is_empty() {
         return Ok(Decision::Default);
     }
-    let Some(position) = route
-        .rules
-        .first(head, |rule| matching::matches(&rule.matches, head))
-    else {
+    let Some(position) = route.rules.first(head, |rule| matches(&rule.matches, head)) else {
         return Err(Refused {
             rule: None,
             fault: Fault::NoRoute,

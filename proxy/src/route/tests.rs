@@ -37,6 +37,7 @@ fn route(rules: Vec<(RouteMatch, Vec<Backend>)>) -> Route {
         .enumerate()
         .map(|(index, (matches, backends))| Rule {
             route: "HTTPRoute/shop/r".into(),
+            hop_route: Text::default(),
             rule: u32::try_from(index).unwrap(),
             rule_name: None,
             match_index: 0,

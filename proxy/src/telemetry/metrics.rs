@@ -2,7 +2,7 @@
 //! of a known series takes no lock; only a series' first record on a thread does.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,6 +94,8 @@ pub(super) struct Metrics {
     pub overflow: AtomicU64,
     pub spans_dropped: AtomicU64,
     pub access_log_dropped: AtomicU64,
+    /// By port and worker: limit, in flight, exceeded.
+    pub concurrency: Mutex<BTreeMap<(u16, usize), [u64; 3]>>,
     /// Failed, passed.
     pub health_checks: [AtomicU64; 2],
     refused: [[AtomicU64; Fault::ALL.len()]; 2],
@@ -126,6 +128,7 @@ impl Metrics {
             overflow: AtomicU64::new(0),
             spans_dropped: AtomicU64::new(0),
             access_log_dropped: AtomicU64::new(0),
+            concurrency: Mutex::default(),
             health_checks: std::array::from_fn(|_| AtomicU64::new(0)),
             refused: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             open: [Arc::default(), Arc::default()],

@@ -123,6 +123,14 @@ impl Telemetry {
         counts[usize::from(passed)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Takes note of what a worker sees of an application's port: how many requests at once serve it best, how
+    /// many there are, and how many there were beyond that while it isn't kept.
+    pub fn concurrency(&self, worker: usize, port: u16, numbers: [u64; 3]) {
+        let mut seen = self.0.metrics.concurrency.lock();
+        let seen = seen.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut());
+        seen.insert((port, worker), numbers);
+    }
+
     /// Counts a downstream connection as open until the guard is dropped.
     pub fn connection_opened(&self, direction: Direction) -> ConnectionGauge {
         self.0.metrics.open_connection(direction)

@@ -1,8 +1,9 @@
 //! The metrics in Prometheus' text format (version 0.0.4).
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use super::metrics::{DURATION_BOUNDS, Kind, Labels, Metrics, Series, Side};
@@ -161,6 +162,7 @@ impl Page {
                 self.sample(refused, &labels, count);
             }
         }
+        self.concurrency(metrics);
         let checks = "weft_health_checks_total";
         self.family(checks, "counter", "Health checks of endpoints.");
         for (result, count) in ["failed", "passed"].iter().zip(&metrics.health_checks) {
@@ -184,6 +186,41 @@ impl Page {
             "Access log lines dropped because standard output was too slow.",
             load(&metrics.access_log_dropped),
         );
+    }
+
+    /// Each port's numbers, of all workers together.
+    fn concurrency(&mut self, metrics: &Metrics) {
+        let mut ports = BTreeMap::<u16, [u64; 3]>::new();
+        let seen = metrics.concurrency.lock();
+        for ((port, _), numbers) in &*seen.unwrap_or_else(PoisonError::into_inner) {
+            let sum = ports.entry(*port).or_default();
+            for (sum, number) in sum.iter_mut().zip(numbers) {
+                *sum += number;
+            }
+        }
+        let families = [
+            (
+                "weft_concurrency_limit",
+                "gauge",
+                "Requests at once that serve the application on a port best, as found out.",
+            ),
+            (
+                "weft_concurrency_in_flight",
+                "gauge",
+                "Requests that the application has not begun to answer.",
+            ),
+            (
+                "weft_concurrency_exceeded_total",
+                "counter",
+                "Requests beyond the limit that were let in, because it is not enforced.",
+            ),
+        ];
+        for (index, (name, kind, help)) in families.into_iter().enumerate() {
+            self.family(name, kind, help);
+            for (port, numbers) in &ports {
+                self.sample(name, &format!("port=\"{port}\""), numbers[index]);
+            }
+        }
     }
 
     fn state(&mut self, gauges: Option<&Gauges>) {

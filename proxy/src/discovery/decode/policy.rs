@@ -65,7 +65,7 @@ pub(super) fn decode(message: wire::ClusterPolicy) -> Result<ClusterPolicy> {
     })
 }
 
-fn time(field: &str, milliseconds: Option<u64>, default: Duration) -> Result<Duration> {
+pub(super) fn time(field: &str, milliseconds: Option<u64>, default: Duration) -> Result<Duration> {
     match milliseconds.map(Duration::from_millis) {
         None => Ok(default),
         Some(time) if time <= TIME_MAX => Ok(time),
@@ -77,7 +77,11 @@ fn time(field: &str, milliseconds: Option<u64>, default: Duration) -> Result<Dur
 }
 
 /// A time in which something is counted.
-fn interval(field: &str, milliseconds: Option<u64>, default: Duration) -> Result<Duration> {
+pub(super) fn interval(
+    field: &str,
+    milliseconds: Option<u64>,
+    default: Duration,
+) -> Result<Duration> {
     match time(field, milliseconds, default)? {
         Duration::ZERO => Err(reject(field, "must be longer than nothing")),
         time => Ok(time),

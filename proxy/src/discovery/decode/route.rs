@@ -57,8 +57,10 @@ fn tls_rule(message: wire::TlsRule) -> Result<TlsRule> {
 
 fn rule(message: wire::Rule) -> Result<Rule> {
     let matches = message.r#match.unwrap_or_default();
+    let route = required("route", message.route)?;
     Ok(Rule {
-        route: required("route", message.route)?.into(),
+        hop_route: visible("route", &route)?,
+        route: route.into(),
         rule: message.rule,
         rule_name: optional("rule_name", message.rule_name)?,
         match_index: message.match_index,
@@ -150,7 +152,7 @@ fn backend(message: wire::WeightedCluster) -> Result<WeightedCluster> {
     })
 }
 
-fn route_match(message: wire::Match) -> Result<RouteMatch> {
+pub(super) fn route_match(message: wire::Match) -> Result<RouteMatch> {
     use wire::r#match::Path;
     let path = match message.path {
         None => None,

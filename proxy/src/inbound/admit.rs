@@ -1,0 +1,124 @@
+//! Whether a request goes to the application now, later, or not at all.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::Inbound;
+use crate::admission::{Asked, Entry, Pass, Port};
+use crate::model::{Concurrency, Fault, InboundPolicy};
+use crate::telemetry::Party;
+
+/// What is known of an application's port.
+pub(super) struct Known {
+    pub party: Party,
+    pub policy: Arc<InboundPolicy>,
+}
+
+/// Why a request doesn't go to the application.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    pub fault: Fault,
+    /// Another instance may have room for it.
+    pub elsewhere: bool,
+    /// When it may be tried again here.
+    pub retry_after: Duration,
+}
+
+impl Refusal {
+    fn new(fault: Fault) -> Self {
+        Self {
+            fault,
+            elsewhere: false,
+            retry_after: Duration::from_secs(1),
+        }
+    }
+
+    fn overload() -> Self {
+        Self {
+            elsewhere: true,
+            ..Self::new(Fault::Overload)
+        }
+    }
+}
+
+impl Inbound {
+    /// What is known of a port: whose it is, for telemetry, and what it takes.
+    pub(super) fn known(&self, port: u16) -> Known {
+        let configuration = self.discovery.current();
+        let known = configuration.inbound.as_ref();
+        let known = known.and_then(|inbound| inbound.ports.iter().find(|one| one.port == port));
+        Known {
+            party: Party {
+                namespace: self.own.namespace.clone(),
+                workload: self.own.workload.clone(),
+                service: known.and_then(|known| known.services.first()).cloned(),
+            },
+            policy: known.map_or_else(|| self.usual.clone(), |known| known.policy.clone()),
+        }
+    }
+
+    /// Lets a request in, or has it wait for its turn, at most until `until`. Nothing is returned where there
+    /// is nothing to be given back.
+    pub(super) async fn admit(
+        &self,
+        port: u16,
+        policy: &InboundPolicy,
+        asked: Asked<'_>,
+        until: Option<Instant>,
+    ) -> Result<Option<Pass>, Refusal> {
+        let now = Instant::now();
+        let Some(port) = self.admission.port(port, now) else {
+            return Ok(None);
+        };
+        if !policy.rate_limits.is_empty() {
+            take_tokens(&port, policy, &asked, now)?;
+        }
+        match port.enter(policy, &asked, now) {
+            Entry::Admitted(pass) => Ok(Some(pass)),
+            Entry::Refused => Err(Refusal::overload()),
+            Entry::Waits(waiting, longest) => {
+                let left = until.map(|until| until.saturating_duration_since(now));
+                let is_late = left.is_some_and(|left| left < longest);
+                let longest = left.map_or(longest, |left| left.min(longest));
+                // Boxed, as everything rare, so that the usual request's state stays small.
+                match Box::pin(timeout(longest, waiting)).await {
+                    Ok(Some(pass)) => Ok(Some(pass)),
+                    Ok(None) => Err(Refusal::overload()),
+                    // Nobody waits for the answer any more: the application is spared the work.
+                    Err(_) if is_late => Err(Refusal::new(Fault::RequestTimeout)),
+                    Err(_) => Err(Refusal::overload()),
+                }
+            }
+        }
+    }
+
+    /// Tells telemetry how much each port has to do; to be called every second or so.
+    pub(super) fn show_concurrency(&self) {
+        let configuration = self.discovery.current();
+        let policy = |port: u16| {
+            let inbound = configuration.inbound.as_ref();
+            let known = inbound.and_then(|inbound| inbound.ports.iter().find(|p| p.port == port));
+            known.map_or(Concurrency::default(), |known| known.policy.concurrency)
+        };
+        for seen in self.admission.seen(policy) {
+            let numbers = [seen.limit.into(), seen.in_flight.into(), seen.exceeded];
+            self.telemetry.concurrency(self.worker, seen.port, numbers);
+        }
+    }
+}
+
+fn take_tokens(
+    port: &Rc<Port>,
+    policy: &InboundPolicy,
+    asked: &Asked<'_>,
+    now: Instant,
+) -> Result<(), Refusal> {
+    let taken = port.take_tokens(policy, asked, now);
+    taken.map_err(|retry_after| Refusal {
+        retry_after,
+        ..Refusal::new(Fault::RateLimited)
+    })
+}

@@ -1,0 +1,286 @@
+"""What a workload takes: rate limits, and how much its application can do at once; and who finds out that an
+endpoint is ill."""
+
+import itertools
+import time
+
+import pytest
+
+from mesh import backend, http_route, service
+from process import wait_until
+
+INSTANCES = 2
+
+
+@pytest.fixture(scope="module")
+def shop(shared_mesh):
+    mesh = shared_mesh
+    mesh.apply(service("orders"))
+    mesh.orders = [mesh.instance("orders", n) for n in range(INSTANCES)]
+    mesh.web = mesh.workload("web")
+    mesh.batch = mesh.workload("batch")
+    for caller in (mesh.web, mesh.batch):
+        mesh.wait_endpoints(caller, INSTANCES)
+    return mesh
+
+
+@pytest.fixture
+def applied(shop):
+    """Applies documents, and takes them away again."""
+    keys = []
+
+    def apply(*documents):
+        keys.extend((one["kind"], one["metadata"]["name"]) for one in documents)
+        shop.apply(*documents)
+
+    yield apply
+    for instance in shop.orders:
+        instance.application.trouble()
+    for kind, name in dict.fromkeys(keys):
+        shop.weft("delete", kind, name, "-n", "shop")
+
+
+def policy(kind, of="orders", **spec):
+    return {
+        "apiVersion": "weft.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": of, "namespace": "shop"},
+        "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": of}], **spec},
+    }
+
+
+NAMES = itertools.count()
+
+
+def limit(requests=1, interval="1h", burst=10, **more):
+    """Tokens that come so seldom that the burst is all there is. Of another name each time: a limit that goes and
+    comes again is the same."""
+    return {"name": f"few-{next(NAMES)}", "requests": requests, "interval": interval, "burst": burst, **more}
+
+
+def limited(*limits):
+    return policy("InboundPolicy", rateLimits=list(limits))
+
+
+def statuses(caller, count, path="/", **headers):
+    got = [caller.get(path, **headers).status for _ in range(count)]
+    return {status: got.count(status) for status in got}
+
+
+# ---- rate limits
+
+
+def test_a_rate_limit_is_for_each_instance(shop, applied):
+    applied(limited(limit()))
+    assert statuses(shop.web, 40) == {200: 20, 429: 20}
+    answer = shop.web.get()
+    assert (answer.status, answer.fault) == (429, "rate_limited")
+    # One token an hour.
+    assert 3000 < int(answer.header("retry-after")) <= 3600
+    # Nobody is left out for it, and nothing was sent twice.
+    assert sum(instance.application.requests() for instance in shop.orders) >= 20
+    assert 'fault="rate_limited"' in shop.orders[0].metrics()
+
+
+def test_each_caller_has_a_bucket(shop, applied):
+    applied(limited(limit(key=[{"type": "Caller"}])))
+    assert statuses(shop.web, 30) == {200: 20, 429: 10}
+    assert statuses(shop.batch, 30) == {200: 20, 429: 10}
+
+
+def test_some_callers_alone(shop, applied):
+    applied(limited(limit(callers=[{"namespace": "shop", "serviceAccount": "batch"}])))
+    assert statuses(shop.batch, 30) == {200: 20, 429: 10}
+    assert statuses(shop.web, 30) == {200: 30}
+
+
+def test_each_value_of_a_header_has_a_bucket(shop, applied):
+    applied(limited(limit(key=[{"type": "Header", "name": "User"}])))
+    assert statuses(shop.web, 30, user="anne") == {200: 20, 429: 10}
+    assert statuses(shop.web, 30, user="ben") == {200: 20, 429: 10}
+    assert statuses(shop.web, 30) == {200: 30}
+
+
+def test_one_route_alone(shop, applied):
+    rules = [
+        {"matches": [{"path": {"type": "PathPrefix", "value": "/reports"}}], "backendRefs": [backend("orders")]},
+    ]
+    reports = http_route("reports", "orders", rules)
+    rest = http_route("rest", "orders", [{"backendRefs": [backend("orders")]}])
+    applied(reports, rest, limited(limit(routes=[{"name": "reports"}])))
+    assert statuses(shop.web, 30, "/reports/1") == {200: 20, 429: 10}
+    assert statuses(shop.web, 30) == {200: 30}
+    # The called side knows the route too.
+    assert 'route="HTTPRoute/shop/reports"' in shop.orders[0].metrics()
+
+
+def test_some_paths_alone(shop, applied):
+    match = {"path": {"type": "Exact", "value": "/search"}, "method": "GET"}
+    applied(limited(limit(match=match)))
+    assert statuses(shop.web, 30, "/search") == {200: 20, 429: 10}
+    assert statuses(shop.web, 30, "/search/1") == {200: 30}
+
+
+def test_tokens_come_back(shop, applied):
+    applied(limited(limit(requests=20, interval="1s", burst=1)))
+    start, served = time.monotonic(), 0
+    while time.monotonic() < start + 2:
+        served += statuses(shop.web, 1).get(200, 0)
+    # Twenty a second of each instance, and the first ones.
+    assert served <= 20 * INSTANCES * (time.monotonic() - start) + INSTANCES
+    assert served > 20
+
+
+def test_a_limit_that_goes_is_gone(shop, applied):
+    few = limit(burst=1)
+    applied(limited(few))
+    assert statuses(shop.web, 10)[429] == 8
+    # A push that doesn't change it fills no bucket; one that does begins anew.
+    applied(limited(few, limit(burst=100)))
+    assert statuses(shop.web, 10) == {429: 10}
+    applied(limited({**few, "burst": 2}))
+    assert statuses(shop.web, 10)[429] == 6
+
+
+# ---- how much at once
+
+
+@pytest.fixture
+def busy(shop):
+    """A service of one instance that works on 8 things at once, 20 ms each: 400 a second."""
+    application = shop.application("busy", flags=["--workers", 8, "--work", "20ms"])
+    shop.apply(service("busy"))
+    workload = shop.workload("busy", ports={"http": application.port})
+    workload.application = application
+    shop.wait_endpoints(shop.web, 1, "busy.shop")
+    shop.wait_endpoints(shop.batch, 1, "busy.shop")
+    yield workload
+    shop.weft("delete", "service", "busy", "-n", "shop")
+    workload.process.stop()
+    application.process.stop()
+
+
+def concurrency(workload, name):
+    lines = [line for line in workload.metrics().splitlines() if line.startswith(f"weft_concurrency_{name}{{")]
+    return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
+
+
+def loads(shop, important, others):
+    """Requests a second of both callers for some seconds, and what became of them."""
+    url = "http://busy.shop/"
+    running = [
+        shop.load(shop.web, url=url, rate=important, connections=32, duration="8s", settle="3s"),
+        shop.load(shop.batch, url=url, rate=others, connections=256, duration="8s", settle="3s"),
+    ]
+    return [one.report() for one in running]
+
+
+def test_overload_by_three(shop, applied, busy):
+    """Capacity 400 a second, 1,200 come, 40 of them important."""
+    unloaded, _ = loads(shop, 40, 1)
+    important = {"priority": "High", "callers": [{"namespace": "shop", "serviceAccount": "web"}]}
+    applied(policy("InboundPolicy", "busy", concurrency={"mode": "Enforce"}, priorities=[important]))
+    below = loads(shop, 40, 280)
+    assert sum(one["failed"] for one in below) == 0, below
+    high, others = loads(shop, 40, 1160)
+    goodput = (high["ok"] + others["ok"]) / 8 / 400
+    p99 = [one["latency_microseconds"]["p99"] / 1000 for one in (unloaded, high)]
+    print(f"\ngoodput {goodput:.2f} of capacity; p99 of the important {p99[1]:.1f} ms, unloaded {p99[0]:.1f} ms;"
+          f" of the others {others['ok']} of {others['total']} were served")  # fmt: skip
+    assert high["failed"] <= high["total"] / 100, high
+    assert others["faults"].keys() == {"overload"}, others
+    assert goodput > 0.8, (high, others)
+    assert concurrency(busy, "limit") >= 4
+
+
+def test_by_default_it_is_observed(shop, busy):
+    # As many at once as is certain to be too many.
+    load = shop.load(shop.batch, url="http://busy.shop/", connections=64, duration="4s")
+    wait_until(lambda: concurrency(busy, "exceeded_total") > 0, what="requests beyond the limit")
+    report = load.report()
+    assert report["failed"] == 0, report
+    assert concurrency(busy, "limit") > 0
+
+
+def test_overload_says_when_to_come_back(shop, applied, busy):
+    spec = {"mode": "Enforce", "min": 1, "max": 1, "maxPendingRequests": 0}
+    applied(policy("InboundPolicy", "busy", concurrency=spec))
+    load = shop.load(shop.batch, url="http://busy.shop/", connections=4, duration="30s")
+    try:
+        seen = []
+
+        def refused():
+            seen.append(shop.web.get(host="busy.shop"))
+            return seen[-1].status == 503
+
+        wait_until(refused, what="a refusal")
+        assert (seen[-1].fault, seen[-1].header("retry-after")) == ("overload", "1")
+    finally:
+        load.stop()
+
+
+# ---- health checks
+
+
+def checked(**check):
+    thresholds = {"interval": "100ms", "timeout": "1s", "unhealthyThreshold": 2, "healthyThreshold": 2}
+    outliers = {"consecutiveFailures": 0}
+    return policy("TrafficPolicy", outlierDetection=outliers, healthCheck={**thresholds, **check})
+
+
+def served_by(shop, count=20):
+    """Which instances answer."""
+    return {shop.web.get().header("x-served-by") for _ in range(count)}
+
+
+def states(shop):
+    explained = shop.weft("explain", "--from", "shop/web", "http://orders.shop/", "-o", "json").json()
+    return sorted(endpoint["state"] for endpoint in explained["backends"][0]["endpoints"])
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"type": "HTTP", "http": {"path": "/well"}},
+        {"type": "GRPC", "grpc": {"service": "shop.Orders"}},
+    ],
+    ids=["http", "grpc"],
+)
+def test_who_is_ill_gets_nothing(shop, applied, check):
+    applied(checked(**check))
+    first = shop.orders[0].application
+    wait_until(lambda: 'weft_health_checks_total{result="passed"}' in shop.web.metrics(), what="checks")
+    assert served_by(shop) == {"orders-0", "orders-1"}
+    first.trouble(status=503)
+    wait_until(lambda: states(shop) == ["unhealthy", "usable"], what="the ill one to be found")
+    assert served_by(shop) == {"orders-1"}
+    assert "unhealthy" in shop.weft("explain", "--from", "shop/web", "http://orders.shop/").stdout
+    first.trouble()
+    wait_until(lambda: states(shop) == ["usable", "usable"], what="it to be well again")
+    assert served_by(shop) == {"orders-0", "orders-1"}
+
+
+def test_all_ill_is_nobody_ill(shop, applied):
+    applied(checked(type="HTTP", http={"path": "/well", "expectedStatuses": [418]}))
+    wait_until(lambda: states(shop) == ["unhealthy", "unhealthy"], what="both to be found ill")
+    assert served_by(shop) == {"orders-0", "orders-1"}
+
+
+def test_a_check_without_an_answer_has_failed(shop, applied):
+    applied(checked(type="HTTP", timeout="200ms"))
+    shop.orders[1].application.trouble(delay=600)
+    wait_until(lambda: states(shop) == ["unhealthy", "usable"], what="the slow one to be found")
+    assert served_by(shop) == {"orders-0"}
+
+
+def test_a_port_that_takes_connections_is_well(shop, applied):
+    applied(checked(type="TCP"))
+    wait_until(lambda: states(shop) == ["usable", "usable"], what="both to be well")
+    before = passed(shop)
+    wait_until(lambda: passed(shop) > before + 5, what="checks")
+    assert states(shop) == ["usable", "usable"]
+
+
+def passed(shop):
+    lines = shop.web.metrics().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith('weft_health_checks_total{result="passed"'))
