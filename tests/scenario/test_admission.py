@@ -284,3 +284,117 @@ def test_a_port_that_takes_connections_is_well(shop, applied):
 def passed(shop):
     lines = shop.web.metrics().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith('weft_health_checks_total{result="passed"'))
+
+
+# ---- faults on purpose
+
+
+def injected(*faults):
+    return policy("FaultInjectionPolicy", faults=list(faults))
+
+
+def test_requests_fail_on_purpose(shop, applied):
+    applied(injected({"abort": {"percent": 50, "httpStatus": 418}}))
+    before = sum(instance.application.requests() for instance in shop.orders)
+    got = statuses(shop.web, 400)
+    assert set(got) == {200, 418} and 140 <= got[418] <= 260, got
+    # What fails on purpose reaches nobody, and isn't tried again.
+    assert sum(instance.application.requests() for instance in shop.orders) == before + got[200]
+    refused = next(answer for answer in iter(shop.web.get, None) if answer.status == 418)
+    assert refused.fault == "fault_injected"
+
+
+def test_only_what_matches_fails_on_purpose(shop, applied):
+    match = {"path": {"type": "PathPrefix", "value": "/pay"}, "headers": [{"name": "chaos", "value": "yes"}]}
+    applied(injected({"match": match, "abort": {"httpStatus": 500}}, {"match": {"method": "PUT"}, "delay": {"duration": "1s"}}))
+    assert statuses(shop.web, 5, "/pay/1", chaos="yes") == {500: 5}
+    assert statuses(shop.web, 5, "/pay/1") == {200: 5}
+    assert statuses(shop.web, 5, "/", chaos="yes") == {200: 5}
+
+
+def test_requests_wait_on_purpose_and_their_time_goes_on(shop, applied):
+    rule = {"backendRefs": [backend("orders")], "timeouts": {"request": "300ms"}}
+    only = {"match": {"path": {"type": "Exact", "value": "/late"}}}
+    applied(injected({**only, "delay": {"duration": "100ms"}}))
+    start = time.monotonic()
+    assert shop.web.get("/late").status == 200 and time.monotonic() - start >= 0.1
+    applied(http_route("orders", "orders", [rule]), injected({**only, "delay": {"duration": "1m"}}))
+    answer = shop.web.get("/late")
+    assert (answer.status, answer.fault) == (504, "request_timeout")
+    assert shop.web.get("/").status == 200
+
+
+def test_grpc_calls_fail_on_purpose(shop, applied):
+    applied(injected({"abort": {"grpcStatus": 10}}))
+    connection = shop.web.http2()
+    try:
+        headers = [("content-type", "application/grpc"), ("te", "trailers")]
+        answer = connection.read(connection.request("POST", "/shop.Orders/List", headers=headers))
+    finally:
+        connection.close()
+    assert (answer.status, answer.header("grpc-status"), answer.fault) == (200, "10", "fault_injected")
+
+
+# ---- hedging
+
+
+def test_a_slow_request_is_hedged(shop, applied):
+    applied(policy("TrafficPolicy", hedging={"percentile": 90}, outlierDetection={"consecutiveFailures": 0}))
+    statuses(shop.web, 100)
+    slow, fast = (instance.application for instance in shop.orders)
+    slow.trouble(delay=5000)
+    before = (slow.requests(), fast.requests())
+    start = time.monotonic()
+    got = [shop.web.get().header("x-served-by") for _ in range(10)]
+    assert set(got) == {"orders-1"}
+    # The first attempt was at the slow one at times, and its answer was not waited for.
+    assert slow.requests() > before[0] and fast.requests() == before[1] + 10
+    assert time.monotonic() - start < 5
+    # Who might do something twice is not hedged.
+    slow.trouble(delay=300)
+    posts = [shop.web.curl("-X", "POST", "-d", "1", "http://orders.shop/") for _ in range(6)]
+    assert len(posts) == 6
+    assert slow.requests() + fast.requests() <= sum(before) + 10 + 10 + 6
+
+
+def test_hedges_are_in_the_budget(shop, applied):
+    spent = {
+        "apiVersion": "gateway.networking.x-k8s.io/v1alpha1",
+        "kind": "XBackendTrafficPolicy",
+        "metadata": {"name": "orders", "namespace": "shop"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "orders"}],
+            "retryConstraint": {"budget": {"percent": 0, "interval": "10s"}, "minRetryRate": {"count": 0, "interval": "1s"}},
+        },
+    }
+    applied(policy("TrafficPolicy", hedging={"percentile": 50}, outlierDetection={"consecutiveFailures": 0}), spent)
+    statuses(shop.web, 100)
+    before = sum(instance.application.requests() for instance in shop.orders)
+    for instance in shop.orders:
+        instance.application.trouble(delay=50)
+    assert statuses(shop.web, 20) == {200: 20}
+    assert sum(instance.application.requests() for instance in shop.orders) == before + 20
+
+
+# ---- deadlines
+
+
+def test_what_nobody_waits_for_any_more_reaches_no_application(shop, applied, busy):
+    """The only place is taken for longer than the request has time."""
+    spec = {"mode": "Enforce", "min": 1, "max": 1, "queueTimeout": "10s"}
+    rule = {"backendRefs": [backend("busy")], "timeouts": {"request": "100ms"}}
+    hurried = {"matches": [{"path": {"type": "Exact", "value": "/hurried"}}], **rule}
+    patient = {"backendRefs": [backend("busy")]}
+    applied(policy("InboundPolicy", "busy", concurrency=spec), http_route("busy", "busy", [hurried, patient]))
+    busy.application.trouble(delay=1500)
+    before = busy.application.requests()
+    waiting = shop.web.http1()
+    try:
+        waiting.send(b"GET / HTTP/1.1\r\nhost: busy.shop\r\n\r\n")
+        wait_until(lambda: busy.application.requests() == before + 1, what="the place to be taken")
+        answer = shop.web.get("/hurried", host="busy.shop")
+        assert (answer.status, answer.fault) == (504, "request_timeout")
+        assert waiting.read().status == 200
+        assert busy.application.requests() == before + 1
+    finally:
+        waiting.close()

@@ -12,6 +12,7 @@ use super::Loads;
 use super::breaker::Room;
 use super::budget::Budget;
 use super::hash::Table;
+use super::latencies::Latencies;
 use super::outliers::Outliers;
 use super::survey::Survey;
 use crate::model::{Cluster, Locality};
@@ -21,6 +22,8 @@ pub(super) struct ClusterState {
     pub outliers: Outliers,
     pub requests: Rc<Room>,
     pub connections: Rc<Room>,
+    /// Looked at where requests are hedged.
+    pub latencies: Latencies,
     /// The table of this version of the cluster.
     table: RefCell<Option<(Arc<Cluster>, Rc<Table>)>>,
     pub turns: Turns,
@@ -48,6 +51,7 @@ impl ClusterState {
             outliers: Outliers::new(now),
             requests: Rc::default(),
             connections: Rc::default(),
+            latencies: Latencies::default(),
             table: RefCell::default(),
             turns: Turns::default(),
             survey: RefCell::default(),

@@ -6,6 +6,7 @@ mod breaker;
 mod budget;
 mod cluster;
 mod hash;
+mod latencies;
 mod load;
 mod outliers;
 mod survey;
@@ -142,6 +143,9 @@ impl Picked {
         if policy.outliers.compares() {
             self.load.count(answered.latency, answered.failed);
         }
+        if policy.hedging.is_some() {
+            self.state.latencies.add(answered.latency);
+        }
         if answered.failed {
             self.failed(now);
         } else {
@@ -150,6 +154,17 @@ impl Picked {
         if let Some(pause) = answered.pause {
             self.load.pause(pause, now);
             self.state.trouble();
+        }
+    }
+
+    /// Another endpoint answered the same request before, so that nobody knows how long it would have taken.
+    pub fn outpaced(&self, waited: Duration, now: Instant) {
+        let policy = &self.cluster.policy;
+        if policy.balancing == Balancing::PeakEwma {
+            self.load.learn(waited, now);
+        }
+        if policy.outliers.compares() {
+            self.load.count(waited, false);
         }
     }
 
@@ -366,6 +381,14 @@ impl Balancer {
             Admission::Admitted(admitted) => Some(admitted),
             Admission::Waits(_) | Admission::Refused => None,
         }
+    }
+
+    /// When a second attempt at a request to a cluster begins, where that is asked for and enough is known.
+    pub fn hedge_after(&self, cluster: &Arc<Cluster>) -> Option<Duration> {
+        let hedging = cluster.policy.hedging?;
+        let state = self.clusters.borrow().get(&cluster.name)?.clone();
+        let usual = state.latencies.percentile(hedging.percentile)?;
+        Some(usual.max(hedging.min_delay))
     }
 
     /// Takes one repetition of the cluster's budget, if there is one left.

@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode, Version};
 
 use super::{Failure, Outcome, Responder};
-use crate::model::{Fault, Fields, ResponseHead, hop};
+use crate::model::{Fault, FaultStatus, Fields, ResponseHead, hop};
 
 /// Carries the fault's reason on every answer that a proxy makes itself.
 pub const WEFT_FAULT: HeaderName = HeaderName::from_static("weft-fault");
@@ -176,14 +176,7 @@ pub struct Told {
     /// When to come back, where the fault is one that passes.
     pub retry_after: Duration,
     /// What a policy wants in the place of the fault's own status.
-    pub status: Option<StatusOf>,
-}
-
-/// A status of HTTP or of gRPC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatusOf {
-    Http(StatusCode),
-    Grpc(u16),
+    pub status: Option<FaultStatus>,
 }
 
 impl Told {
@@ -201,11 +194,11 @@ impl Told {
         let mut answer = answer(self.fault);
         match self.status {
             None => {}
-            Some(StatusOf::Http(status)) => {
+            Some(FaultStatus::Http(status)) => {
                 answer.status = status;
                 answer.grpc_status = grpc_status_of(status);
             }
-            Some(StatusOf::Grpc(status)) => answer.grpc_status = status,
+            Some(FaultStatus::Grpc(status)) => answer.grpc_status = status,
         }
         answer
     }

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -26,6 +27,11 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    /// How long it is until then.
+    pub fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
     /// The one that comes first.
     pub fn first(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {

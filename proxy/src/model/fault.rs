@@ -58,6 +58,13 @@ pub enum Fault {
     Internal,
 }
 
+/// A status that a policy wants in the place of a fault's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultStatus {
+    Http(http::StatusCode),
+    Grpc(u16),
+}
+
 impl Fault {
     /// Every fault, in the order of their discriminants.
     pub const ALL: [Fault; 27] = [

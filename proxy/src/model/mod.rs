@@ -23,7 +23,7 @@ mod text;
 pub use cluster::{BackendTls, Cluster, Endpoint, Inbound, InboundPort, Sidecar, SubjectAltName};
 pub use configuration::{Configuration, Entry, Known};
 pub use endpoints::Endpoints;
-pub use fault::Fault;
+pub use fault::{Fault, FaultStatus};
 pub use fields::{FieldName, Fields};
 pub use filter::{
     Cors, Filter, HeaderModifier, Mirror, OriginMatch, PathModifier, Redirect, Rewrite,
@@ -37,8 +37,9 @@ pub use inbound_policy::{
 pub use name::{Host, InvalidName, Name, ServiceName, ServicePort};
 pub use own::Own;
 pub use policy::{
-    Balancing, CircuitBreaker, ClusterPolicy, HashKey, HealthCheck, HealthCheckKind, Locality,
-    OutlierDetection, Retry, RetryBudget, SessionCarrier, SessionPersistence,
+    Balancing, CircuitBreaker, ClusterPolicy, FaultInjection, Faults, HashKey, HealthCheck,
+    HealthCheckKind, Hedging, Locality, OutlierDetection, Retry, RetryBudget, SHARES,
+    SessionCarrier, SessionPersistence,
 };
 pub use protocol::Protocol;
 pub use route::{

@@ -1,10 +1,11 @@
 //! How a cluster is called: who takes the next request, who is left out, and how much may be on its way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 
-use super::Text;
+use super::{FaultStatus, RouteMatch, Text};
 
 /// What policies say of a cluster; what none of them says is the default.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,8 @@ pub struct ClusterPolicy {
     pub breaker: CircuitBreaker,
     pub budget: RetryBudget,
     pub health_check: Option<HealthCheck>,
+    pub hedging: Option<Hedging>,
+    pub faults: Faults,
 }
 
 /// Fewer endpoints that are well than half of all are no sign of their being ill, mostly.
@@ -39,6 +42,8 @@ impl Default for ClusterPolicy {
             breaker: CircuitBreaker::default(),
             budget: RetryBudget::default(),
             health_check: None,
+            hedging: None,
+            faults: Faults::default(),
         }
     }
 }
@@ -51,6 +56,44 @@ pub enum Locality {
     OwnZoneFirst,
     /// Nobody's.
     AnyZone,
+}
+
+/// When a second attempt at an idempotent request begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedging {
+    /// Of the latencies seen lately.
+    pub percentile: u32,
+    /// Not before.
+    pub min_delay: Duration,
+}
+
+/// Faults that are made on purpose: the first that matches a request acts.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// `FaultInjectionPolicy/NAMESPACE/NAME`; empty where there is none.
+    pub policy: String,
+    pub list: Arc<[FaultInjection]>,
+}
+
+impl PartialEq for Faults {
+    /// Versions of one policy are told apart, not what they say.
+    fn eq(&self, other: &Self) -> bool {
+        self.policy == other.policy && Arc::ptr_eq(&self.list, &other.list)
+    }
+}
+
+/// All of a whole, in which shares of requests are said.
+pub const SHARES: u32 = 10_000;
+
+/// One fault.
+#[derive(Clone, Debug)]
+pub struct FaultInjection {
+    /// Absent: every request.
+    pub matches: Option<RouteMatch>,
+    /// Of [`SHARES`] requests that match, and how long they wait.
+    pub delay: Option<(u32, Duration)>,
+    /// Of [`SHARES`] requests that match, and what they are answered with.
+    pub abort: Option<(u32, FaultStatus)>,
 }
 
 /// Requests that are made to learn whether an endpoint serves.

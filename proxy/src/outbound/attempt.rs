@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Version};
 use rand::Rng;
 
 use super::destination::Destination;
+use super::hedge::Way;
 use super::http::{OutboundRequests, Trail};
 use super::session::{self, Session};
 use super::target::{Routed, Target};
@@ -63,6 +64,12 @@ impl OutboundRequests {
         let whole = self.deadline(&request.head, trail);
         let cluster = trail.target.as_ref();
         let cluster = cluster.and_then(|target| target.cluster.clone());
+        if let Some(cluster) = &cluster
+            && !cluster.policy.faults.list.is_empty()
+        {
+            let injected = self.inject(cluster, &request.head, trail, whole);
+            Box::pin(injected).await?;
+        }
         let _admitted = match &cluster {
             Some(cluster) => Some(self.admit(cluster, trail.began, whole).await?),
             None => None,
@@ -77,7 +84,7 @@ impl OutboundRequests {
             let Some(target) = &trail.target else {
                 return Err(unprocessed(Fault::NoEndpoint));
             };
-            let picked = cluster.as_ref().and_then(|cluster| {
+            let mut picked = cluster.as_ref().and_then(|cluster| {
                 let wanted = Wanted {
                     tried: &tried,
                     key,
@@ -85,13 +92,12 @@ impl OutboundRequests {
                 };
                 self.pick(cluster, wanted)
             });
-            let endpoint = match (&picked, &target.destination) {
+            trail.endpoint = match (&picked, &target.destination) {
                 (Some(picked), _) => Some(picked.endpoint.clone()),
                 (None, Destination::Endpoint(endpoint)) => Some(endpoint.clone()),
                 (None, Destination::Service(_)) => return Err(unprocessed(Fault::NoEndpoint)),
                 (None, Destination::Outside(_)) => None,
             };
-            trail.endpoint = endpoint.clone();
             request.head.version = version;
             let rule = target.routed.as_ref().and_then(Routed::retry);
             let rule = rule.filter(|rule| trail.attempts < rule.attempts);
@@ -107,10 +113,21 @@ impl OutboundRequests {
                     again: rule.map(|_| &again as &dyn Fn(&ResponseHead) -> bool),
                 };
                 let before = session.as_ref().map(|(before, _)| *before);
-                self.send_once(request, target, endpoint.as_deref(), before, terms)
-                    .await
+                let way = Way {
+                    target,
+                    before,
+                    terms,
+                };
+                let (sent, hedges) = self
+                    .send_once_or_twice(request, &mut picked, &mut tried, way)
+                    .await;
+                trail.attempts += hedges;
+                sent
             };
-            tried.extend(endpoint.map(|endpoint| endpoint.id.clone()));
+            if let Some(picked) = &picked {
+                trail.endpoint = Some(picked.endpoint.clone());
+                tried.push(picked.endpoint.id.clone());
+            }
             // What failed, where nobody asks for another attempt that would do no harm.
             let unasked = match sent {
                 Ok(outcome) => {
@@ -204,7 +221,7 @@ impl OutboundRequests {
         Some((session, endpoint))
     }
 
-    fn pick(&self, cluster: &Arc<Cluster>, wanted: Wanted<'_>) -> Option<Picked> {
+    pub(super) fn pick(&self, cluster: &Arc<Cluster>, wanted: Wanted<'_>) -> Option<Picked> {
         let mut random = self.outbound.random.borrow_mut();
         self.outbound
             .balancer
@@ -252,16 +269,65 @@ impl OutboundRequests {
         bound.mul_f64(self.outbound.random.borrow_mut().random::<f64>())
     }
 
+    /// One attempt, at whoever was picked; and another one, where the first takes long and that is asked for.
+    /// `picked` is whoever it ended at, and the number says how many attempts were added.
+    async fn send_once_or_twice(
+        &self,
+        request: &mut Request<'_>,
+        picked: &mut Option<Picked>,
+        tried: &mut Vec<Arc<str>>,
+        way: Way<'_>,
+    ) -> (Result<Outcome, Failure>, u32) {
+        let hedge = picked.as_ref().zip(way.target.cluster.as_ref());
+        let hedge = hedge.and_then(|(_, cluster)| self.hedge_after(request, cluster));
+        match (hedge, picked.as_mut()) {
+            // Boxed, as everything rare here.
+            (Some(after), Some(picked)) => {
+                Box::pin(self.send_hedged(request, picked, tried, after, way)).await
+            }
+            (_, picked) => {
+                let endpoint = picked.map(|picked| picked.endpoint.clone());
+                let endpoint = endpoint.or_else(|| match &way.target.destination {
+                    Destination::Endpoint(endpoint) => Some(endpoint.clone()),
+                    _ => None,
+                });
+                (self.send_once(request, endpoint.as_deref(), way).await, 0)
+            }
+        }
+    }
+
     async fn send_once(
         &self,
         request: &mut Request<'_>,
+        endpoint: Option<&Endpoint>,
+        Way {
+            target,
+            before,
+            terms,
+        }: Way<'_>,
+    ) -> Result<Outcome, Failure> {
+        let opening = self.open(&mut request.head, target, endpoint, terms.deadline);
+        let mut opened = opening.await?;
+        let change = |head: &mut ResponseHead| target.change_response(head, endpoint, before);
+        let terms = Terms {
+            change: target.routed.is_some().then_some(&change),
+            ..terms
+        };
+        let outcome = send(request, &mut opened, terms).await?;
+        if outcome.reusable {
+            self.outbound.endpoints.give_back(opened);
+        }
+        Ok(outcome)
+    }
+
+    /// A connection or a stream for a request.
+    pub(super) async fn open(
+        &self,
+        head: &mut RequestHead,
         target: &Target,
         endpoint: Option<&Endpoint>,
-        before: Option<Session>,
-        terms: Terms<'_>,
-    ) -> Result<Outcome, Failure> {
-        let deadline = terms.deadline;
-        let head = &request.head;
+        deadline: Option<Deadline>,
+    ) -> Result<Opened, Failure> {
         let spoken = if head.version == Version::HTTP_2 {
             Protocol::Http2
         } else {
@@ -274,18 +340,12 @@ impl OutboundRequests {
         let endpoints = &self.outbound.endpoints;
         let opened = match (endpoint, &target.destination) {
             (Some(endpoint), _) => {
+                let routed = target.routed.as_ref();
                 let hop = Hop {
                     version_10: head.version == Version::HTTP_10 && protocol == Protocol::Http1,
                     no_host: head.authority.is_none(),
-                    route: target
-                        .routed
-                        .as_ref()
-                        .map(Routed::hop_name)
-                        .unwrap_or_default(),
-                    timeout: deadline.map(|deadline| {
-                        let now = tokio::time::Instant::now();
-                        deadline.at.saturating_duration_since(now)
-                    }),
+                    route: routed.map(Routed::hop_name).unwrap_or_default(),
+                    timeout: deadline.map(Deadline::left),
                     ..self.outbound.hop(endpoint, protocol)
                 };
                 let tls = target.tls_to(endpoint);
@@ -295,31 +355,15 @@ impl OutboundRequests {
             (None, Destination::Outside(address)) => endpoints.open_plain(*address, protocol).await,
             (None, _) => Err(Unanswered::unprocessed(Fault::NoEndpoint)),
         };
-        let mut opened = opened.map_err(Failure::Unanswered)?;
+        let opened = opened.map_err(Failure::Unanswered)?;
         if let (Some(endpoint), Some(cluster)) = (endpoint, &target.cluster)
             && cluster.tls.is_some()
         {
             let tls = target.tls_to(endpoint).is_some();
             let scheme = if tls { "https" } else { "http" };
-            request.head.scheme = Some(Text::from_static(scheme));
+            head.scheme = Some(Text::from_static(scheme));
         }
-        let change = |head: &mut ResponseHead| {
-            let Some(routed) = &target.routed else { return };
-            routed.change_response(head);
-            if let (Some(policy), Some(endpoint)) = (routed.session(), endpoint) {
-                let session = Session::at(&endpoint.id, before, session::now());
-                session.tell(policy, before, head);
-            }
-        };
-        let terms = Terms {
-            change: target.routed.is_some().then_some(&change),
-            ..terms
-        };
-        let outcome = send(request, &mut opened, terms).await?;
-        if outcome.reusable {
-            endpoints.give_back(opened);
-        }
-        Ok(outcome)
+        Ok(opened)
     }
 }
 
@@ -333,7 +377,7 @@ fn unprocessed(fault: Fault) -> Failure {
 }
 
 /// What an answer says of its endpoint.
-fn seen(outcome: &Outcome) -> Answered {
+pub(super) fn seen(outcome: &Outcome) -> Answered {
     Answered {
         latency: outcome.latency,
         failed: outcome.is_failure(),
@@ -342,7 +386,7 @@ fn seen(outcome: &Outcome) -> Answered {
 }
 
 /// What a failure without an answer says of its endpoint.
-fn blame(picked: &Picked, failed: &Unanswered) {
+pub(super) fn blame(picked: &Picked, failed: &Unanswered) {
     let unreachable = failed.unprocessed && failed.fault.blames_endpoint();
     if unreachable || failed.connection_lost {
         picked.refused(Instant::now());

@@ -21,7 +21,8 @@ use crate::http::{
 };
 use crate::http2::ErrorCode;
 use crate::model::{
-    Configuration, Endpoint, Fault, Fields, Protocol, RequestHead, ResponseHead, Rule, Text, hop,
+    Configuration, Endpoint, Fault, FaultStatus, Fields, Protocol, RequestHead, ResponseHead, Rule,
+    Text, hop,
 };
 use crate::route::{self, Decision};
 use crate::tcp::{Writer, relay};
@@ -64,8 +65,20 @@ pub(super) struct Trail {
     pub(super) endpoint: Option<Arc<Endpoint>>,
     /// How often it was sent again.
     pub(super) attempts: u32,
+    /// What a policy has it answered with.
+    pub(super) status: Option<FaultStatus>,
     /// Authority and path as the client asked for them, where a filter may have changed them.
     asked: Option<(Option<Text>, Text)>,
+}
+
+impl Trail {
+    /// What a client is told of a fault.
+    fn told(&self, fault: Fault, head: &RequestHead) -> Told {
+        Told {
+            status: self.status,
+            ..Told::of(fault, head.is_grpc())
+        }
+    }
 }
 
 impl OutboundRequests {
@@ -241,11 +254,11 @@ impl OutboundRequests {
 
     fn record(&self, request: &Request<'_>, trail: Trail, ended: Result<&Outcome, Fault>) {
         let head = &request.head;
-        let (authority, path) = trail
-            .asked
-            .unwrap_or_else(|| (head.authority.clone(), head.path.clone()));
+        let asked = trail.asked.clone();
+        let (authority, path) =
+            asked.unwrap_or_else(|| (head.authority.clone(), head.path.clone()));
         let outbound = &self.outbound;
-        let ending = Ending::of(ended, head.is_grpc());
+        let ending = Ending::of_told(ended.map_err(|fault| trail.told(fault, head)));
         let duration = trail.began.elapsed();
         let endpoint = trail.endpoint.as_deref();
         let sidecar = endpoint.and_then(|endpoint| endpoint.sidecar.as_ref());
@@ -317,6 +330,7 @@ impl Serve for OutboundRequests {
             target: None,
             endpoint: None,
             attempts: 0,
+            status: None,
             asked: None,
         };
         let version = request.head.version;
@@ -335,8 +349,8 @@ impl Serve for OutboundRequests {
             Err(Failure::Unanswered(failed)) => {
                 if let Some(responder) = responder {
                     // A client that is gone can't be told.
-                    let grpc = request.head.is_grpc();
-                    let _ = Box::pin(respond(responder, Told::of(failed.fault, grpc))).await;
+                    let told = trail.told(failed.fault, &request.head);
+                    let _ = Box::pin(respond(responder, told)).await;
                     Box::pin(take_rest(request)).await;
                 }
                 self.record(request, trail, Err(failed.fault));

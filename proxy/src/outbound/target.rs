@@ -7,6 +7,7 @@ use http::HeaderValue;
 use http::header::ORIGIN;
 
 use super::destination::Destination;
+use super::session::{self, Session};
 use crate::model::{
     BackendTls, Cluster, Endpoint, Filter, Protocol, RequestHead, ResponseHead, Retry, Route, Rule,
     SessionPersistence, Text,
@@ -30,6 +31,21 @@ impl Target {
             routed: None,
             cluster: None,
             protocol: None,
+        }
+    }
+
+    /// Does to an answer what its route says, and tells the client of its session.
+    pub(super) fn change_response(
+        &self,
+        head: &mut ResponseHead,
+        endpoint: Option<&Endpoint>,
+        before: Option<Session>,
+    ) {
+        let Some(routed) = &self.routed else { return };
+        routed.change_response(head);
+        if let (Some(policy), Some(endpoint)) = (routed.session(), endpoint) {
+            let session = Session::at(&endpoint.id, before, session::now());
+            session.tell(policy, before, head);
         }
     }
 

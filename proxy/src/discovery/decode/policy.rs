@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use weft_proto::v1alpha1 as wire;
 
-use super::{Result, each, from_text, reject, required, text, visible, within};
+use super::{Result, each, from_text, reject, required, route, text, visible, within};
 use crate::model::{
-    Balancing, CircuitBreaker, ClusterPolicy, HashKey, HealthCheck, HealthCheckKind, Locality,
-    OutlierDetection, RetryBudget,
+    Balancing, CircuitBreaker, ClusterPolicy, FaultInjection, FaultStatus, Faults, HashKey,
+    HealthCheck, HealthCheckKind, Hedging, Locality, OutlierDetection, RetryBudget, SHARES,
 };
 
 /// Longest time that a policy may name; a longer one is rejected.
 const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Of the latencies seen lately the one after which a request is hedged, where a document doesn't say it.
+const HEDGING_PERCENTILE: u32 = 95;
+/// A request that was sent less long ago isn't hedged: the second attempt would hardly be faster.
+const HEDGING_DELAY_MIN: Duration = Duration::from_millis(1);
 /// How often an endpoint is asked how it is, where a document doesn't say it.
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long its answer is waited for.
@@ -61,6 +65,14 @@ pub(super) fn decode(message: wire::ClusterPolicy) -> Result<ClusterPolicy> {
         health_check: match message.health_check {
             Some(check) => Some(within("health_check", health_check(check))?),
             None => None,
+        },
+        hedging: match message.hedging {
+            Some(hedging) => Some(within("hedging", self::hedging(&hedging))?),
+            None => None,
+        },
+        faults: Faults {
+            policy: text("fault_injection_policy", message.fault_injection_policy)?,
+            list: each("fault_injections", message.fault_injections, fault)?.into(),
         },
     })
 }
@@ -150,6 +162,55 @@ fn outliers(message: &wire::OutlierDetection) -> Result<OutlierDetection> {
             message.ejected_percent_max,
             default.ejected_percent_max,
         )?,
+    })
+}
+
+fn hedging(message: &wire::Hedging) -> Result<Hedging> {
+    let percentile = message.percentile.unwrap_or(HEDGING_PERCENTILE);
+    Ok(Hedging {
+        percentile: percent("percentile", Some(percentile), percentile)?,
+        min_delay: time(
+            "min_delay_milliseconds",
+            message.min_delay_milliseconds,
+            HEDGING_DELAY_MIN,
+        )?,
+    })
+}
+
+fn fault(message: wire::FaultInjection) -> Result<FaultInjection> {
+    let share = |field: &str, share: u32| match share {
+        0..=SHARES => Ok(share),
+        share => Err(reject(field, format!("{share} is above {SHARES}"))),
+    };
+    let status = match (message.http_status, message.grpc_status) {
+        (0, None) => None,
+        (0, Some(status @ 1..=16)) => Some(FaultStatus::Grpc(status as u16)),
+        (0, Some(status)) => {
+            return Err(reject("grpc_status", format!("{status} is no failure")));
+        }
+        (status, _) => {
+            let code = u16::try_from(status)
+                .ok()
+                .filter(|code| (200..=599).contains(code));
+            let code = code.and_then(|code| StatusCode::from_u16(code).ok());
+            let none = || reject("http_status", format!("{status} is no final status"));
+            Some(FaultStatus::Http(code.ok_or_else(none)?))
+        }
+    };
+    let abort_share = share("abort_share", message.abort_share)?;
+    let delay_share = share("delay_share", message.delay_share)?;
+    let delay = time(
+        "delay_milliseconds",
+        Some(message.delay_milliseconds),
+        Duration::ZERO,
+    )?;
+    Ok(FaultInjection {
+        matches: match message.r#match {
+            None => None,
+            Some(message) => Some(within("match", route::route_match(message))?),
+        },
+        delay: (delay_share > 0).then_some((delay_share, delay)),
+        abort: status.map(|status| (abort_share, status)),
     })
 }
 

@@ -15,6 +15,8 @@ pub(super) fn policy(policy: &ClusterPolicy) -> Value {
         breaker,
         budget,
         health_check,
+        hedging,
+        faults,
     } = policy;
     let balancing = match balancing {
         Balancing::LeastRequest => json!("least_request"),
@@ -31,6 +33,13 @@ pub(super) fn policy(policy: &ClusterPolicy) -> Value {
         },
         "panic_percent": panic_percent,
         "health_check": health_check.as_ref().map(self::health_check),
+        "hedging": hedging.map(|hedging| {
+            json!({
+                "percentile": hedging.percentile,
+                "min_delay_milliseconds": hedging.min_delay.as_millis(),
+            })
+        }),
+        "fault_injections": faults.list.len(),
         "slow_start_milliseconds": slow_start.as_millis(),
         "outlier_detection": {
             "consecutive_failures": outliers.consecutive_failures,

@@ -1,0 +1,48 @@
+//! Faults that are made on purpose, before a request goes anywhere.
+
+use rand::Rng;
+
+use super::http::{OutboundRequests, Trail};
+use crate::http::{Deadline, Failure, Unanswered, within};
+use crate::model::{Cluster, Fault, FaultInjection, RequestHead, SHARES};
+use crate::route;
+
+impl OutboundRequests {
+    /// Has a request wait, or fail, as the cluster's policy asks for.
+    pub(super) async fn inject(
+        &self,
+        cluster: &Cluster,
+        head: &RequestHead,
+        trail: &mut Trail,
+        whole: Option<Deadline>,
+    ) -> Result<(), Failure> {
+        let is_for = |fault: &&FaultInjection| {
+            let matches = fault.matches.as_ref();
+            matches.is_none_or(|matches| route::matches(matches, head))
+        };
+        let Some(fault) = cluster.policy.faults.list.iter().find(is_for) else {
+            return Ok(());
+        };
+        let is_hit = |share: u32| {
+            let mut random = self.outbound.random.borrow_mut();
+            random.random_range(0..SHARES) < share
+        };
+        if let Some((share, delay)) = fault.delay
+            && is_hit(share)
+        {
+            let slept = async {
+                tokio::time::sleep(delay).await;
+                Ok(())
+            };
+            within(whole, slept).await.map_err(Failure::Unanswered)?;
+        }
+        match fault.abort {
+            Some((share, status)) if is_hit(share) => {
+                trail.status = Some(status);
+                let injected = Unanswered::unprocessed(Fault::FaultInjected);
+                Err(Failure::Unanswered(injected))
+            }
+            _ => Ok(()),
+        }
+    }
+}
