@@ -1,6 +1,7 @@
 //! The wire between weft's programs.
 //!
 //! - [`v1alpha1`]: the gRPC services and their messages, from `proto/weft/v1alpha1/*.proto`.
+//! - [`ratelimit`]: what rate limit servers are asked.
 //! - [`fields`]: which header fields are the proxies' own.
 //! - [`spiffe`]: SPIFFE IDs as weft forms them.
 //! - [`svid`]: how either end of a connection checks the other's X509-SVID.
@@ -10,6 +11,12 @@
 pub mod fields;
 pub mod spiffe;
 pub mod svid;
+
+/// The part of Envoy's rate limit protocol that weft speaks, generated from its protobuf file.
+#[allow(missing_docs, clippy::all, unused_qualifications)]
+pub mod ratelimit {
+    tonic::include_proto!("envoy.service.ratelimit.v3");
+}
 
 /// Generated from the protobuf files.
 #[allow(missing_docs, clippy::all, unused_qualifications)]

@@ -30,6 +30,7 @@ use crate::inbound::{self, Inbound};
 use crate::listener::{Handed, Listener, Spread, bind};
 use crate::model::{Known, Name, Own, Service, ServiceName};
 use crate::outbound::{self, Outbound};
+use crate::ratelimit::RateLimitServers;
 use crate::telemetry::{Gauges, Telemetry, TelemetryOptions};
 use crate::{admin, dns, telemetry};
 
@@ -403,6 +404,7 @@ async fn serve(shared: Shared, connections: Connections) {
         spent,
         leaving,
         worker: (connections.index, settings.workers),
+        servers: RateLimitServers::new(&settings.outbound_listen),
     }));
 
     let Connections {

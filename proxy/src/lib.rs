@@ -26,6 +26,7 @@ pub mod tcp;
 
 pub mod discovery;
 pub mod identity;
+pub mod ratelimit;
 
 pub mod admin;
 pub mod dns;

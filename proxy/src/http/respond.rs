@@ -84,6 +84,7 @@ fn answer(fault: Fault) -> Answer {
         Fault::BackendTimeout => (504, 4, "the route's time for one attempt is over"),
         Fault::NotAuthorized => (403, 7, "policy does not allow this request"),
         Fault::RateLimited => (429, 8, "a rate limit is reached"),
+        Fault::RateLimitUnknown => (503, 14, "the rate limit server does not answer"),
         Fault::Overload => (
             503,
             14,

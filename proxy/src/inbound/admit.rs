@@ -8,7 +8,10 @@ use tokio::time::timeout;
 
 use super::Inbound;
 use crate::admission::{Asked, Entry, Pass, Port};
-use crate::model::{Concurrency, Fault, InboundPolicy};
+use crate::model::{
+    Concurrency, Descriptor, DescriptorValue, Fault, GlobalRateLimit, InboundPolicy,
+};
+use crate::ratelimit::{Answer, Pairs};
 use crate::telemetry::Party;
 
 /// What is known of an application's port.
@@ -76,6 +79,10 @@ impl Inbound {
         if !policy.rate_limits.is_empty() {
             take_tokens(&port, policy, &asked, now)?;
         }
+        if let Some(limit) = &policy.global_rate_limit {
+            // Boxed, as everything rare, so that the usual request's state stays small.
+            Box::pin(self.ask_server(limit, &asked)).await?;
+        }
         match port.enter(policy, &asked, now) {
             Entry::Admitted(pass) => Ok(Some(pass)),
             Entry::Refused => Err(Refusal::overload()),
@@ -83,7 +90,6 @@ impl Inbound {
                 let left = until.map(|until| until.saturating_duration_since(now));
                 let is_late = left.is_some_and(|left| left < longest);
                 let longest = left.map_or(longest, |left| left.min(longest));
-                // Boxed, as everything rare, so that the usual request's state stays small.
                 match Box::pin(timeout(longest, waiting)).await {
                     Ok(Some(pass)) => Ok(Some(pass)),
                     Ok(None) => Err(Refusal::overload()),
@@ -92,6 +98,34 @@ impl Inbound {
                     Err(_) => Err(Refusal::overload()),
                 }
             }
+        }
+    }
+
+    /// Asks a rate limit server about a request that some descriptor can be made of.
+    async fn ask_server(&self, limit: &GlobalRateLimit, asked: &Asked<'_>) -> Result<(), Refusal> {
+        let selected = limit.descriptors.iter();
+        let selected = selected.filter(|descriptor| asked.is_selected(&descriptor.selector));
+        let descriptors: Vec<Pairs> = selected
+            .filter_map(|descriptor| pairs(descriptor, asked))
+            .collect();
+        if descriptors.is_empty() {
+            return Ok(());
+        }
+        let traceparent = asked.head.headers.get("traceparent");
+        let traceparent = traceparent.and_then(|value| value.to_str().ok());
+        let answer = self.servers.ask(limit, descriptors, traceparent).await;
+        self.telemetry.server_asked(match answer {
+            Answer::Pass => "pass",
+            Answer::OverLimit(_) => "over_limit",
+            Answer::Unknown => "unknown",
+        });
+        match answer {
+            Answer::OverLimit(retry_after) => Err(Refusal {
+                retry_after,
+                ..Refusal::new(Fault::RateLimited)
+            }),
+            Answer::Unknown if limit.deny_on_failure => Err(Refusal::new(Fault::RateLimitUnknown)),
+            Answer::Pass | Answer::Unknown => Ok(()),
         }
     }
 
@@ -108,6 +142,20 @@ impl Inbound {
             self.telemetry.concurrency(self.worker, seen.port, numbers);
         }
     }
+}
+
+/// What the server is told of a request; nothing where the request has no value for an entry.
+fn pairs(descriptor: &Descriptor, asked: &Asked<'_>) -> Option<Pairs> {
+    let entries = descriptor.entries.iter();
+    entries
+        .map(|(key, value)| {
+            let value = match value {
+                DescriptorValue::Text(text) => text.clone(),
+                DescriptorValue::OfRequest(part) => asked.value(part)?,
+            };
+            Some((key.clone(), value))
+        })
+        .collect()
 }
 
 fn take_tokens(

@@ -36,6 +36,7 @@ use crate::http::{Drain, ServerLimits, Spent, Workers, serve_http2};
 use crate::identity::{Identity, explain};
 use crate::listener::Accepted;
 use crate::model::{Fault, InboundPolicy, Own, Protocol};
+use crate::ratelimit::RateLimitServers;
 use crate::tcp::{ReadAhead, Reader, Writer, split};
 use crate::telemetry::{Direction, Telemetry};
 
@@ -63,6 +64,7 @@ pub struct Inbound {
     spent: Spent,
     leaving: Arc<AtomicBool>,
     admission: Admission,
+    servers: RateLimitServers,
     /// What is in force on ports that no policy is for.
     usual: Arc<InboundPolicy>,
     worker: usize,
@@ -86,6 +88,8 @@ pub struct Parts {
     pub leaving: Arc<AtomicBool>,
     /// This worker, and how many there are: they share what is allowed together.
     pub worker: (usize, usize),
+    /// Asked where a policy says so.
+    pub servers: RateLimitServers,
 }
 
 /// The far end of a connection, with what was read of it.
@@ -111,6 +115,7 @@ impl Inbound {
             spent,
             leaving,
             worker: (worker, workers),
+            servers,
         } = parts;
         let endpoints = Endpoints::new(identity.clone(), endpoint::Limits::default());
         Self {
@@ -130,6 +135,7 @@ impl Inbound {
             spent,
             leaving,
             admission: Admission::new(workers),
+            servers,
             usual: Arc::default(),
             worker,
         }

@@ -41,6 +41,8 @@ pub enum Fault {
     NotAuthorized,
     /// A rate limit of the workload's is reached.
     RateLimited,
+    /// The rate limit server doesn't answer, and policy lets nothing pass without it.
+    RateLimitUnknown,
     /// A limit of this proxy is reached, or the application has enough to do.
     Overload,
     /// A fault was asked for, by policy.
@@ -67,7 +69,7 @@ pub enum FaultStatus {
 
 impl Fault {
     /// Every fault, in the order of their discriminants.
-    pub const ALL: [Fault; 27] = [
+    pub const ALL: [Fault; 28] = [
         Fault::NoRoute,
         Fault::BackendInvalid,
         Fault::UnknownDestination,
@@ -87,6 +89,7 @@ impl Fault {
         Fault::BackendTimeout,
         Fault::NotAuthorized,
         Fault::RateLimited,
+        Fault::RateLimitUnknown,
         Fault::Overload,
         Fault::FaultInjected,
         Fault::MalformedRequest,
@@ -126,6 +129,7 @@ impl Fault {
                 | Fault::CircuitOpen
                 | Fault::RetryBudgetSpent
                 | Fault::RateLimited
+                | Fault::RateLimitUnknown
                 | Fault::FaultInjected
                 | Fault::MalformedRequest
                 | Fault::HeadersTooLarge
@@ -138,7 +142,11 @@ impl Fault {
     pub fn blames_endpoint(self) -> bool {
         !matches!(
             self,
-            Fault::UpstreamProtocol | Fault::BackendInvalid | Fault::RateLimited | Fault::Overload
+            Fault::UpstreamProtocol
+                | Fault::BackendInvalid
+                | Fault::RateLimited
+                | Fault::RateLimitUnknown
+                | Fault::Overload
         )
     }
 
@@ -164,6 +172,7 @@ impl Fault {
             Fault::BackendTimeout => "backend_timeout",
             Fault::NotAuthorized => "not_authorized",
             Fault::RateLimited => "rate_limited",
+            Fault::RateLimitUnknown => "rate_limit_unknown",
             Fault::Overload => "overload",
             Fault::FaultInjected => "fault_injected",
             Fault::MalformedRequest => "malformed_request",

@@ -96,6 +96,8 @@ pub(super) struct Metrics {
     pub access_log_dropped: AtomicU64,
     /// By port and worker: limit, in flight, exceeded.
     pub concurrency: Mutex<BTreeMap<(u16, usize), [u64; 3]>>,
+    /// Of rate limit servers, by what they said.
+    pub rate_limit_answers: Mutex<BTreeMap<&'static str, u64>>,
     /// Failed, passed.
     pub health_checks: [AtomicU64; 2],
     refused: [[AtomicU64; Fault::ALL.len()]; 2],
@@ -129,6 +131,7 @@ impl Metrics {
             spans_dropped: AtomicU64::new(0),
             access_log_dropped: AtomicU64::new(0),
             concurrency: Mutex::default(),
+            rate_limit_answers: Mutex::default(),
             health_checks: std::array::from_fn(|_| AtomicU64::new(0)),
             refused: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             open: [Arc::default(), Arc::default()],

@@ -22,7 +22,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
@@ -123,11 +123,18 @@ impl Telemetry {
         counts[usize::from(passed)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a question to a rate limit server: `pass`, `over_limit` or `unknown`.
+    pub fn server_asked(&self, answer: &'static str) {
+        let asked = &self.0.metrics.rate_limit_answers;
+        let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked.entry(answer).or_default() += 1;
+    }
+
     /// Takes note of what a worker sees of an application's port: how many requests at once serve it best, how
     /// many there are, and how many there were beyond that while it isn't kept.
     pub fn concurrency(&self, worker: usize, port: u16, numbers: [u64; 3]) {
-        let mut seen = self.0.metrics.concurrency.lock();
-        let seen = seen.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut());
+        let seen = &self.0.metrics.concurrency;
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert((port, worker), numbers);
     }
 

@@ -163,6 +163,12 @@ impl Page {
             }
         }
         self.concurrency(metrics);
+        let answers = "weft_rate_limit_answers_total";
+        self.family(answers, "counter", "Answers of rate limit servers.");
+        let seen = metrics.rate_limit_answers.lock();
+        for (answer, count) in &*seen.unwrap_or_else(PoisonError::into_inner) {
+            self.sample(answers, &format!("answer=\"{answer}\""), count);
+        }
         let checks = "weft_health_checks_total";
         self.family(checks, "counter", "Health checks of endpoints.");
         for (result, count) in ["failed", "passed"].iter().zip(&metrics.health_checks) {
