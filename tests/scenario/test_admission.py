@@ -59,7 +59,9 @@ def limit(requests=1, interval="1h", burst=10, **more):
 
 
 def limited(*limits):
-    return policy("InboundPolicy", rateLimits=list(limits))
+    """The instances take turns, so that each bucket's part is certain."""
+    turns = policy("TrafficPolicy", loadBalancing={"algorithm": "RoundRobin"})
+    return policy("InboundPolicy", rateLimits=list(limits)), turns
 
 
 def statuses(caller, count, path="/", **headers):
@@ -71,7 +73,7 @@ def statuses(caller, count, path="/", **headers):
 
 
 def test_a_rate_limit_is_for_each_instance(shop, applied):
-    applied(limited(limit()))
+    applied(*limited(limit()))
     assert statuses(shop.web, 40) == {200: 20, 429: 20}
     answer = shop.web.get()
     assert (answer.status, answer.fault) == (429, "rate_limited")
@@ -83,19 +85,19 @@ def test_a_rate_limit_is_for_each_instance(shop, applied):
 
 
 def test_each_caller_has_a_bucket(shop, applied):
-    applied(limited(limit(key=[{"type": "Caller"}])))
+    applied(*limited(limit(key=[{"type": "Caller"}])))
     assert statuses(shop.web, 30) == {200: 20, 429: 10}
     assert statuses(shop.batch, 30) == {200: 20, 429: 10}
 
 
 def test_some_callers_alone(shop, applied):
-    applied(limited(limit(callers=[{"namespace": "shop", "serviceAccount": "batch"}])))
+    applied(*limited(limit(callers=[{"namespace": "shop", "serviceAccount": "batch"}])))
     assert statuses(shop.batch, 30) == {200: 20, 429: 10}
     assert statuses(shop.web, 30) == {200: 30}
 
 
 def test_each_value_of_a_header_has_a_bucket(shop, applied):
-    applied(limited(limit(key=[{"type": "Header", "name": "User"}])))
+    applied(*limited(limit(key=[{"type": "Header", "name": "User"}])))
     assert statuses(shop.web, 30, user="anne") == {200: 20, 429: 10}
     assert statuses(shop.web, 30, user="ben") == {200: 20, 429: 10}
     assert statuses(shop.web, 30) == {200: 30}
@@ -107,7 +109,7 @@ def test_one_route_alone(shop, applied):
     ]
     reports = http_route("reports", "orders", rules)
     rest = http_route("rest", "orders", [{"backendRefs": [backend("orders")]}])
-    applied(reports, rest, limited(limit(routes=[{"name": "reports"}])))
+    applied(reports, rest, *limited(limit(routes=[{"name": "reports"}])))
     assert statuses(shop.web, 30, "/reports/1") == {200: 20, 429: 10}
     assert statuses(shop.web, 30) == {200: 30}
     # The called side knows the route too.
@@ -116,13 +118,13 @@ def test_one_route_alone(shop, applied):
 
 def test_some_paths_alone(shop, applied):
     match = {"path": {"type": "Exact", "value": "/search"}, "method": "GET"}
-    applied(limited(limit(match=match)))
+    applied(*limited(limit(match=match)))
     assert statuses(shop.web, 30, "/search") == {200: 20, 429: 10}
     assert statuses(shop.web, 30, "/search/1") == {200: 30}
 
 
 def test_tokens_come_back(shop, applied):
-    applied(limited(limit(requests=20, interval="1s", burst=1)))
+    applied(*limited(limit(requests=20, interval="1s", burst=1)))
     start, served = time.monotonic(), 0
     while time.monotonic() < start + 2:
         served += statuses(shop.web, 1).get(200, 0)
@@ -133,12 +135,12 @@ def test_tokens_come_back(shop, applied):
 
 def test_a_limit_that_goes_is_gone(shop, applied):
     few = limit(burst=1)
-    applied(limited(few))
+    applied(*limited(few))
     assert statuses(shop.web, 10)[429] == 8
     # A push that doesn't change it fills no bucket; one that does begins anew.
-    applied(limited(few, limit(burst=100)))
+    applied(*limited(few, limit(burst=100)))
     assert statuses(shop.web, 10) == {429: 10}
-    applied(limited({**few, "burst": 2}))
+    applied(*limited({**few, "burst": 2}))
     assert statuses(shop.web, 10)[429] == 6
 
 

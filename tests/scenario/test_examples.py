@@ -85,6 +85,47 @@ def test_resilience(shop, example):
     assert "TrafficPolicy/shop/orders, XBackendTrafficPolicy/shop/orders" in told and "at most 2 after 500, 502, 503" in told
 
 
+def test_health(shop, example):
+    example("health.yaml", "orders.shop")
+    ill = shop.orders_v1.application
+    ill.trouble(status=503)
+
+    def states():
+        told = shop.weft("explain", "--from", "shop/web", "http://orders.shop/", "-o", "json").json()
+        return sorted(endpoint["state"] for endpoint in told["backends"][0]["endpoints"])
+
+    wait_until(lambda: states() == ["unhealthy", "usable"], what="the ill instance to be found")
+    assert {by(shop) for _ in range(10)} == {"orders-v2"}
+    ill.trouble()
+
+
+def test_limits(shop, example):
+    example("limits.yaml", "orders.shop")
+    search = ("-w", "%{http_code}", "-o", "/dev/null", "-s", "-H", "user: anne", "http://orders.shop/search")
+    # Two instances, five a second each.
+    seen = [shop.web.curl(*search).stdout for _ in range(30)]
+    assert 10 <= seen.count(b"200") < 30 and set(seen) == {b"200", b"429"}
+    assert by(shop) in ("orders-v1", "orders-v2")
+    table = shop.weft("get", "inboundpolicies", "-n", "shop").stdout
+    assert "Enforce" in table and "True" in table
+
+
+def test_global_limit(shop, example):
+    # Nobody counts there, so requests pass.
+    example("global-limit.yaml", "orders.shop")
+    assert by(shop, "-H", "user: anne") in ("orders-v1", "orders-v2")
+    answers = shop.orders_v1.metrics() + shop.orders_v2.metrics()
+    assert 'weft_rate_limit_answers_total{answer="unknown"}' in answers
+
+
+def test_faults(shop, example):
+    example("canary.yaml", "orders.shop", "orders-v1.shop", "orders-v2.shop")
+    example("faults.yaml", **{"name: orders}\n  faults": "name: orders-v1}\n  faults", "percent: 50": "percent: 0", "percent: 10,": "percent: 100,"})
+    seen = {by(shop, "-H", "chaos: yes") for _ in range(20)}
+    assert seen == {"orders-v2", "fault_injected"}
+    assert {by(shop) for _ in range(20)} == {"orders-v1", "orders-v2"}
+
+
 def test_every_example_is_tried():
     here = Path(__file__).read_text()
     assert [f.name for f in EXAMPLES.glob("*.yaml") if f'"{f.name}"' not in here] == []

@@ -1,14 +1,20 @@
 """A rate limit server that speaks Envoy's protocol (its own published messages) is asked about requests."""
 
 import contextlib
+import sys
+import time
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import pytest
-from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 
 from mesh import free_ports, service
 from process import wait_until
+
+# Last, because there are copies of other packages in it.
+sys.path.append(str(Path(sys.prefix) / "envoy"))
+from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc  # noqa: E402
 
 OK, OVER_LIMIT = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
 
@@ -34,8 +40,6 @@ class Server(rls_pb2_grpc.RateLimitServiceServicer):
         self._server.stop(0).wait()
 
     def ShouldRateLimit(self, request, context):
-        import time
-
         time.sleep(self.wait)
         self.traces += [value for key, value in context.invocation_metadata() if key == "traceparent"]
         answer = rls_pb2.RateLimitResponse(overall_code=OK)

@@ -253,8 +253,8 @@ impl OutboundRequests {
         cluster: &Option<Arc<Cluster>>,
     ) -> bool {
         let unseen = failed.unprocessed || (failed.stale && is_idempotent(&request.head.method));
-        // Where no connection can be had, or there is enough to do, only another endpoint's may.
-        let may_do_better = !(failed.fault.is_unreachable() || failed.fault == Fault::Overload)
+        // Where no connection can be had, only another endpoint's may.
+        let may_do_better = !failed.fault.is_unreachable()
             || cluster
                 .as_ref()
                 .is_some_and(|cluster| self.outbound.balancer.has_untried(cluster, tried));
