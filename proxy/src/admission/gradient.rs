@@ -140,13 +140,16 @@ impl Gradient {
         let window = &mut self.window;
         window.answers[window.count % ANSWERS_MAX] = latency.as_secs_f32();
         window.count += 1;
-        let base = Duration::from_secs_f64(4.0 * self.base.unwrap_or_default());
-        let length = WINDOW_MIN.max(base.min(WINDOW_LONG));
         let enough = match self.probe {
             Some(_) => ANSWERS_PROBE,
             None => ANSWERS_MIN,
         };
-        if window.count >= enough && now.saturating_duration_since(window.start) >= length {
+        if window.count < enough {
+            return;
+        }
+        let base = Duration::from_secs_f64(4.0 * self.base.unwrap_or_default());
+        let length = WINDOW_MIN.max(base.min(WINDOW_LONG));
+        if now.saturating_duration_since(window.start) >= length {
             let (seconds, peak) = (window.median().max(1e-6), window.peak);
             self.window = Window::new(now);
             self.window.peak = in_flight;

@@ -252,6 +252,11 @@ impl Port {
 }
 
 impl Pass {
+    /// Since when.
+    pub fn admitted(&self) -> Instant {
+        self.admitted
+    }
+
     /// The answer begins. One that says that the application failed says nothing of how much it has to do.
     pub fn answered(mut self, failed: bool, now: Instant) {
         let latency = now.saturating_duration_since(self.admitted);

@@ -70,9 +70,8 @@ impl Inbound {
         port: u16,
         policy: &InboundPolicy,
         asked: Asked<'_>,
-        until: Option<Instant>,
+        (now, until): (Instant, Option<Instant>),
     ) -> Result<Option<Pass>, Refusal> {
-        let now = Instant::now();
         let Some(port) = self.admission.port(port, now) else {
             return Ok(None);
         };

@@ -170,8 +170,7 @@ impl Serve for PlainRequests {
 }
 
 /// A gRPC call that had to wait has less time left than it says.
-fn shorten_grpc_timeout(head: &mut RequestHead, began: Instant) {
-    let waited = began.elapsed();
+fn shorten_grpc_timeout(head: &mut RequestHead, waited: Duration) {
     if waited < WAIT_MIN || !head.is_grpc() {
         return;
     }
@@ -216,9 +215,10 @@ impl Inbound {
                     caller: call.peer,
                     route: Some(&*call.route).filter(|route| !route.is_empty()),
                 };
-                match self.admit(port, &known.policy, asked, until).await {
+                match self.admit(port, &known.policy, asked, (began, until)).await {
                     Ok(pass) => {
-                        shorten_grpc_timeout(&mut request.head, began);
+                        let admitted = pass.as_ref().map_or(began, Pass::admitted);
+                        shorten_grpc_timeout(&mut request.head, admitted - began);
                         let sent = (context.trace_id, pass);
                         self.forward(request, address, &call, sent).await
                     }

@@ -84,13 +84,18 @@ impl OutboundRequests {
             let Some(target) = &trail.target else {
                 return Err(unprocessed(Fault::NoEndpoint));
             };
+            // One look at the clock is enough for the first attempt: this is on every request's way.
+            let began = match tried.is_empty() {
+                true => trail.began,
+                false => Instant::now(),
+            };
             let mut picked = cluster.as_ref().and_then(|cluster| {
                 let wanted = Wanted {
                     tried: &tried,
                     key,
                     session: session.as_ref().and_then(|(_, id)| id.as_ref()),
                 };
-                self.pick(cluster, wanted)
+                self.pick(cluster, wanted, began)
             });
             trail.endpoint = match (&picked, &target.destination) {
                 (Some(picked), _) => Some(picked.endpoint.clone()),
@@ -131,7 +136,8 @@ impl OutboundRequests {
             // What failed, where nobody asks for another attempt that would do no harm.
             let unasked = match sent {
                 Ok(outcome) => {
-                    picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
+                    let at = began + outcome.latency;
+                    picked.inspect(|picked| picked.answered(seen(&outcome), at));
                     return Ok(outcome);
                 }
                 Err(Failure::ClientGone) => return Err(Failure::ClientGone),
@@ -143,12 +149,7 @@ impl OutboundRequests {
                 Err(Failure::Unanswered(failed)) => {
                     picked.inspect(|picked| blame(picked, &failed));
                     let safe = self.is_safe(&failed, request, trail.attempts, &tried, &cluster);
-                    let asked = rule.is_some() && failed.fault.may_pass();
-                    let possible = request.responder.is_some() && request.body.rewind();
-                    if !(safe || asked) || !possible {
-                        return Err(Failure::Unanswered(failed));
-                    }
-                    safe.then_some(failed)
+                    repeatable(failed, request, safe, rule.is_some())?
                 }
             };
             let in_budget = cluster.as_ref().is_none_or(|cluster| {
@@ -221,11 +222,16 @@ impl OutboundRequests {
         Some((session, endpoint))
     }
 
-    pub(super) fn pick(&self, cluster: &Arc<Cluster>, wanted: Wanted<'_>) -> Option<Picked> {
+    pub(super) fn pick(
+        &self,
+        cluster: &Arc<Cluster>,
+        wanted: Wanted<'_>,
+        now: Instant,
+    ) -> Option<Picked> {
         let mut random = self.outbound.random.borrow_mut();
         self.outbound
             .balancer
-            .pick(cluster, wanted, Instant::now(), &mut *random)
+            .pick(cluster, wanted, now, &mut *random)
     }
 
     fn hash_key(&self, cluster: &Cluster, head: &RequestHead) -> Option<u64> {
@@ -374,6 +380,22 @@ fn is_asked(rule: &Retry, head: &ResponseHead) -> bool {
 
 fn unprocessed(fault: Fault) -> Failure {
     Failure::Unanswered(Unanswered::unprocessed(fault))
+}
+
+/// A request that failed without an answer may be sent again: what failed, where it is `safe` and nobody asks for
+/// it, nothing where a rule does. The error is that it may not.
+fn repeatable(
+    failed: Unanswered,
+    request: &mut Request<'_>,
+    safe: bool,
+    by_rule: bool,
+) -> Result<Option<Unanswered>, Failure> {
+    let asked = by_rule && failed.fault.may_pass();
+    let possible = request.responder.is_some() && request.body.rewind();
+    if !(safe || asked) || !possible {
+        return Err(Failure::Unanswered(failed));
+    }
+    Ok(safe.then_some(failed))
 }
 
 /// What an answer says of its endpoint.

@@ -102,7 +102,7 @@ impl OutboundRequests {
             tried: &tried,
             ..Wanted::default()
         };
-        self.pick(cluster, wanted)
+        self.pick(cluster, wanted, now)
     }
 
     /// One attempt, for the prize.

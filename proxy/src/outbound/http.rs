@@ -114,7 +114,8 @@ impl OutboundRequests {
             Some(destination) => destination.clone(),
             None => {
                 let authority = head.authority.as_deref().ok_or(Fault::MalformedRequest)?;
-                self.find_host(authority, head.scheme.as_deref()).await?
+                self.find_host(authority, head.scheme.as_deref(), trail.began)
+                    .await?
             }
         };
         let target = trail.target.insert(Target::new(destination));
@@ -189,9 +190,13 @@ impl OutboundRequests {
         }
     }
 
-    async fn find_host(&self, authority: &str, scheme: Option<&str>) -> Result<Destination, Fault> {
+    async fn find_host(
+        &self,
+        authority: &str,
+        scheme: Option<&str>,
+        now: Instant,
+    ) -> Result<Destination, Fault> {
         let configuration = self.outbound.discovery.current();
-        let now = Instant::now();
         if let Some(found) = &*self.found.borrow()
             && found.authority == authority
             && found.scheme.as_deref() == scheme
