@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 
+use super::grpc::{Pushback, pushback};
 use super::respond::NO_RETRY;
 use super::terms::Alarm;
 use super::upstream::{Answer, Unanswered};
@@ -32,6 +33,8 @@ pub struct Outcome {
     pub is_final: bool,
     /// How long the upstream asked to be left alone (RFC 9110 10.2.3).
     pub pause: Option<Duration>,
+    /// When a gRPC server wants to be asked again.
+    pub pushback: Option<Pushback>,
     /// Whether an HTTP/1 upstream can serve another request.
     pub reusable: bool,
 }
@@ -66,9 +69,12 @@ impl Outcome {
                 .parse()
                 .ok()
         });
+        let grpc_status = grpc_status(&response.headers);
+        let pushback = grpc_status.and_then(|_| pushback(&response.headers));
         Self {
             status,
-            grpc_status: grpc_status(&response.headers),
+            grpc_status,
+            pushback,
             fault,
             response_bytes: 0,
             latency,

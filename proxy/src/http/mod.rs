@@ -4,6 +4,7 @@
 
 mod body;
 mod exchange;
+mod grpc;
 mod mirror;
 mod probe;
 mod race;
@@ -20,6 +21,7 @@ mod workers;
 
 pub use body::{Body, BodyError, Piece, RequestBody};
 pub use exchange::{Failure, Outcome, exchange};
+pub use grpc::{Pushback, pushback, status_for_rules};
 pub use mirror::{BodyCopy, exchange_copy};
 pub use probe::{Answered, probe};
 pub use race::{Attempt, Prize, exchange_for, race};

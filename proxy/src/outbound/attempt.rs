@@ -15,8 +15,8 @@ use super::target::{Routed, Target};
 use crate::balance::{Admission, Admitted, Answered, Picked, Wanted, key_hash};
 use crate::endpoint::Opened;
 use crate::http::{
-    Deadline, Failure, NO_RETRY, Outcome, Request, Terms, Unanswered, exchange, exchange_upgrade,
-    is_idempotent, within,
+    Deadline, Failure, NO_RETRY, Outcome, Pushback, Request, Terms, Unanswered, exchange,
+    exchange_upgrade, is_idempotent, pushback, status_for_rules, within,
 };
 use crate::model::{
     Balancing, Cluster, Endpoint, Fault, HashKey, Hop, Protocol, RequestHead, ResponseHead, Retry,
@@ -133,6 +133,7 @@ impl OutboundRequests {
                 trail.endpoint = Some(picked.endpoint.clone());
                 tried.push(picked.endpoint.id.clone());
             }
+            let mut pushed_back = None;
             // What failed, where nobody asks for another attempt that would do no harm.
             let unasked = match sent {
                 Ok(outcome) => {
@@ -142,6 +143,7 @@ impl OutboundRequests {
                 }
                 Err(Failure::ClientGone) => return Err(Failure::ClientGone),
                 Err(Failure::Again(outcome)) => {
+                    pushed_back = outcome.pushback;
                     picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
                     request.body.rewind();
                     None
@@ -163,12 +165,8 @@ impl OutboundRequests {
             }
             trail.attempts += 1;
             if let Some(rule) = rule.filter(|_| asked) {
-                let pause = self.pause(rule, trail.attempts);
-                let slept = async {
-                    tokio::time::sleep(pause).await;
-                    Ok(())
-                };
-                within(whole, slept).await.map_err(Failure::Unanswered)?;
+                let pause = self.pause(rule, trail.attempts, pushed_back);
+                sleep(pause, whole).await?;
             }
             if request.head.is_grpc() {
                 let attempts = HeaderValue::from(trail.attempts);
@@ -268,8 +266,11 @@ impl OutboundRequests {
     }
 
     /// The pause before an attempt: anything up to a bound that grows, so that those who failed together
-    /// don't come back together.
-    fn pause(&self, rule: &Retry, attempt: u32) -> Duration {
+    /// don't come back together. A server that says when to come back is heard.
+    fn pause(&self, rule: &Retry, attempt: u32, pushed_back: Option<Pushback>) -> Duration {
+        if let Some(Pushback::After(pause)) = pushed_back {
+            return pause;
+        }
         let growth = 1_u32 << (attempt - 1).min(16);
         let bound = rule.backoff.saturating_mul(growth.min(BACKOFF_GROWTH_MAX));
         bound.mul_f64(self.outbound.random.borrow_mut().random::<f64>())
@@ -375,11 +376,22 @@ impl OutboundRequests {
 
 /// Whether an answer is one that a rule has the request sent again for, and nobody did so further down.
 fn is_asked(rule: &Retry, head: &ResponseHead) -> bool {
-    rule.codes.contains(&head.status.as_u16()) && !head.headers.contains(&NO_RETRY)
+    let asked = rule.codes.contains(&status_for_rules(head).as_u16());
+    let refused = pushback(&head.headers) == Some(Pushback::Never);
+    asked && !refused && !head.headers.contains(&NO_RETRY)
 }
 
 fn unprocessed(fault: Fault) -> Failure {
     Failure::Unanswered(Unanswered::unprocessed(fault))
+}
+
+/// Waits before another attempt, but no longer than the request has time.
+pub(super) async fn sleep(pause: Duration, whole: Option<Deadline>) -> Result<(), Failure> {
+    let slept = async {
+        tokio::time::sleep(pause).await;
+        Ok(())
+    };
+    within(whole, slept).await.map_err(Failure::Unanswered)
 }
 
 /// A request that failed without an answer may be sent again: what failed, where it is `safe` and nobody asks for

@@ -2,8 +2,9 @@
 
 use rand::Rng;
 
+use super::attempt::sleep;
 use super::http::{OutboundRequests, Trail};
-use crate::http::{Deadline, Failure, Unanswered, within};
+use crate::http::{Deadline, Failure, Unanswered};
 use crate::model::{Cluster, Fault, FaultInjection, RequestHead, SHARES};
 use crate::route;
 
@@ -30,11 +31,7 @@ impl OutboundRequests {
         if let Some((share, delay)) = fault.delay
             && is_hit(share)
         {
-            let slept = async {
-                tokio::time::sleep(delay).await;
-                Ok(())
-            };
-            within(whole, slept).await.map_err(Failure::Unanswered)?;
+            sleep(delay, whole).await?;
         }
         match fault.abort {
             Some((share, status)) if is_hit(share) => {
