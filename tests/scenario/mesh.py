@@ -387,6 +387,21 @@ class Mesh:
             process.kill()
 
 
+@contextlib.contextmanager
+def applying(mesh):
+    """A function that applies documents, which are taken away again in the end."""
+    keys = []
+
+    def apply(*documents):
+        keys.extend((one["kind"], one["metadata"]["name"]) for one in documents)
+        if documents:
+            mesh.apply(*documents)
+
+    yield apply
+    for kind, name in dict.fromkeys(keys):
+        mesh.weft("delete", kind, name, "-n", NAMESPACE)
+
+
 def service(name, namespace=NAMESPACE, port=80, target="http", app_protocol=None, selector=None, **spec):
     """A Service document."""
     entry = {"name": "http", "port": port, "targetPort": target}

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mesh import backend, http_route, service
+from mesh import applying, backend, http_route, service
 from process import wait_until
 
 INSTANCES = 2
@@ -26,18 +26,10 @@ def shop(shared_mesh):
 
 @pytest.fixture
 def applied(shop):
-    """Applies documents, and takes them away again."""
-    keys = []
-
-    def apply(*documents):
-        keys.extend((one["kind"], one["metadata"]["name"]) for one in documents)
-        shop.apply(*documents)
-
-    yield apply
+    with applying(shop) as apply:
+        yield apply
     for instance in shop.orders:
         instance.application.trouble()
-    for kind, name in dict.fromkeys(keys):
-        shop.weft("delete", kind, name, "-n", "shop")
 
 
 def policy(kind, of="orders", **spec):

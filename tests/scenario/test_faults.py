@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from collector import Collector, attributes, telemetry
-from mesh import backend, endpoint_slice, free_ports, http_route, service
+from mesh import applying, backend, endpoint_slice, free_ports, http_route, service
 from process import wait_until
 from scripted import Scripted
 
@@ -189,16 +189,8 @@ def cases():
 
 @pytest.fixture
 def applied(shop):
-    keys = []
-
-    def apply(documents):
-        keys.extend((one["kind"], one["metadata"]["name"]) for one in documents)
-        if documents:
-            shop.apply(*documents)
-
-    yield apply
-    for kind, name in keys:
-        shop.weft("delete", kind, name, "-n", "shop")
+    with applying(shop) as apply:
+        yield apply
     # What was left out comes back by itself; no row must wait for it.
     wait_until(lambda: shop.web.get().status == 200, what="all to be as before")
 
@@ -226,7 +218,7 @@ def counted(shop, fault):
 @pytest.mark.parametrize(("row", "wire"), cases())
 def test_the_mesh_says_no(shop, applied, row, wire):
     fault, prepared, status, grpc_status, documents, special = row
-    applied(documents)
+    applied(*documents)
     trace = os.urandom(16).hex()
     with prepared(shop):
         before = counted(shop, fault)
@@ -254,7 +246,7 @@ def test_the_mesh_says_no(shop, applied, row, wire):
 
 def test_connections_on_their_way(shop, applied):
     """A connection of opaque bytes beyond the limit is reset, and counted."""
-    applied([own("TrafficPolicy", circuitBreaker={"maxConnections": 1})])
+    applied(own("TrafficPolicy", circuitBreaker={"maxConnections": 1}))
 
     def refused():
         lines = [line for line in shop.web.metrics().splitlines() if line.startswith("weft_tcp_connections_total{")]

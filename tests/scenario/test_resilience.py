@@ -10,7 +10,7 @@ import h2.connection
 import h2.events
 import pytest
 
-from mesh import backend, endpoint_slice, http_route, service
+from mesh import applying, backend, endpoint_slice, http_route, service
 from process import wait_until
 
 INSTANCES = 4
@@ -28,19 +28,10 @@ def shop(shared_mesh):
 
 @pytest.fixture
 def applied(shop):
-    """Applies documents, and takes them and all trouble away again."""
-    keys = []
-
-    def apply(*documents):
-        for one in documents:
-            keys.append((one["kind"], one["metadata"]["name"]))
-        shop.apply(*documents)
-
-    yield apply
-    for instance in shop.orders:
-        instance.application.trouble()
-    for kind, name in dict.fromkeys(keys):
-        shop.weft("delete", kind, name, "-n", "shop")
+    with applying(shop) as apply:
+        yield apply
+        for instance in shop.orders:
+            instance.application.trouble()
     # What was left out for failing comes back by itself; a test must not wait for it.
     caller(shop, anew=True)
 

@@ -168,6 +168,13 @@ impl Picked {
         }
     }
 
+    /// When a second attempt at a request begins, where the cluster asks for that and enough is known.
+    pub fn hedge_after(&self) -> Option<Duration> {
+        let hedging = self.cluster.policy.hedging?;
+        let usual = self.state.latencies.percentile(hedging.percentile)?;
+        Some(usual.max(hedging.min_delay))
+    }
+
     /// It broke off, or did not answer in time.
     pub fn failed(&self, now: Instant) {
         let failures = self.load.failures.get() + 1;
@@ -381,14 +388,6 @@ impl Balancer {
             Admission::Admitted(admitted) => Some(admitted),
             Admission::Waits(_) | Admission::Refused => None,
         }
-    }
-
-    /// When a second attempt at a request to a cluster begins, where that is asked for and enough is known.
-    pub fn hedge_after(&self, cluster: &Arc<Cluster>) -> Option<Duration> {
-        let hedging = cluster.policy.hedging?;
-        let state = self.clusters.borrow().get(&cluster.name)?.clone();
-        let usual = state.latencies.percentile(hedging.percentile)?;
-        Some(usual.max(hedging.min_delay))
     }
 
     /// Takes one repetition of the cluster's budget, if there is one left.

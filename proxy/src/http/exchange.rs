@@ -168,15 +168,11 @@ pub async fn exchange<'d>(
         }
     };
     ended?;
-    let keeps = match &answer {
-        Answer::Http1 { keep_alive, .. } => **keep_alive,
-        Answer::Http2 { .. } => false,
-    };
     let whole = !matches!(
         outcome.fault,
         Some(Fault::UpstreamReset | Fault::RequestTimeout | Fault::BackendTimeout)
     );
-    outcome.reusable = keeps && request_done.get() && whole;
+    outcome.reusable = answer.keeps_alive() && request_done.get() && whole;
     Ok(outcome)
 }
 
@@ -278,7 +274,7 @@ async fn wait_for_piece(
 }
 
 /// The fault that another sidecar named.
-fn fault_of(headers: &Fields) -> Option<Fault> {
+pub(super) fn fault_of(headers: &Fields) -> Option<Fault> {
     Fault::from_reason(headers.get(&super::respond::WEFT_FAULT)?.to_str().ok()?)
 }
 

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 
-use super::exchange::grpc_status;
+use super::exchange::{fault_of, grpc_status};
 use super::{Piece, Unanswered, Upstream};
 use crate::model::{Fault, RequestHead};
 
@@ -15,6 +15,8 @@ const ANSWER_BYTES_MAX: usize = 4096;
 pub struct Answered {
     pub status: StatusCode,
     pub grpc_status: Option<u16>,
+    /// Set when a sidecar made the answer.
+    pub fault: Option<Fault>,
     /// As much of it as is looked at.
     pub body: Bytes,
 }
@@ -40,6 +42,7 @@ pub async fn probe(
     let mut answered = Answered {
         status: head.status,
         grpc_status: grpc_status(&head.headers),
+        fault: fault_of(&head.headers),
         body: Bytes::new(),
     };
     let lost = || Unanswered::late(Fault::UpstreamReset);

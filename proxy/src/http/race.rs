@@ -75,11 +75,7 @@ pub async fn exchange_for(
         change(&mut response);
     }
     receive_response(response, &mut answer, responder, &mut outcome, &mut alarm).await?;
-    let keeps = match &answer {
-        super::upstream::Answer::Http1 { keep_alive, .. } => **keep_alive,
-        super::upstream::Answer::Http2 { .. } => false,
-    };
-    outcome.reusable = keeps && outcome.fault.is_none();
+    outcome.reusable = answer.keeps_alive() && outcome.fault.is_none();
     Ok(outcome)
 }
 

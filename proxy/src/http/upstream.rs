@@ -202,6 +202,11 @@ impl Answer<'_> {
         }
     }
 
+    /// Whether an HTTP/1 connection may serve another request, once this answer is over.
+    pub fn keeps_alive(&self) -> bool {
+        matches!(self, Answer::Http1 { keep_alive, .. } if **keep_alive)
+    }
+
     /// The final answer's body, for its head's receiver.
     pub fn body(&mut self) -> Option<Body<'_>> {
         match self {

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Version};
 use rand::Rng;
 
 use super::destination::Destination;
-use super::hedge::Way;
+use super::hedge::{Way, hedge_after};
 use super::http::{OutboundRequests, Trail};
 use super::session::{self, Session};
 use super::target::{Routed, Target};
@@ -106,7 +106,7 @@ impl OutboundRequests {
             request.head.version = version;
             let rule = target.routed.as_ref().and_then(Routed::retry);
             let rule = rule.filter(|rule| trail.attempts < rule.attempts);
-            let sent = {
+            let (sent, hedges) = {
                 let overflow = rule.map(|_| request.body.overflow());
                 let again = |head: &ResponseHead| {
                     let in_time = overflow.as_ref().is_some_and(|overflow| !overflow.get());
@@ -123,16 +123,10 @@ impl OutboundRequests {
                     before,
                     terms,
                 };
-                let (sent, hedges) = self
-                    .send_once_or_twice(request, &mut picked, &mut tried, way)
-                    .await;
-                trail.attempts += hedges;
-                sent
+                self.send_once_or_twice(request, &mut trail.endpoint, &mut picked, &mut tried, way)
+                    .await
             };
-            if let Some(picked) = &picked {
-                trail.endpoint = Some(picked.endpoint.clone());
-                tried.push(picked.endpoint.id.clone());
-            }
+            trail.attempts += hedges;
             let mut pushed_back = None;
             // What failed, where nobody asks for another attempt that would do no harm.
             let unasked = match sent {
@@ -143,12 +137,14 @@ impl OutboundRequests {
                 }
                 Err(Failure::ClientGone) => return Err(Failure::ClientGone),
                 Err(Failure::Again(outcome)) => {
+                    tried.extend(picked.as_ref().map(|picked| picked.endpoint.id.clone()));
                     pushed_back = outcome.pushback;
                     picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
                     request.body.rewind();
                     None
                 }
                 Err(Failure::Unanswered(failed)) => {
+                    tried.extend(picked.as_ref().map(|picked| picked.endpoint.id.clone()));
                     picked.inspect(|picked| blame(picked, &failed));
                     let safe = self.is_safe(&failed, request, trail.attempts, &tried, &cluster);
                     repeatable(failed, request, safe, rule.is_some())?
@@ -276,31 +272,25 @@ impl OutboundRequests {
         bound.mul_f64(self.outbound.random.borrow_mut().random::<f64>())
     }
 
-    /// One attempt, at whoever was picked; and another one, where the first takes long and that is asked for.
-    /// `picked` is whoever it ended at, and the number says how many attempts were added.
+    /// One attempt at `endpoint`; and another one, where the first takes long and that is asked for. What was
+    /// picked is whom it ended at then, and the number says how many attempts were added.
     async fn send_once_or_twice(
         &self,
         request: &mut Request<'_>,
+        endpoint: &mut Option<Arc<Endpoint>>,
         picked: &mut Option<Picked>,
         tried: &mut Vec<Arc<str>>,
         way: Way<'_>,
     ) -> (Result<Outcome, Failure>, u32) {
-        let hedge = picked.as_ref().zip(way.target.cluster.as_ref());
-        let hedge = hedge.and_then(|(_, cluster)| self.hedge_after(request, cluster));
-        match (hedge, picked.as_mut()) {
-            // Boxed, as everything rare here.
-            (Some(after), Some(picked)) => {
-                Box::pin(self.send_hedged(request, picked, tried, after, way)).await
-            }
-            (_, picked) => {
-                let endpoint = picked.map(|picked| picked.endpoint.clone());
-                let endpoint = endpoint.or_else(|| match &way.target.destination {
-                    Destination::Endpoint(endpoint) => Some(endpoint.clone()),
-                    _ => None,
-                });
-                (self.send_once(request, endpoint.as_deref(), way).await, 0)
-            }
-        }
+        let hedge = picked.as_mut();
+        let hedge = hedge.and_then(|picked| Some((hedge_after(request, picked)?, picked)));
+        let Some((after, picked)) = hedge else {
+            return (self.send_once(request, endpoint.as_deref(), way).await, 0);
+        };
+        // Boxed, as everything rare here.
+        let sent = Box::pin(self.send_hedged(request, picked, tried, after, way)).await;
+        *endpoint = Some(picked.endpoint.clone());
+        sent
     }
 
     async fn send_once(

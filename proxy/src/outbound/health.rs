@@ -89,8 +89,7 @@ impl Outbound {
         .await;
         let passed = match asked {
             Ok(Ok(passed)) => passed,
-            // It is there, and has enough to do.
-            Ok(Err(failed)) => matches!(failed.fault, Fault::Overload),
+            Ok(Err(failed)) => is_limit(failed.fault),
             Err(_) => false,
         };
         self.telemetry.health_checked(passed);
@@ -178,9 +177,20 @@ fn health_check_request(service: &str) -> Bytes {
     framed.freeze()
 }
 
+/// Whether a check was refused by a limit of the endpoint's sidecar, which says nothing against the application.
+fn is_limit(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Overload | Fault::RateLimited | Fault::RateLimitUnknown
+    )
+}
+
 /// Whether an answer is that of an endpoint that serves. Of a `HealthCheckResponse` field 1 is the status, and 1
 /// is SERVING.
 fn is_well(kind: &HealthCheckKind, answered: &Answered) -> bool {
+    if answered.fault.is_some_and(is_limit) {
+        return true;
+    }
     match kind {
         HealthCheckKind::Http { statuses, .. } if statuses.is_empty() => {
             answered.status.is_success() || answered.status.is_redirection()
@@ -225,6 +235,7 @@ mod tests {
             let answered = Answered {
                 status: StatusCode::from_u16(status).unwrap(),
                 grpc_status: grpc,
+                fault: None,
                 body: Bytes::from_static(body),
             };
             assert_eq!(is_well(&kind, &answered), expect, "{kind:?} {answered:?}");
@@ -240,5 +251,13 @@ mod tests {
         check(grpc(), 200, Some(0), b"\0\0\0\0\0", false);
         check(grpc(), 200, Some(12), b"", false);
         check(grpc(), 200, Some(5), b"\0\0\0\0\x02\x08\x01", false);
+        let refused = |fault: Fault| Answered {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            grpc_status: None,
+            fault: Some(fault),
+            body: Bytes::new(),
+        };
+        assert!(is_well(&http(&[]), &refused(Fault::RateLimited)));
+        assert!(!is_well(&http(&[]), &refused(Fault::UpstreamReset)));
     }
 }

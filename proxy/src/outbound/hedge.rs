@@ -12,7 +12,7 @@ use crate::balance::{Picked, Wanted};
 use crate::http::{
     Attempt, Failure, Outcome, Prize, Request, Terms, exchange_for, is_idempotent, race,
 };
-use crate::model::{Cluster, Endpoint, RequestHead};
+use crate::model::{Endpoint, RequestHead};
 
 /// Where and how an attempt is made.
 #[derive(Clone, Copy)]
@@ -22,22 +22,15 @@ pub(super) struct Way<'w> {
     pub terms: Terms<'w>,
 }
 
-impl OutboundRequests {
-    /// When a second attempt at a request begins, where its cluster asks for one and it does no harm.
-    pub(super) fn hedge_after(
-        &self,
-        request: &Request<'_>,
-        cluster: &Arc<Cluster>,
-    ) -> Option<Duration> {
-        cluster.policy.hedging?;
-        let head = &request.head;
-        let harmless = is_idempotent(&head.method) && request.body.is_empty();
-        if !harmless || head.upgrade.is_some() {
-            return None;
-        }
-        self.outbound.balancer.hedge_after(cluster)
-    }
+/// When a second attempt at a request begins, where its cluster asks for one and it does no harm.
+pub(super) fn hedge_after(request: &Request<'_>, picked: &Picked) -> Option<Duration> {
+    let after = picked.hedge_after()?;
+    let head = &request.head;
+    let harmless = is_idempotent(&head.method) && request.body.is_empty();
+    (harmless && head.upgrade.is_none()).then_some(after)
+}
 
+impl OutboundRequests {
     /// Sends a request to `first`, and after a while to another endpoint as well. `first` becomes whoever it ended
     /// at; the other one is among those that were `tried`. The number says how many attempts were added.
     pub(super) async fn send_hedged(
