@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What a pair of sidecars costs: CPU per request and peak memory of both, for builds or settings side by side.
+"""What a pair of sidecars costs: CPU per request and peak memory, for builds or settings side by side.
 
-    ./benches/pair.py [--rounds N] [--seconds S] NAME=DIRECTORY[,VARIABLE=VALUE...] ...
+    ./benches/pair.py [--rounds N] [--seconds S] [--instances N] NAME=DIRECTORY[,VARIABLE=VALUE...][,@FILE...] ...
 
-DIRECTORY holds weft, weft-proxy and weft-testkit (target/release). Each VARIABLE is set for the sidecars alone.
+DIRECTORY holds weft, weft-proxy and weft-testkit (target/release). Each VARIABLE is set for the sidecars alone. Each
+FILE is applied beside the Service "bench" in the namespace "bench", which takes the load; see benches/policies/.
 Variants take turns within one run; only their ratios count, because these machines are noisy. With several workers
 (NAME=DIRECTORY,WEFT_WORKERS=2) it is told how evenly they share the load.
 """
@@ -61,11 +62,11 @@ def wait_until(condition, what, seconds=20):
 class Pair:
     """A control plane, an application, and the sidecars of the application and of its caller."""
 
-    def __init__(self, programs, variables):
+    def __init__(self, programs, variables, policies=(), instances=1):
         self.programs, self.children = Path(programs), []
         self.directory = tempfile.TemporaryDirectory(prefix="weft-bench-")
         self.variables = {**os.environ, **variables}
-        control, admin, application, *ports = free_ports(9)
+        control, admin, application, *ports = free_ports(6 + 3 * instances)
         self.data = f"{self.directory.name}/control-plane"
         self.cli = {**os.environ, "WEFT_DATA_DIR": self.data}
         listen = ["--listen", f"127.0.0.1:{control}", "--admin", f"127.0.0.1:{admin}"]
@@ -73,12 +74,14 @@ class Pair:
         self.start("weft-testkit", "serve", "--listen", f"127.0.0.1:{application}")
         wait_until(lambda: self.weft("get", "services", "-A", check=False).returncode == 0, "the control plane")
         self.weft("apply", "-f", "-", input=SERVICE)
-        called, caller = ports[:3], ports[3:]
+        for policy in policies:
+            self.weft("apply", "-f", policy)
+        listens = [ports[at : at + 3] for at in range(0, len(ports), 3)]
+        roles = [("caller", "caller"), *(("bench", f"bench-{number}") for number in range(instances))]
         self.sidecars = [
-            self.sidecar(name, control, listens, application)
-            for name, listens in (("bench", called), ("caller", caller))
+            self.sidecar(role, workload, control, own, application) for (role, workload), own in zip(roles, listens)
         ]
-        self.outbound = caller[0]
+        self.outbound = listens[0][0]
         wait_until(self.serves, "an answer through both sidecars")
 
     def start(self, program, *arguments, env=None):
@@ -87,7 +90,7 @@ class Pair:
         self.children.append(child)
         return child
 
-    def sidecar(self, name, control, listens, application):
+    def sidecar(self, name, workload, control, listens, application):
         outbound, inbound, admin = listens
         token = self.weft("token", "create", "--namespace", "bench", "--service-account", name).stdout.strip()
         return self.start(
@@ -95,7 +98,7 @@ class Pair:
             env={
                 **self.variables,
                 "WEFT_CONTROL_PLANE": f"127.0.0.1:{control}", "WEFT_TRUST_BUNDLE": f"{self.data}/trust-bundle.pem",
-                "WEFT_TOKEN": token, "WEFT_WORKLOAD": name, "WEFT_NAMESPACE": "bench", "WEFT_SERVICE_ACCOUNT": name,
+                "WEFT_TOKEN": token, "WEFT_WORKLOAD": workload, "WEFT_NAMESPACE": "bench", "WEFT_SERVICE_ACCOUNT": name,
                 "WEFT_LABELS": f"app={name}", "WEFT_PORTS": f"http={application}", "WEFT_ADDRESS": "127.0.0.1",
                 "WEFT_OUTBOUND_LISTEN": f"127.0.0.1:{outbound}", "WEFT_INBOUND_LISTEN": f"127.0.0.1:{inbound}",
                 "WEFT_ADMIN_LISTEN": f"127.0.0.1:{admin}",
@@ -114,7 +117,7 @@ class Pair:
             return False
 
     def cpu(self):
-        """Seconds of user and system time of both sidecars."""
+        """Seconds of user and system time of all sidecars."""
         ticks = 0
         for child in self.sidecars:
             ticks += sum(map(int, Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
@@ -130,7 +133,7 @@ class Pair:
         return ticks
 
     def peak(self):
-        """MiB at the most, of both sidecars."""
+        """MiB at the most, of all sidecars."""
         lines = [line for child in self.sidecars for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()]
         return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
@@ -166,18 +169,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("variants", nargs="+", metavar="NAME=DIRECTORY[,VARIABLE=VALUE...]")
+    parser.add_argument("--instances", type=int, default=1, help="sidecars that the load is balanced over")
+    parser.add_argument("variants", nargs="+", metavar="NAME=DIRECTORY[,VARIABLE=VALUE...][,@FILE...]")
     options = parser.parse_args()
     variants = {}
     for text in options.variants:
         name, rest = text.split("=", 1)
-        programs, *variables = rest.split(",")
-        variants[name] = (programs, dict(variable.split("=", 1) for variable in variables))
+        programs, *settings = rest.split(",")
+        policies = [one[1:] for one in settings if one.startswith("@")]
+        variables = dict(one.split("=", 1) for one in settings if not one.startswith("@"))
+        variants[name] = (programs, variables, policies)
 
     costs, spreads, peaks = {}, {}, {name: [] for name in variants}
     for _ in range(options.rounds):
-        for name, (programs, variables) in variants.items():
-            pair = Pair(programs, variables)
+        for name, variant in variants.items():
+            pair = Pair(*variant, options.instances)
             try:
                 for scenario, arguments in SCENARIOS.items():
                     cost = pair.measure(arguments, options.seconds)
@@ -188,7 +194,7 @@ def main():
                 pair.stop()
 
     first = next(iter(variants))
-    print(f"CPU µs a request, both sidecars; median of {options.rounds}, and ratio to {first}")
+    print(f"CPU µs a request, all sidecars; median of {options.rounds}, and ratio to {first}")
     for scenario, by_name in costs.items():
         base = statistics.median(by_name[first])
         cells = [f"{name} {statistics.median(c):.1f} ({statistics.median(c) / base:.2f})" for name, c in by_name.items()]
@@ -197,7 +203,7 @@ def main():
         if any(map(any, by_name.values())):
             cells = [f"{name} {max(seen):.0%}" for name, seen in by_name.items()]
             print(f"{scenario:26} a worker's CPU off the even share, at most: " + "   ".join(cells))
-    print("peak MiB of both           " + "   ".join(f"{name} {statistics.median(p):.1f}" for name, p in peaks.items()))
+    print("peak MiB of all            " + "   ".join(f"{name} {statistics.median(p):.1f}" for name, p in peaks.items()))
 
 
 main()

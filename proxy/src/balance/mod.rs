@@ -99,8 +99,8 @@ pub struct Picked {
 /// How a request went at its endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
-    /// Until the answer's head.
-    pub latency: Duration,
+    /// Until the answer's head; nothing is learnt of it where it wasn't measured.
+    pub latency: Option<Duration>,
     /// It says that the endpoint is in trouble.
     pub failed: bool,
     /// The endpoint asked to be left alone this long.
@@ -132,24 +132,38 @@ impl Picked {
         self.load.reached();
     }
 
-    /// It answered.
-    pub fn answered(&self, answered: Answered, now: Instant) {
-        self.load.reached();
+    /// Whether it makes a difference how long it takes to answer. What nobody asks for is not measured: this is
+    /// on every request's way.
+    pub fn is_timed(&self) -> bool {
         let policy = &self.cluster.policy;
-        // What nobody asks for is not looked at: this is on every request's way.
-        if policy.balancing == Balancing::PeakEwma {
-            self.load.learn(answered.latency, now);
+        policy.balancing == Balancing::PeakEwma
+            || policy.outliers.compares()
+            || policy.hedging.is_some()
+    }
+
+    /// It answered. `now` is asked only where it matters when.
+    pub fn answered(&self, answered: Answered, now: impl FnOnce() -> Instant) {
+        self.load.reached();
+        if !answered.failed {
+            self.load.failures.set(0);
         }
-        if policy.outliers.compares() {
-            self.load.count(answered.latency, answered.failed);
+        if answered.latency.is_none() && !answered.failed && answered.pause.is_none() {
+            return;
         }
-        if policy.hedging.is_some() {
-            self.state.latencies.add(answered.latency);
+        let (now, policy) = (now(), &self.cluster.policy);
+        if let Some(latency) = answered.latency {
+            if policy.balancing == Balancing::PeakEwma {
+                self.load.learn(latency, now);
+            }
+            if policy.outliers.compares() {
+                self.load.count(latency, answered.failed);
+            }
+            if policy.hedging.is_some() {
+                self.state.latencies.add(latency);
+            }
         }
         if answered.failed {
             self.failed(now);
-        } else {
-            self.load.failures.set(0);
         }
         if let Some(pause) = answered.pause {
             self.load.pause(pause, now);

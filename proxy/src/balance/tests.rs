@@ -136,11 +136,11 @@ fn the_slow_one_is_avoided() {
             open = rest;
             for (end, latency, picked) in done {
                 let answered = Answered {
-                    latency,
+                    latency: Some(latency),
                     failed: false,
                     pause: None,
                 };
-                picked.answered(answered, end);
+                picked.answered(answered, || end);
             }
             let picked = balancer.pick(&cluster, Wanted::default(), now, &mut random);
             let picked = picked.unwrap();
@@ -239,7 +239,7 @@ fn avoids_the_busy_the_tried_and_the_refusing_while_it_can() {
 }
 
 const FAILED: Answered = Answered {
-    latency: Duration::from_millis(1),
+    latency: Some(Duration::from_millis(1)),
     failed: true,
     pause: None,
 };
@@ -252,7 +252,7 @@ fn who_fails_is_left_out_longer_each_time_but_never_most_of_them() {
     // Every endpoint fails: half of them may be left out.
     for _ in 0..200 {
         let picked = balancer.pick(&cluster, Wanted::default(), now, &mut random);
-        picked.unwrap().answered(FAILED, now);
+        picked.unwrap().answered(FAILED, || now);
     }
     let ejected = |now: Instant| {
         (0..4)
@@ -275,7 +275,7 @@ fn who_fails_is_left_out_longer_each_time_but_never_most_of_them() {
         for _ in 0..5 {
             let picked = balancer.pick(&cluster, wanted, now, &mut random).unwrap();
             assert_eq!(&*picked.endpoint.id, id);
-            picked.answered(FAILED, now);
+            picked.answered(FAILED, || now);
         }
     };
     let again = (0..4).map(|index| format!("e{index}"));
@@ -293,14 +293,14 @@ fn the_only_endpoint_is_never_an_outlier_and_pauses_are_kept() {
     let mut random = StdRng::seed_from_u64(6);
     let mut pick = || balancer.pick(&cluster, Wanted::default(), now, &mut random);
     for _ in 0..20 {
-        pick().unwrap().answered(FAILED, now);
+        pick().unwrap().answered(FAILED, || now);
     }
     assert!(!balancer.is_ejected("e0", now));
     let paused = Answered {
         pause: Some(Duration::from_secs(3)),
         ..FAILED
     };
-    pick().unwrap().answered(paused, now);
+    pick().unwrap().answered(paused, || now);
     assert!(balancer.is_ejected("e0", now + Duration::from_secs(2)));
     assert!(!balancer.is_ejected("e0", now + Duration::from_secs(3)));
     assert!(pick().is_some(), "taken where there is no other");
@@ -323,7 +323,7 @@ fn whose_success_rate_is_far_below_the_others() {
         let picked = balancer.pick(&cluster, Wanted::default(), now, &mut random);
         let picked = picked.unwrap();
         let failed = index(&picked) == 2 && number % 2 == 0;
-        picked.answered(Answered { failed, ..FAILED }, now);
+        picked.answered(Answered { failed, ..FAILED }, || now);
     }
     let end = start + Duration::from_secs(3);
     let ejected: Vec<usize> = (0..5)

@@ -1,6 +1,6 @@
 //! Idle HTTP/1 connections, by whom they lead to.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Instant;
@@ -17,6 +17,8 @@ use crate::tcp::{Reader, Writer, split, split_tls};
 /// The pool of one worker.
 pub(super) struct Pool {
     idle: RefCell<HashMap<Server, Vec<Idle>, RandomState>>,
+    /// When idle ones were last looked through. It is clock enough here: requests are spared another look.
+    swept: Cell<Instant>,
     tls: Rc<Tls>,
     limits: Limits,
 }
@@ -31,6 +33,7 @@ impl Pool {
     pub(super) fn new(tls: Rc<Tls>, limits: Limits) -> Self {
         Self {
             idle: RefCell::default(),
+            swept: Cell::new(Instant::now()),
             tls,
             limits,
         }
@@ -39,7 +42,7 @@ impl Pool {
     /// The connection that was used last and is still good, or a new one.
     pub(super) async fn take(&self, server: &Server) -> Result<Http1Upstream, Unanswered> {
         while let Some(mut idle) = self.pop(server) {
-            if idle.since.elapsed() < self.limits.idle_timeout && !idle.reader.is_stale() {
+            if !idle.reader.is_stale() {
                 return Ok(self.upstream(idle.reader, idle.writer, true));
             }
         }
@@ -83,16 +86,20 @@ impl Pool {
             connections.push(Idle {
                 reader,
                 writer,
-                since: Instant::now(),
+                since: self.swept.get(),
             });
         }
     }
 
+    /// Closes those that have been idle for too long; to be called every second or so.
     pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        self.swept.set(now);
         let mut idle = self.idle.borrow_mut();
         for connections in idle.values_mut() {
             connections.retain_mut(|one| {
-                one.since.elapsed() < self.limits.idle_timeout && !one.reader.is_stale()
+                let idle = now.saturating_duration_since(one.since);
+                idle < self.limits.idle_timeout && !one.reader.is_stale()
             });
         }
         idle.retain(|_, connections| !connections.is_empty());

@@ -80,6 +80,11 @@ struct Connection {
     generation: u64,
     /// From here on it takes no new streams, so that it is empty before a certificate ends.
     retires: Instant,
+    /// Whether that was seen, at most [`WATCH_EVERY`] late. Requests are spared the look at the clock.
+    is_retired: Cell<bool>,
+    /// Whether a stream has ended since the last sweep.
+    is_used: Cell<bool>,
+    /// The last sweep that saw it in use.
     used: Cell<Instant>,
     silence: Cell<Silence>,
 }
@@ -127,7 +132,8 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    fn watch(self: &Rc<Self>) {
+    fn watch(self: &Rc<Self>, now: Instant) {
+        self.is_retired.set(now >= self.retires);
         if self.streams.get() == 0 {
             return;
         }
@@ -173,7 +179,7 @@ impl Drop for Share {
         self.connection
             .streams
             .set(self.connection.streams.get() - 1);
-        self.connection.used.set(Instant::now());
+        self.connection.is_used.set(true);
     }
 }
 
@@ -211,13 +217,13 @@ impl<C: Credentials + 'static> Pool<C> {
     }
 
     fn share_open(&self, peer: &Peer) -> Option<Share> {
-        let (now, generation) = (Instant::now(), self.credentials.generation());
+        let generation = self.credentials.generation();
         let peers = self.peers.borrow();
         let open = &peers.get(peer)?.open;
         let plain = matches!(peer, Peer::Server(_));
         let usable = |connection: &&Rc<Connection>| {
             let current =
-                plain || (connection.generation == generation && now < connection.retires);
+                plain || (connection.generation == generation && !connection.is_retired.get());
             let has_room = connection.streams.get() < self.limits.streams_per_connection
                 && connection.multiplex.room() > 0;
             current && has_room
@@ -312,6 +318,8 @@ impl<C: Credentials + 'static> Pool<C> {
             streams: Cell::new(0),
             generation,
             retires: now + left - left / 4,
+            is_retired: Cell::default(),
+            is_used: Cell::default(),
             used: Cell::new(now),
             silence: Cell::default(),
         });
@@ -332,11 +340,15 @@ impl<C: Credentials + 'static> Pool<C> {
         }
     }
 
-    /// Finds out whose peer is gone; to be called each [`WATCH_EVERY`].
+    /// Finds out whose peer is gone, and whose time is over; to be called each [`WATCH_EVERY`].
     pub(super) fn watch(&self) {
+        let now = Instant::now();
         for (peer, connections) in self.peers.borrow().iter() {
             if matches!(peer, Peer::Sidecar { .. }) {
-                connections.open.iter().for_each(Connection::watch);
+                connections
+                    .open
+                    .iter()
+                    .for_each(|connection| connection.watch(now));
             }
         }
     }
@@ -349,7 +361,10 @@ impl<C: Credentials + 'static> Pool<C> {
             let plain = matches!(peer, Peer::Server(_));
             connections.open.retain(|connection| {
                 let retired =
-                    !plain && (connection.generation != generation || now >= connection.retires);
+                    !plain && (connection.generation != generation || connection.is_retired.get());
+                if connection.is_used.take() || connection.streams.get() > 0 {
+                    connection.used.set(now);
+                }
                 let idle = connection.streams.get() == 0
                     && (retired || now.saturating_duration_since(connection.used.get()) > IDLE);
                 !connection.multiplex.is_closed() && !idle

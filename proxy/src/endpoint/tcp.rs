@@ -85,7 +85,9 @@ pub(super) async fn open_stream(share: Share, hop: &Hop) -> Result<TcpUpstream, 
         upgrade: None,
         headers: Fields::new(),
     };
-    let opened = share.connection().open(&request, hop.fields(), false);
+    let opened = share
+        .connection()
+        .open(&request, |put| hop.each_field(put), false);
     let (send, mut receive) = opened.map_err(|_| failed())?;
     // Until the answer is there, no byte of the connection was sent, so any failure is safe.
     let response = loop {

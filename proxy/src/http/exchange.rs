@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::StatusCode;
@@ -27,8 +27,8 @@ pub struct Outcome {
     /// Set when the answer broke off, or was made by the other sidecar.
     pub fault: Option<Fault>,
     pub response_bytes: u64,
-    /// From the request's being sent to the answer's head.
-    pub latency: Duration,
+    /// From the request's being sent to the answer's head, where that was to be measured.
+    pub latency: Option<Duration>,
     /// Another attempt was made below already, says the answer.
     pub is_final: bool,
     /// How long the upstream asked to be left alone (RFC 9110 10.2.3).
@@ -51,7 +51,7 @@ pub enum Failure {
 
 impl Outcome {
     /// As far as the answer's head tells it.
-    pub(super) fn of(response: &ResponseHead, latency: Duration) -> Self {
+    pub(super) fn of(response: &ResponseHead, latency: Option<Duration>) -> Self {
         let status = response.status;
         let fault = fault_of(&response.headers);
         // A limit that a sidecar keeps is for some requests, and the endpoint serves the others.
@@ -107,7 +107,7 @@ pub async fn exchange<'d>(
     terms: Terms<'_>,
 ) -> Result<Outcome, Failure> {
     let mut alarm = Alarm::new(terms.deadline);
-    let began = Instant::now();
+    let watch = terms.watch();
     let empty = body.is_empty();
     let sent_whole = empty && upstream.ends_with_head();
     let (mut request_sink, mut answer) = upstream
@@ -143,7 +143,7 @@ pub async fn exchange<'d>(
         return Err(Failure::Unanswered(broken));
     }
 
-    let mut outcome = Outcome::of(&response, began.elapsed());
+    let mut outcome = Outcome::of(&response, watch.read());
     if terms.again.is_some_and(|again| again(&response)) {
         return Err(Failure::Again(outcome));
     }

@@ -7,7 +7,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
 use super::{Outcome, Piece, Sink, Unanswered, Upstream};
 use crate::http2::ErrorCode;
@@ -117,7 +116,6 @@ pub async fn exchange_copy(
     copy: &BodyCopy,
     upstream: &mut Upstream,
 ) -> Result<Outcome, Unanswered> {
-    let began = Instant::now();
     let empty = copy.is_empty();
     let sent_whole = empty && upstream.ends_with_head();
     let (mut sink, mut answer) = upstream.send(head, empty).await?;
@@ -135,7 +133,7 @@ pub async fn exchange_copy(
             () = &mut sending => continue,
         };
         if !received.status.is_informational() {
-            break Outcome::of(&received, began.elapsed());
+            break Outcome::of(&received, None);
         }
     };
     let mut body = answer

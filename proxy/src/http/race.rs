@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Instant;
 
 use http::StatusCode;
 
@@ -42,7 +41,7 @@ pub async fn exchange_for(
     terms: Terms<'_>,
 ) -> Result<Outcome, Failure> {
     let mut alarm = Alarm::new(terms.deadline);
-    let began = Instant::now();
+    let watch = terms.watch();
     let (mut sink, mut answer) = upstream
         .send(head, true)
         .await
@@ -64,7 +63,7 @@ pub async fn exchange_for(
             return Err(Failure::Unanswered(broken));
         }
     };
-    let mut outcome = Outcome::of(&response, began.elapsed());
+    let mut outcome = Outcome::of(&response, watch.read());
     if terms.again.is_some_and(|again| again(&response)) {
         return Err(Failure::Again(outcome));
     }

@@ -157,7 +157,7 @@ pub async fn respond_with(
     responder: Responder<'_>,
     head: ResponseHead,
 ) -> Result<Outcome, Failure> {
-    let outcome = Outcome::of(&head, Duration::ZERO);
+    let outcome = Outcome::of(&head, None);
     let mut sink = responder
         .respond(head, true)
         .map_err(|_| Failure::ClientGone)?;

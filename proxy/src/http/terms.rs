@@ -17,6 +17,24 @@ pub struct Terms<'t> {
     pub change: Option<&'t dyn Fn(&mut ResponseHead)>,
     /// Whether an answer is thrown away, because the request is to be sent again.
     pub again: Option<&'t dyn Fn(&ResponseHead) -> bool>,
+    /// Whether the latency is to be measured. Most exchanges are spared the two looks at the clock.
+    pub timed: bool,
+}
+
+impl Terms<'_> {
+    /// Begins to measure, where that is asked for.
+    pub(super) fn watch(&self) -> Watch {
+        Watch(self.timed.then(Instant::now))
+    }
+}
+
+/// Measures from when it was made.
+pub(super) struct Watch(Option<Instant>);
+
+impl Watch {
+    pub(super) fn read(&self) -> Option<Duration> {
+        self.0.map(|began| began.elapsed())
+    }
 }
 
 /// When an exchange has to be over, and which fault it is if it isn't.

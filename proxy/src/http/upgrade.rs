@@ -1,8 +1,6 @@
 //! Requests that ask to speak another protocol on their connection: WebSocket and the like, between
 //! any two HTTP versions (RFC 9110 7.8, RFC 8441).
 
-use std::time::Instant;
-
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::terms::Alarm;
@@ -24,7 +22,7 @@ pub async fn exchange_upgrade<'d>(
     terms: Terms<'_>,
 ) -> Result<(Outcome, Relayed), Failure> {
     let mut alarm = Alarm::new(terms.deadline);
-    let began = Instant::now();
+    let watch = terms.watch();
     let translation = Translation::between(head, upstream);
     translation.prepare(head);
     let (mut request_sink, mut answer) = upstream
@@ -76,7 +74,7 @@ pub async fn exchange_upgrade<'d>(
     if let Some(change) = terms.change {
         change(&mut response);
     }
-    let mut outcome = Outcome::of(&response, began.elapsed());
+    let mut outcome = Outcome::of(&response, watch.read());
     if !switches {
         let _ = request_sink.finish(Fields::new()).await;
         super::exchange::receive_response(response, &mut answer, client, &mut outcome, &mut alarm)

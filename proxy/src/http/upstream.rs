@@ -7,7 +7,7 @@ use http::Method;
 
 use super::{Body, Sink};
 use crate::http1::{self, BodyDecoder, BodyLength, receive_response, write_request};
-use crate::http2::{self, NotOpened};
+use crate::http2::{self, NotOpened, Put};
 use crate::model::{Fault, Hop, RequestHead, ResponseHead, hop};
 use crate::multiplex::{Multiplex, StreamReceiver};
 use crate::tcp::{Reader, Writer};
@@ -108,8 +108,12 @@ impl Upstream {
             }
             Upstream::Http2(stream) => {
                 let ended = empty && head.upgrade.is_none();
-                let extra = stream.hop.iter().flat_map(Hop::fields);
-                let opened = stream.connection.open(head, extra, ended);
+                let hop = |put: &mut Put<'_>| {
+                    if let Some(hop) = &stream.hop {
+                        hop.each_field(put);
+                    }
+                };
+                let opened = stream.connection.open(head, hop, ended);
                 let (sender, receiver) = opened.map_err(|error| match error {
                     NotOpened::Full => Unanswered::unprocessed(Fault::Overload),
                     NotOpened::NoConnectProtocol => Unanswered::new(Fault::UpstreamProtocol, false),

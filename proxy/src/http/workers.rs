@@ -168,7 +168,7 @@ mod tests {
             upgrade: None,
             headers: Fields::new(),
         };
-        let (_sender, mut receiver) = client.open(&head, [], true).unwrap();
+        let (_sender, mut receiver) = client.open(&head, |_| {}, true).unwrap();
         match receiver.next().await? {
             Some(Piece::Head(head)) => Ok(head.status),
             other => panic!("{other:?}"),

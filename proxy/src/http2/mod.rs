@@ -22,7 +22,7 @@ mod tests;
 pub use connection::{Connection, Ended, Incoming, Notice, OUTPUT_MAX, Taken};
 pub use frame::{ErrorCode, FrameHeader, HEADER_BYTES, Kind, PREFACE, flag};
 pub use output::Output;
-pub use send::{Extra, NotOpened};
+pub use send::{NotOpened, Put};
 pub use stream::{Failure, Key, Piece};
 
 /// Which side of a connection we are.

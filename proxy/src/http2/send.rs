@@ -1,7 +1,7 @@
 //! Heads as they go out (RFC 9113 8.3, RFC 8441).
 
 use http::header::HeaderName;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::Role;
 use super::connection::{Connection, sendable};
@@ -12,8 +12,9 @@ use crate::model::{RequestHead, ResponseHead};
 /// HTTP/2 needs an authority where HTTP/1.0 may have none.
 const NO_AUTHORITY: &str = "unknown.invalid";
 
-/// A header field that is sent beside a head's own.
-pub type Extra = (HeaderName, HeaderValue);
+/// Takes header fields that are sent beside a head's own. Nothing is made of them but their octets, so that
+/// what every stream says costs no allocation.
+pub type Put<'p> = dyn FnMut(&HeaderName, &[u8]) + 'p;
 
 /// Why no stream was opened: the peer takes no more, or a protocol that it doesn't know
 /// (RFC 8441 3) was asked for. Nothing was sent.
@@ -26,11 +27,12 @@ pub enum NotOpened {
 }
 
 impl Connection {
-    /// Opens a stream with a request. `end` says that nothing follows the head.
+    /// Opens a stream with a request, and the fields that `extra` puts beside its own. `end` says that nothing
+    /// follows the head.
     pub fn open(
         &mut self,
         head: &RequestHead,
-        extra: impl IntoIterator<Item = Extra>,
+        extra: impl FnOnce(&mut Put<'_>),
         end: bool,
     ) -> Result<Key, NotOpened> {
         if self.room() == 0 {
@@ -78,9 +80,7 @@ impl Connection {
             for (name, value) in &head.headers {
                 encoder.field(out, name, value);
             }
-            for (name, value) in extra {
-                encoder.field(out, &name, &value);
-            }
+            extra(&mut |name, value| encoder.octets(out, name, value, false));
         });
         let head_at = self.output.position();
         if let Some(stream) = self.streams.get_mut(key) {

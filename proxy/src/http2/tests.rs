@@ -247,7 +247,7 @@ impl Bench {
     }
 
     fn open(&mut self, head: &RequestHead, end: bool) -> Key {
-        let key = self.engine.open(head, [], end).expect("room");
+        let key = self.engine.open(head, |_| {}, end).expect("room");
         self.watch(key);
         key
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method};
 use weft_proto::spiffe::SpiffeId;
@@ -20,7 +20,7 @@ use crate::http::{
 use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
 use crate::http2::ErrorCode;
 use crate::model::{Fault, Hop, Protocol, RequestHead, ResponseHead, Text, grpc_timeout, hop};
-use crate::telemetry::{Direction, Party, RequestRecord, trace};
+use crate::telemetry::{Direction, Party, RequestRecord, trace, wall_clock};
 
 /// Pooled connections that one request may be tried on. Each may just have been closing.
 const ATTEMPTS_MAX: u32 = 3;
@@ -197,7 +197,7 @@ impl Inbound {
         let headers = &mut request.head.headers;
         let context = self.telemetry.begin(headers);
         context.inject(headers);
-        let (start, began) = (SystemTime::now(), Instant::now());
+        let began = Instant::now();
         let known = self.known(port);
         let mut retry_after = None;
         let ended = match call.application {
@@ -257,7 +257,7 @@ impl Inbound {
             request,
             call,
             ended.as_ref().map_err(|fault| *fault),
-            (context, start, began),
+            (context, began),
             known.party,
         );
     }
@@ -360,7 +360,7 @@ impl Inbound {
         request: &Request<'_>,
         call: Call<'_>,
         ended: Result<&Outcome, Fault>,
-        (context, start, began): (trace::Context, SystemTime, Instant),
+        (context, began): (trace::Context, Instant),
         destination: Party,
     ) {
         let head = &request.head;
@@ -368,7 +368,7 @@ impl Inbound {
         self.telemetry.finish_request(RequestRecord {
             direction: Direction::Inbound,
             context,
-            start,
+            start: wall_clock(began),
             duration: began.elapsed(),
             method: head.method.clone(),
             scheme: "http",

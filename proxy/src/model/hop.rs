@@ -39,28 +39,28 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// The header fields that say it.
-    pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    /// Hands on the header fields that say it.
+    pub fn each_field(&self, put: &mut dyn FnMut(&HeaderName, &[u8])) {
         let protocol = if self.version_10 {
             "http/1.0"
         } else {
             self.protocol.as_str()
         };
-        let no_host = self
-            .no_host
-            .then_some((NO_HOST, HeaderValue::from_static("1")));
-        let fields = [
-            (PORT, HeaderValue::from(self.port)),
-            (PROTOCOL, HeaderValue::from_static(protocol)),
-            (INSTANCE, self.instance.to_value()),
-            (SOURCE, self.source.to_value()),
-        ];
-        let route = (!self.route.is_empty()).then(|| (ROUTE, self.route.to_value()));
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let timeout = self.timeout.map(milliseconds);
-        let timeout = timeout.map(|timeout| (TIMEOUT, HeaderValue::from(timeout)));
-        let more = no_host.into_iter().chain(route).chain(timeout);
-        fields.into_iter().chain(more)
+        let mut digits = itoa::Buffer::new();
+        put(&PORT, digits.format(self.port).as_bytes());
+        put(&PROTOCOL, protocol.as_bytes());
+        put(&INSTANCE, self.instance.as_bytes());
+        put(&SOURCE, self.source.as_bytes());
+        if self.no_host {
+            put(&NO_HOST, b"1");
+        }
+        if !self.route.is_empty() {
+            put(&ROUTE, self.route.as_bytes());
+        }
+        if let Some(timeout) = self.timeout {
+            let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            put(&TIMEOUT, digits.format(milliseconds).as_bytes());
+        }
     }
 
     /// Takes it off a request. The error is what is missing or wrong.
@@ -181,7 +181,9 @@ mod tests {
             "weft-hop-upgraded".parse().unwrap(),
             HeaderValue::from_static("forged"),
         );
-        headers.extend(hop.fields());
+        hop.each_field(&mut |name, value| {
+            headers.append(name.clone(), HeaderValue::from_bytes(value).unwrap());
+        });
         assert_eq!(Hop::take(&mut headers), Ok(hop));
         assert_eq!(headers.len(), 1);
         assert!(Hop::take(&mut headers).is_err());

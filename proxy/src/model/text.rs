@@ -33,6 +33,11 @@ impl Text {
         visible.then_some(Self(value)).ok_or(NotText)
     }
 
+    /// Its octets.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// It as a field's value.
     pub fn to_value(&self) -> HeaderValue {
         self.0.clone()

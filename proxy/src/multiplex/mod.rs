@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use crate::http1::Refusal;
-use crate::http2::{Connection, Ended, ErrorCode, Extra, Key, Limits, NotOpened, Role};
+use crate::http2::{Connection, Ended, ErrorCode, Key, Limits, NotOpened, Put, Role};
 use crate::model::RequestHead;
 
 pub use stream::{StreamReceiver, StreamSender};
@@ -65,11 +65,11 @@ impl Multiplex {
         })
     }
 
-    /// Opens a stream. `end` says that nothing follows the head.
+    /// Opens a stream, as [`Connection::open`] does.
     pub fn open(
         self: &Rc<Self>,
         head: &RequestHead,
-        extra: impl IntoIterator<Item = Extra>,
+        extra: impl FnOnce(&mut Put<'_>),
         end: bool,
     ) -> Result<(StreamSender, StreamReceiver), NotOpened> {
         let mut inner = self.inner.borrow_mut();

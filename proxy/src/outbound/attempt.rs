@@ -116,6 +116,7 @@ impl OutboundRequests {
                     deadline: Deadline::first(whole, one_attempt(target)),
                     change: None,
                     again: rule.map(|_| &again as &dyn Fn(&ResponseHead) -> bool),
+                    timed: picked.as_ref().is_some_and(Picked::is_timed),
                 };
                 let before = session.as_ref().map(|(before, _)| *before);
                 let way = Way {
@@ -131,15 +132,14 @@ impl OutboundRequests {
             // What failed, where nobody asks for another attempt that would do no harm.
             let unasked = match sent {
                 Ok(outcome) => {
-                    let at = began + outcome.latency;
-                    picked.inspect(|picked| picked.answered(seen(&outcome), at));
+                    picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now));
                     return Ok(outcome);
                 }
                 Err(Failure::ClientGone) => return Err(Failure::ClientGone),
                 Err(Failure::Again(outcome)) => {
                     tried.extend(picked.as_ref().map(|picked| picked.endpoint.id.clone()));
                     pushed_back = outcome.pushback;
-                    picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now()));
+                    picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now));
                     request.body.rewind();
                     None
                 }

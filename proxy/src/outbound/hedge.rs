@@ -131,7 +131,7 @@ impl OutboundRequests {
 /// Takes in how one of two did, whose failure isn't the last word.
 fn learn(picked: &Picked, ended: &Result<Outcome, Failure>) {
     match ended {
-        Err(Failure::Again(outcome)) => picked.answered(seen(outcome), Instant::now()),
+        Err(Failure::Again(outcome)) => picked.answered(seen(outcome), Instant::now),
         Err(Failure::Unanswered(failed)) => blame(picked, failed),
         Ok(_) | Err(Failure::ClientGone) => {}
     }

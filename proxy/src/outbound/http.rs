@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::{Method, Version};
 
@@ -26,7 +26,7 @@ use crate::model::{
 };
 use crate::route::{self, Decision};
 use crate::tcp::{Writer, relay};
-use crate::telemetry::{Direction, RequestRecord, trace};
+use crate::telemetry::{Direction, RequestRecord, trace, wall_clock};
 
 /// Bytes of a body that are read although its request was answered without them.
 const REST_BYTES_MAX: u64 = 64 * 1024;
@@ -58,7 +58,6 @@ struct Found {
 
 /// What telemetry is told of a request, gathered on its way.
 pub(super) struct Trail {
-    start: SystemTime,
     pub(super) began: Instant,
     pub(super) context: trace::Context,
     pub(super) target: Option<Target>,
@@ -265,6 +264,7 @@ impl OutboundRequests {
         let outbound = &self.outbound;
         let ending = Ending::of_told(ended.map_err(|fault| trail.told(fault, head)));
         let duration = trail.began.elapsed();
+        let start = wall_clock(trail.began);
         let endpoint = trail.endpoint.as_deref();
         let sidecar = endpoint.and_then(|endpoint| endpoint.sidecar.as_ref());
         let target = trail.target.as_ref();
@@ -276,7 +276,7 @@ impl OutboundRequests {
         let done = recent.next(authority.as_deref().unwrap_or_default(), &path);
         *done = Done {
             trace_id: trail.context.trace_id,
-            start: Some(trail.start),
+            start: Some(start),
             duration,
             method: head.method.clone(),
             route: routed.map(|routed| (routed.name().clone(), routed.rule().rule)),
@@ -294,7 +294,7 @@ impl OutboundRequests {
         outbound.telemetry.finish_request(RequestRecord {
             direction: Direction::Outbound,
             context: trail.context,
-            start: trail.start,
+            start,
             duration,
             method: head.method.clone(),
             scheme: "http",
@@ -329,7 +329,6 @@ impl Serve for OutboundRequests {
         let context = self.outbound.telemetry.begin(headers);
         context.inject(headers);
         let mut trail = Trail {
-            start: SystemTime::now(),
             began: Instant::now(),
             context,
             target: None,

@@ -1,6 +1,5 @@
 //! The requests that are over, the last few of them: what became of each, for people who ask.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,7 +16,12 @@ const TEXT_BYTES_MAX: usize = 256;
 
 /// One worker's memory.
 #[derive(Default)]
-pub(super) struct Recent(VecDeque<Done>);
+pub(super) struct Recent {
+    /// A ring, once it is full.
+    done: Vec<Done>,
+    /// Where the next one goes: the oldest is there.
+    next: usize,
+}
 
 /// A request that is over. Its texts are copies: slices would keep whole read buffers.
 #[derive(Default)]
@@ -41,18 +45,21 @@ pub(super) struct Done {
 impl Recent {
     /// Room for one more: the place of the oldest, whose texts' memory is used again.
     pub(super) fn next(&mut self, authority: &str, path: &str) -> &mut Done {
-        let oldest = (self.0.len() >= RECENT_MAX).then(|| self.0.pop_front());
-        let mut done = oldest.flatten().unwrap_or_default();
+        if self.done.len() < RECENT_MAX {
+            self.done.push(Done::default());
+        }
+        let done = &mut self.done[self.next];
+        self.next = (self.next + 1) % RECENT_MAX;
         copy(&mut done.authority, authority);
         copy(&mut done.path, path);
-        self.0.push_back(done);
-        let last = self.0.len() - 1;
-        &mut self.0[last]
+        done
     }
 
     /// What is remembered of a trace, the oldest first.
     pub(super) fn of_trace(&self, trace_id: [u8; 16]) -> Vec<Value> {
-        let of_trace = self.0.iter().filter(|done| done.trace_id == trace_id);
+        let (newer, older) = self.done.split_at(self.next.min(self.done.len()));
+        let all = older.iter().chain(newer);
+        let of_trace = all.filter(|done| done.trace_id == trace_id);
         of_trace.map(Done::to_json).collect()
     }
 }
@@ -99,7 +106,7 @@ mod tests {
             done.trace_id = [(number % 256) as u8; 16];
             done.status = number;
         }
-        assert_eq!(recent.0.len(), RECENT_MAX);
+        assert_eq!(recent.done.len(), RECENT_MAX);
         let seen = recent.of_trace([1; 16]);
         let statuses: Vec<_> = seen.iter().map(|done| done["status"].clone()).collect();
         assert_eq!(statuses, [257, 513], "0 and 1 were the oldest");

@@ -6,6 +6,7 @@
 //! written by a thread of its own, because standard output may block.
 
 mod access_log;
+mod clock;
 mod export;
 pub mod log;
 mod metrics;
@@ -34,6 +35,7 @@ use metrics::Metrics;
 use record::Record;
 
 pub use crate::bootstrap::AccessLog;
+pub use clock::wall_clock;
 pub use export::Exporter;
 pub use metrics::ConnectionGauge;
 pub use options::{InvalidOption, Protocol, SpanOptions, TelemetryOptions};

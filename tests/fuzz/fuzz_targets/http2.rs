@@ -91,7 +91,7 @@ fuzz_target!(|input: (u8, &[u8])| {
     let mut keys = Vec::new();
     if role == Role::Client {
         for _ in 0..OPENED {
-            keys.push(engine.open(&request(), [], false).expect("room"));
+            keys.push(engine.open(&request(), |_| {}, false).expect("room"));
         }
     }
     let mut buffer = BytesMut::new();

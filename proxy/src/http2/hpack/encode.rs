@@ -128,6 +128,17 @@ impl Encoder {
 
     /// Appends a regular field.
     pub fn field(&mut self, out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+        self.octets(out, name, value.as_bytes(), value.is_sensitive());
+    }
+
+    /// The same for a value that is no [`HeaderValue`]. A `sensitive` one never enters a table.
+    pub fn octets(
+        &mut self,
+        out: &mut BytesMut,
+        name: &HeaderName,
+        octets: &[u8],
+        sensitive: bool,
+    ) {
         let text = name.as_str();
         let hash = hash(0, text.as_bytes());
         let (index, policy) = static_table::known(text, hash);
@@ -136,13 +147,12 @@ impl Encoder {
             hash,
             index,
         };
-        let octets = value.as_bytes();
         let secret = match policy {
             Policy::Secret => true,
             Policy::Cookie => octets.len() < SHORT_COOKIE,
             Policy::Usual | Policy::Changing => false,
         };
-        if secret || value.is_sensitive() {
+        if secret || sensitive {
             self.literal(out, NEVER_INDEXED, &subject, octets);
         } else if policy == Policy::Changing {
             self.literal(out, NOT_ADDED, &subject, octets);

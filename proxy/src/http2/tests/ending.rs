@@ -55,7 +55,7 @@ fn a_servers_go_away() {
     );
     assert!(bench.engine.is_closing());
     assert_eq!(bench.engine.room(), 0);
-    let full = bench.engine.open(&request("GET"), [], true);
+    let full = bench.engine.open(&request("GET"), |_| {}, true);
     assert_eq!(full, Err(NotOpened::Full));
     bench.feed(&headers(1, END, OK));
     bench.feed(&go_away(1, ErrorCode::ENHANCE_YOUR_CALM));

@@ -251,7 +251,7 @@ impl Pair {
         }
         let plan = self.plans[self.opened].clone();
         self.opened += 1;
-        let key = self.client.engine.open(&request("POST"), [], false);
+        let key = self.client.engine.open(&request("POST"), |_| {}, false);
         self.client.hold(key.unwrap(), &plan);
     }
 

@@ -1,7 +1,6 @@
 //! What goes out: exact frames (RFC 9113 4.2, 6.1, 6.2, 6.10, 8).
 
 use super::*;
-use crate::http2::Extra;
 
 #[test]
 fn requests_as_they_go_out() {
@@ -53,11 +52,11 @@ fn requests_as_they_go_out() {
         bench.open(head, end);
         assert_eq!(bench.seen(), expected);
     }
-    let extra: Extra = (
-        HeaderName::from_static("x-more"),
-        HeaderValue::from_static("1"),
-    );
-    bench.engine.open(&request("GET"), [extra], true).unwrap();
+    let more = HeaderName::from_static("x-more");
+    let opened = bench
+        .engine
+        .open(&request("GET"), |put| put(&more, b"1"), true);
+    opened.unwrap();
     assert_eq!(
         bench.seen(),
         "HEADERS 11 end :method=GET :scheme=https :path=/ :authority=a.b x-more=1"

@@ -127,7 +127,7 @@ fn streams_that_the_peer_takes() {
     bench.open(&request("GET"), true);
     bench.open(&request("GET"), true);
     assert_eq!(bench.engine.room(), 0);
-    let full = bench.engine.open(&request("GET"), [], true);
+    let full = bench.engine.open(&request("GET"), |_| {}, true);
     assert_eq!(full, Err(NotOpened::Full));
     bench.feed(&settings(&[(3, 1)]));
     assert_eq!(bench.engine.room(), 0);
@@ -146,7 +146,7 @@ fn protocols_only_where_they_are_known() {
         ..request("GET")
     };
     let mut bench = Bench::begun(Role::Client, Limits::default());
-    let opened = bench.engine.open(&upgrade, [], false);
+    let opened = bench.engine.open(&upgrade, |_| {}, false);
     assert_eq!(opened, Err(NotOpened::NoConnectProtocol));
     assert_eq!(bench.seen(), "");
     bench.feed(&settings(&[(8, 1)])).seen();

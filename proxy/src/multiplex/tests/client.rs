@@ -41,7 +41,7 @@ async fn exchange_one(multiplex: &Rc<Multiplex>, at: usize, plan: &Plan) -> Seen
         headers: Fields::from(&plan.headers),
     };
     let is_whole = plan.up.is_none();
-    let (mut sender, mut receiver) = multiplex.open(&head, [], is_whole).expect("room");
+    let (mut sender, mut receiver) = multiplex.open(&head, |_| {}, is_whole).expect("room");
     let up = async {
         if !is_whole {
             let _ = send(&mut sender, &plan.up).await;
