@@ -84,7 +84,7 @@ def held(shop):
         wait_until(lambda: shop.orders.application.requests() == before + 1, what="a request in hand")
         yield
     finally:
-        # By a reset: a client that only sends no more may still wait for its answer.
+        # By a reset, which is seen at once: a client that closes is asked first whether it still waits.
         busy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         busy.close()
         shop.orders.application.trouble()

@@ -65,6 +65,10 @@ def plain(server, peer):
                 return
             case b"/no-switch":
                 peer.sendall(OK)
+            case b"/when-told":
+                server.asked.set()
+                server.go_on.wait(10)
+                peer.sendall(OK)
             case b"/wait-for-end":
                 try:
                     server.ended_by = peer.recv(1)
@@ -79,7 +83,7 @@ def plain(server, peer):
 @pytest.fixture(scope="module")
 def edge(shop):
     with Scripted(plain) as server:
-        server.expected, server.go_on, server.saw_end = (threading.Event() for _ in range(3))
+        server.expected, server.asked, server.go_on, server.saw_end = (threading.Event() for _ in range(4))
         shop.offer("edge", server.port)
         shop.edge = server
         yield shop
@@ -198,13 +202,31 @@ def reset(client):
     client.close()
 
 
-def test_a_reset_connection_ends_the_request(edge):
+@pytest.mark.parametrize("leave", [reset, lambda client: client.close()], ids=["reset", "closed"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_client_that_leaves_ends_its_request(edge, leave, method):
     edge.edge.saw_end.clear()
+    edge.edge.heads.clear()
     client = edge.web.http1()
-    client.send("GET /wait-for-end HTTP/1.1\r\nHost: edge.shop\r\n\r\n")
+    client.send(f"{method} /wait-for-end HTTP/1.1\r\nHost: edge.shop\r\n\r\n")
     wait_until(lambda: b"/wait-for-end" in b"".join(edge.edge.heads), 5, "the request at the application")
-    reset(client)
+    leave(client)
     assert edge.edge.saw_end.wait(5), "the application waits for a client that is gone"
+
+
+@pytest.mark.parametrize(("version", "asked"), [("1.1", [100]), ("1.0", [])])
+def test_a_half_closed_client_is_asked_whether_it_waits_and_gets_its_answer(edge, version, asked):
+    edge.edge.go_on.clear()
+    edge.edge.asked.clear()
+    with edge.web.http1() as client:
+        client.send(f"GET /when-told HTTP/{version}\r\nHost: edge.shop\r\n\r\n")
+        client.socket.shutdown(socket.SHUT_WR)
+        assert edge.edge.asked.wait(5), "the application was not asked"
+        if asked:
+            assert client.read_head().status == 100
+        edge.edge.go_on.set()
+        response = client.read()
+        assert response.body == b"ok" and not response.informational
 
 
 def test_a_half_closed_request_is_still_answered(edge):

@@ -1,9 +1,12 @@
 //! Bodies as they come in.
 
 use std::cell::Cell;
+use std::future::pending;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 
 use super::BodyCopy;
 use crate::http1::{self, BodyDecoder, Decoded, Refusal};
@@ -14,6 +17,13 @@ use crate::tcp::{Reader, Receiver};
 
 /// What may be read ahead of a client's next request while its answer is on the way.
 const READ_AHEAD_MAX: usize = 64 * 1024;
+
+/// How long after an HTTP/1 client has ended its direction it is asked whether it still waits. Most answers come
+/// sooner.
+const ASK_AFTER: Duration = Duration::from_millis(250);
+/// What it is asked with: every client of HTTP/1.1 takes any number of them (RFC 9110 15.2), and the kernel of one
+/// that has closed its connection answers with a reset.
+const QUESTION: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Bytes of a request body that are kept so that it can be sent a second time. Beyond, the request
 /// is sent once only.
@@ -91,21 +101,6 @@ impl Body<'_> {
         }
     }
 
-    /// Returns once the sender of this body, which has been received whole, is gone. A half-close
-    /// is no sign of that in HTTP/1; HTTP/2 tells it where the answer goes.
-    async fn watch(&mut self) {
-        if let Body::Http1 { reader, .. } = self {
-            while reader.buffer.len() < READ_AHEAD_MAX {
-                match reader.fill().await {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(_) => return,
-                }
-            }
-        }
-        std::future::pending().await
-    }
-
     /// The bytes that follow, once the message is over and its connection speaks another protocol.
     pub fn tunnel(&mut self) -> Receiver<'_> {
         match self {
@@ -124,14 +119,17 @@ pub struct RequestBody<'a> {
     overflowed: bool,
     overflow: Option<Rc<Cell<bool>>>,
     copies: Vec<BodyCopy>,
+    version: Version,
     /// Bytes received so far.
     pub received: u64,
 }
 
 impl<'a> RequestBody<'a> {
-    pub fn new(body: Body<'a>) -> Self {
+    /// The body of a request that a client of `version` sends.
+    pub fn new(body: Body<'a>, version: Version) -> Self {
         Self {
             body,
+            version,
             kept: Vec::new(),
             kept_bytes: 0,
             position: 0,
@@ -201,9 +199,29 @@ impl<'a> RequestBody<'a> {
         self.body.is_done()
     }
 
-    /// See [`Body::watch`].
-    pub async fn watch(&mut self) {
-        self.body.watch().await;
+    /// Returns once the client, which has sent everything, is gone; HTTP/2 tells that where the answer goes.
+    ///
+    /// A client of HTTP/1 that ends its direction may have closed the connection, or wait for the answer all the
+    /// same: TCP tells both in the same way. It is asked, as long as `answering` says that no answer has begun.
+    /// HTTP/1.0 knows no such question, and waits (RFC 9110 15.2).
+    pub async fn watch(&mut self, answering: &Cell<bool>) {
+        let Body::Http1 { reader, .. } = &mut self.body else {
+            return pending().await;
+        };
+        while reader.buffer.len() < READ_AHEAD_MAX {
+            match reader.fill().await {
+                Ok(0) => {
+                    tokio::time::sleep(ASK_AFTER).await;
+                    if self.version == Version::HTTP_11 && !answering.get() {
+                        return reader.challenge(QUESTION).await;
+                    }
+                    break;
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+        pending().await
     }
 
     /// See [`Body::tunnel`].

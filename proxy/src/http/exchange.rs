@@ -114,8 +114,13 @@ pub async fn exchange<'d>(
         .send(head, empty)
         .await
         .map_err(Failure::Unanswered)?;
-    let request_done = Cell::new(sent_whole);
-    let mut sending = pin!(send_request(body, &mut request_sink, &request_done));
+    let (request_done, answering) = (Cell::new(sent_whole), Cell::new(false));
+    let mut sending = pin!(send_request(
+        body,
+        &mut request_sink,
+        &request_done,
+        &answering
+    ));
 
     let mut response = loop {
         let Some(waiting) = responder.as_mut() else {
@@ -150,6 +155,7 @@ pub async fn exchange<'d>(
     let Some(responder) = responder.take() else {
         return Err(Failure::ClientGone);
     };
+    answering.set(true);
     if let Some(change) = terms.change {
         change(&mut response);
     }
@@ -178,7 +184,12 @@ pub async fn exchange<'d>(
 
 /// Sends the body, then watches the client. Returns only when the client is gone: an upstream that
 /// takes no more of the body says why in its answer, or ends, and both are seen there.
-async fn send_request(body: &mut RequestBody<'_>, sink: &mut Sink<'_>, done: &Cell<bool>) {
+async fn send_request(
+    body: &mut RequestBody<'_>,
+    sink: &mut Sink<'_>,
+    done: &Cell<bool>,
+    answering: &Cell<bool>,
+) {
     while !done.get() {
         let piece = match body.next().now_or_never() {
             Some(piece) => piece,
@@ -205,7 +216,7 @@ async fn send_request(body: &mut RequestBody<'_>, sink: &mut Sink<'_>, done: &Ce
             std::future::pending::<()>().await;
         }
     }
-    body.watch().await;
+    body.watch(answering).await;
 }
 
 /// Passes the answer on to its end, or to its deadline.

@@ -1,7 +1,7 @@
 //! One request at two upstreams at once: the first answer is the client's, and the other attempt is called off.
 //! Only for requests without a body, because nobody could send one body twice at a time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -87,7 +87,9 @@ pub async fn race(
     prize: &Prize<'_>,
     body: &mut RequestBody<'_>,
 ) -> (usize, Result<Outcome, Failure>) {
-    let mut watch = pin!(body.watch());
+    // It is asked for nothing once there is an answer.
+    let answering = Cell::new(false);
+    let mut watch = pin!(body.watch(&answering));
     poll_fn(|cx| {
         for index in 0..attempts.len() {
             let was_won = prize.is_won();

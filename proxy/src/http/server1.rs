@@ -114,11 +114,12 @@ async fn serve_one<S: Serve>(
         keep_alive,
         drain: Some(drain),
     };
-    let body = RequestBody::new(Body::Http1 {
+    let body = Body::Http1 {
         reader,
         decoder: &mut decoder,
         limits: limits.http1,
-    });
+    };
+    let body = RequestBody::new(body, head.version);
     let mut request = Request {
         head,
         body,

@@ -83,7 +83,7 @@ pub(super) async fn serve_stream<S: Serve>(accepted: Accepted, service: &S) {
     let responder = Responder::Http2 { stream: sender };
     match head {
         Ok(head) => {
-            let body = RequestBody::new(Body::Http2 { stream: receiver });
+            let body = RequestBody::new(Body::Http2 { stream: receiver }, head.version);
             let mut request = Request {
                 head,
                 body,

@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::io::{ReadIo, TlsStream, WriteIo};
@@ -160,6 +160,22 @@ impl Reader {
     pub fn is_reset(&self) -> bool {
         let error = self.socket().map(TcpStream::take_error);
         matches!(error, Some(Ok(Some(_))))
+    }
+
+    /// Sends the peer something short that it takes no notice of, and returns once its kernel says that nobody is
+    /// there any more; not at all otherwise. Nobody else may be sending in the middle of something.
+    pub async fn challenge(&self, question: &[u8]) {
+        if let Some(socket) = self.socket() {
+            match socket.try_write(question) {
+                Ok(written) if written < question.len() => return,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                _ => {}
+            }
+            if socket.ready(Interest::ERROR).await.is_ok() {
+                return;
+            }
+        }
+        pending().await
     }
 
     /// The socket, where nothing lies between it and the bytes.
