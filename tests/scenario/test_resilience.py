@@ -55,19 +55,18 @@ def traffic(name="orders", **spec):
     }
 
 
-def budget(percent, count):
+def backend_traffic(**spec):
     return {
         "apiVersion": "gateway.networking.x-k8s.io/v1alpha1",
         "kind": "XBackendTrafficPolicy",
         "metadata": {"name": "orders", "namespace": "shop"},
-        "spec": {
-            "targetRefs": [{"group": "", "kind": "Service", "name": "orders"}],
-            "retryConstraint": {
-                "budget": {"percent": percent, "interval": "10s"},
-                "minRetryRate": {"count": count, "interval": "1s"},
-            },
-        },
+        "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "orders"}], **spec},
     }
+
+
+def budget(percent, count):
+    rate = {"count": count, "interval": "1s"}
+    return backend_traffic(retryConstraint={"budget": {"percent": percent, "interval": "10s"}, "minRetryRate": rate})
 
 
 def retried(**retry):
@@ -314,6 +313,21 @@ def test_a_session_by_header_moves_with_its_instance(shop, applied):
     finally:
         one.application.open(one.application.port)
         shop.wait_port_up(one, one.application.port)
+
+
+def test_a_session_of_the_services_own_policy(shop, applied):
+    session = {"type": "Header", "absoluteTimeout": "1h"}
+    policy = backend_traffic(sessionPersistence=session)
+    applied(policy)
+    name = "weft-shop-orders"
+    first = shop.web.get()
+    home = first.header("x-served-by")
+    kept = {name: first.header(name)}
+    assert {shop.web.get("/", **kept).header("x-served-by") for _ in range(10)} == {home}
+    # A rule's own session comes first.
+    applied(policy, sticky(type="Header", sessionName="x-cart"))
+    first = shop.web.get()
+    assert first.header("x-cart") and not first.header(name)
 
 
 def test_a_session_keeps_its_backend(shop, applied):

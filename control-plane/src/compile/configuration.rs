@@ -183,6 +183,8 @@ pub struct ClusterPolicy {
     pub health_check: Option<HealthCheck>,
     pub hedging: Option<Hedging>,
     pub retries: Option<RetryConstraint>,
+    /// Name of the cookie or header, and the rest.
+    pub session: Option<(String, SessionPersistence)>,
     pub faults: Option<Arc<FaultInjectionPolicy>>,
 }
 

@@ -43,6 +43,7 @@ pub(super) fn cluster_policy(policy: &ClusterPolicy) -> wire::ClusterPolicy {
         outlier_detection: policy.outliers.as_ref().map(outliers),
         circuit_breaker: policy.breaker.as_ref().map(breaker),
         retry_budget: policy.retries.as_ref().map(budget),
+        session_persistence: policy.session.as_ref().map(routes::session),
     }
 }
 

@@ -50,7 +50,7 @@ fn rule(rule: &Rule) -> wire::Rule {
     }
 }
 
-fn session((name, session): &(String, SessionPersistence)) -> wire::SessionPersistence {
+pub(super) fn session((name, session): &(String, SessionPersistence)) -> wire::SessionPersistence {
     let limit = |time: Option<Duration>| time.map(|time| milliseconds(Some(time)));
     wire::SessionPersistence {
         name: name.clone(),

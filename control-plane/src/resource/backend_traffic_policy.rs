@@ -1,5 +1,5 @@
-//! `XBackendTrafficPolicy` (gateway.networking.x-k8s.io, GEP-3388): how many of the requests to a Service may be
-//! repetitions.
+//! `XBackendTrafficPolicy` (gateway.networking.x-k8s.io, GEP-3388 and GEP-1619): how many of the requests to a Service
+//! may be repetitions, and how its sessions find their endpoint again.
 
 use std::time::Duration;
 
@@ -7,20 +7,23 @@ use serde_json::{Value, json};
 
 use super::fields::{Field, Fields};
 use super::policy_target::{self, ServiceTarget};
-use super::{Metadata, duration};
+use super::route::session_persistence;
+use super::{Metadata, SessionPersistence, duration};
 
 /// Longest interval, and the highest number of retries within one (Gateway API's limits).
 const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 /// See [`INTERVAL_MAX`].
 const COUNT_MAX: u32 = 1_000_000;
 
-/// The budget for retries.
+/// The budget for retries, and sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendTrafficPolicy {
     pub metadata: Metadata,
     /// Never empty, each once, none with a port's name.
     pub targets: Vec<ServiceTarget>,
     pub retries: RetryConstraint,
+    /// For requests whose route says nothing of sessions.
+    pub session: Option<SessionPersistence>,
 }
 
 /// What is absent is the proxies' default.
@@ -55,6 +58,9 @@ impl BackendTrafficPolicy {
             let interval = duration::format(*interval);
             out["retryConstraint"]["minRetryRate"]["interval"] = interval.into();
         }
+        if let Some(session) = &self.session {
+            out["sessionPersistence"] = session.to_json();
+        }
         out
     }
 }
@@ -67,7 +73,8 @@ pub(super) fn decode(
     let mut fields = document.require("spec")?.mapping()?;
     let targets = policy_target::targets(&mut fields);
     let retries = fields.take("retryConstraint");
-    fields.refuse(&["sessionPersistence"]);
+    let session = fields.take("sessionPersistence");
+    let session = session.and_then(|field| session_persistence(&field));
     fields.finish();
     let retries = match retries {
         Some(field) => retry_constraint(&field),
@@ -77,6 +84,7 @@ pub(super) fn decode(
         metadata,
         targets: targets?,
         retries: retries?,
+        session,
     })
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::fields::{Field, Fields};
+use super::route::one_of;
 use super::{Metadata, names};
 
 /// Ports that a service may have; more are refused.
@@ -29,6 +30,8 @@ pub struct ServiceSpec {
     /// Over the labels of workloads of the same namespace. Empty selects none.
     pub selector: BTreeMap<String, String>,
     pub ports: Vec<ServicePort>,
+    /// `PreferClose` or `PreferSameZone`: what proxies do anyway, unless a TrafficPolicy says otherwise.
+    pub traffic_distribution: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +114,6 @@ pub(super) fn decode(metadata: Metadata, document: &mut Fields<'_>) -> Option<Se
     fields.refuse(&[
         "publishNotReadyAddresses",
         "externalIPs",
-        "trafficDistribution",
         "sessionAffinityConfig",
         "loadBalancerIP",
         "loadBalancerClass",
@@ -125,6 +127,10 @@ pub(super) fn decode(metadata: Metadata, document: &mut Fields<'_>) -> Option<Se
         .take("selector")
         .map(|field| field.string_map(names::label_pair))
         .unwrap_or_default();
+    // Which workloads share a node is known to nobody here, so PreferSameNode can't be kept.
+    let distribution = fields.take("trafficDistribution");
+    let distribution =
+        distribution.and_then(|field| field.checked(one_of(&["PreferClose", "PreferSameZone"])));
     let ports_field = fields.take("ports");
     let ports = ports_field.as_ref().map(ports).unwrap_or_default();
     let external = matches!(kind, Some(ServiceKind::ExternalName(_)));
@@ -141,6 +147,7 @@ pub(super) fn decode(metadata: Metadata, document: &mut Fields<'_>) -> Option<Se
             cluster_ips,
             selector,
             ports,
+            traffic_distribution: distribution,
         },
     })
 }
@@ -316,6 +323,10 @@ impl ServiceSpec {
         let ports: Vec<Value> = self.ports.iter().map(ServicePort::to_json).collect();
         if !ports.is_empty() {
             spec.insert("ports".into(), ports.into());
+        }
+        if let Some(distribution) = &self.traffic_distribution {
+            let distribution = distribution.as_str().into();
+            spec.insert("trafficDistribution".into(), distribution);
         }
         spec.into()
     }

@@ -107,6 +107,7 @@ items:
     ipFamilyPolicy: SingleStack
     ports: [{name: http, port: 80, protocol: TCP, targetPort: 8080, appProtocol: kubernetes.io/h2c}]
     sessionAffinity: None
+    trafficDistribution: PreferSameZone
     type: ClusterIP
   status: {loadBalancer: {}}
 - apiVersion: apps/v1
@@ -211,6 +212,7 @@ fn refuses_bad_services() {
     refused(&with("port: 80", "port: 80\n    protocol: UDP"), 1, "spec.ports[0].protocol", 8, "not supported yet");
     refused(&with("port: 80", "port: 80\n  - port: 81\n    name: b"), 1, "spec.ports[0].name", 7, "is required");
     refused(&with("spec:", "spec:\n  type: NodePort"), 1, "spec.type", 5, "not supported yet");
+    refused(&with("spec:", "spec:\n  trafficDistribution: PreferSameNode"), 1, "spec.trafficDistribution", 5, "none of PreferClose, PreferSameZone");
     refused(&with("spec:", "spec:\n  sessionAffinity: ClientIP"), 1, "spec.sessionAffinity", 5, "not supported yet");
     refused(&with("spec:", "spec:\n  clusterIP: 10.0.0"), 1, "spec.clusterIP", 5, "no IP address");
     refused(&with("v1", "v2"), 1, "apiVersion", 1, "write v1");
@@ -508,6 +510,7 @@ metadata: {name: p}
 spec:
   targetRefs: [{group: '', kind: Service, name: a}]
   retryConstraint: {budget: {percent: 10, interval: 10s}, minRetryRate: {count: 3, interval: 1s}}
+  sessionPersistence: {sessionName: cart, absoluteTimeout: 1h, idleTimeout: 10m, cookieConfig: {lifetimeType: Permanent}}
 ";
     let ca = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
     let ca = serde_json::json!({

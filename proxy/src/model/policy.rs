@@ -25,6 +25,8 @@ pub struct ClusterPolicy {
     pub health_check: Option<HealthCheck>,
     pub hedging: Option<Hedging>,
     pub faults: Faults,
+    /// For requests whose route says nothing of sessions.
+    pub session: Option<SessionPersistence>,
 }
 
 /// Fewer endpoints that are well than half of all are no sign of their being ill, mostly.
@@ -44,6 +46,7 @@ impl Default for ClusterPolicy {
             health_check: None,
             hedging: None,
             faults: Faults::default(),
+            session: None,
         }
     }
 }

@@ -210,8 +210,8 @@ impl OutboundRequests {
         trail: &Trail,
         cluster: Option<&Arc<Cluster>>,
     ) -> Option<(Session, Option<Arc<str>>)> {
-        let routed = trail.target.as_ref()?.routed.as_ref()?;
-        let session = Session::of(routed.session()?, head, session::now())?;
+        let policy = trail.target.as_ref()?.session()?;
+        let session = Session::of(policy, head, session::now())?;
         let endpoint = cluster.and_then(|cluster| session.endpoint(cluster).cloned());
         Some((session, endpoint))
     }
@@ -307,7 +307,7 @@ impl OutboundRequests {
         let mut opened = opening.await?;
         let change = |head: &mut ResponseHead| target.change_response(head, endpoint, before);
         let terms = Terms {
-            change: target.routed.is_some().then_some(&change),
+            change: target.changes_response().then_some(&change),
             ..terms
         };
         let outcome = send(request, &mut opened, terms).await?;

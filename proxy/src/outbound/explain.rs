@@ -174,11 +174,13 @@ impl Outbound {
             let mut fault = backend.invalid.as_ref().map(|_| Fault::BackendInvalid);
             let mut endpoints = Vec::new();
             let (mut tls, mut policies) = (Value::Null, Vec::new());
+            let mut session = None;
             if backend.invalid.is_none() {
                 match self.cluster(&backend.cluster).await {
                     Ok(cluster) => {
                         endpoints = self.endpoints_of(&cluster);
                         policies.clone_from(&cluster.policy.names);
+                        session = cluster.policy.session.as_ref().map(|one| one.name.clone());
                         tls = cluster.tls.as_deref().map_or(Value::Null, backend_tls);
                         if cluster.endpoints.weight() == 0 {
                             fault = Some(Fault::NoEndpoint);
@@ -206,6 +208,7 @@ impl Outbound {
                 "filters": described(&backend.filters),
                 "tls": tls,
                 "policies": policies,
+                "session": session,
                 "endpoints": endpoints,
             }));
         }

@@ -117,7 +117,7 @@ impl OutboundRequests {
             .await?;
         let change = |head: &mut _| target.change_response(head, Some(&endpoint), before);
         let terms = Terms {
-            change: target.routed.is_some().then_some(&change),
+            change: target.changes_response().then_some(&change),
             ..terms
         };
         let outcome = exchange_for(prize, &mut head, &mut opened.upstream, terms).await?;

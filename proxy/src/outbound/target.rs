@@ -34,6 +34,20 @@ impl Target {
         }
     }
 
+    /// How requests of one session find their endpoint again: as the rule says it, or the backend.
+    pub(super) fn session(&self) -> Option<&SessionPersistence> {
+        let of_rule = self
+            .routed
+            .as_ref()
+            .and_then(|routed| routed.rule().session.as_ref());
+        of_rule.or_else(|| self.cluster.as_ref()?.policy.session.as_ref())
+    }
+
+    /// Whether an answer is changed on its way.
+    pub(super) fn changes_response(&self) -> bool {
+        self.routed.is_some() || self.session().is_some()
+    }
+
     /// Does to an answer what its route says, and tells the client of its session.
     pub(super) fn change_response(
         &self,
@@ -41,9 +55,10 @@ impl Target {
         endpoint: Option<&Endpoint>,
         before: Option<Session>,
     ) {
-        let Some(routed) = &self.routed else { return };
-        routed.change_response(head);
-        if let (Some(policy), Some(endpoint)) = (routed.session(), endpoint) {
+        if let Some(routed) = &self.routed {
+            routed.change_response(head);
+        }
+        if let (Some(policy), Some(endpoint)) = (self.session(), endpoint) {
             let session = Session::at(&endpoint.id, before, session::now());
             session.tell(policy, before, head);
         }
@@ -106,11 +121,6 @@ impl Routed {
     /// When the rule has a request sent again.
     pub(super) fn retry(&self) -> Option<&Retry> {
         self.rule().retry.as_ref()
-    }
-
-    /// How requests of one session find their endpoint again.
-    pub(super) fn session(&self) -> Option<&SessionPersistence> {
-        self.rule().session.as_ref()
     }
 
     /// The filters that the request passes, in their order.

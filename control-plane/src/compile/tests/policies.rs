@@ -302,7 +302,7 @@ spec: {{targetRefs: [{target}], {spec}}}
         "gateway.networking.x-k8s.io/v1alpha1 XBackendTrafficPolicy",
         "budget",
         PAY,
-        "retryConstraint: {budget: {percent: 5, interval: 20s}}",
+        "retryConstraint: {budget: {percent: 5, interval: 20s}}, sessionPersistence: {type: Header}",
     );
     let text = [
         services(),
@@ -318,14 +318,19 @@ spec: {{targetRefs: [{target}], {spec}}}
         let seen = policy.map_or("none".to_owned(), |policy| {
             let percent = policy.outliers.and_then(|one| one.ejected_percent_max);
             let budget = policy.retries.and_then(|one| one.percent);
-            format!("{} {percent:?} {budget:?}", policy.names.join(" "))
+            let session = policy.session.map(|(name, _)| name);
+            let session = session.unwrap_or_default();
+            format!(
+                "{} {percent:?} {budget:?} {session}",
+                policy.names.join(" ")
+            )
         });
         assert_eq!(seen, expect, "{port}");
     };
     let budget = "XBackendTrafficPolicy/shop/budget";
-    let whole = format!("TrafficPolicy/shop/whole {budget} Some(10) Some(5)");
+    let whole = format!("TrafficPolicy/shop/whole {budget} Some(10) Some(5) weft-shop-pay");
     check(&mesh, "shop/pay:80", &whole);
-    let port = format!("TrafficPolicy/shop/port {budget} Some(30) Some(5)");
+    let port = format!("TrafficPolicy/shop/port {budget} Some(30) Some(5) weft-shop-pay");
     check(&mesh, "shop/pay:443", &port);
     check(&mesh, "shop/mail:25", "none");
     let conditions = |mesh: &Mesh, kind: Kind, name: &str| {
@@ -347,7 +352,7 @@ spec: {{targetRefs: [{target}], {spec}}}
     let key = Key::new(kind, "shop", "whole");
     let affected = mesh.catalog.set(&key, None, &mesh.workloads);
     assert_eq!((affected.services.len(), affected.statuses.len()), (1, 3));
-    let younger = format!("TrafficPolicy/shop/a-younger {budget} Some(20) Some(5)");
+    let younger = format!("TrafficPolicy/shop/a-younger {budget} Some(20) Some(5) weft-shop-pay");
     check(&mesh, "shop/pay:80", &younger);
     let pay = Key::new(Kind::Service, "shop", "pay");
     let affected = mesh.catalog.set(&pay, None, &mesh.workloads);

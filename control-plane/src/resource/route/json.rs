@@ -246,7 +246,7 @@ impl Retry {
 }
 
 impl SessionPersistence {
-    fn to_json(&self) -> Value {
+    pub(in super::super) fn to_json(&self) -> Value {
         let kind = if self.by_header { "Header" } else { "Cookie" };
         let mut out = json!({"type": kind});
         put(&mut out, "sessionName", self.session_name.as_deref());

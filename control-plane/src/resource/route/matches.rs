@@ -134,7 +134,7 @@ fn path_match(field: &Field<'_>) -> Option<PathMatch> {
 }
 
 /// One of these words.
-pub(super) fn one_of(names: &[&str]) -> impl Fn(&str) -> Result<(), String> {
+pub(in crate::resource) fn one_of(names: &[&str]) -> impl Fn(&str) -> Result<(), String> {
     move |name| {
         names
             .contains(&name)

@@ -8,10 +8,12 @@ mod json;
 mod matches;
 mod policy;
 
+pub(super) use policy::session_persistence;
+
 use std::time::Duration;
 
 pub(super) use decode::decode;
-pub(super) use matches::{header_name, route_match};
+pub(super) use matches::{header_name, one_of, route_match};
 
 use super::{Kind, Metadata, duration};
 

@@ -56,7 +56,8 @@ pub(super) fn retry(field: &Field<'_>) -> Option<Retry> {
     })
 }
 
-pub(super) fn session_persistence(field: &Field<'_>) -> Option<SessionPersistence> {
+/// Reads a `sessionPersistence`, of a rule or of a policy.
+pub(in crate::resource) fn session_persistence(field: &Field<'_>) -> Option<SessionPersistence> {
     let mut fields = field.mapping()?;
     let session_name = fields.take("sessionName");
     let session_name = session_name

@@ -48,7 +48,11 @@ fn refuses_bad_policies_of_traffic() {
     refused(&budget("budget: {interval: 2h}"), 1, "spec.retryConstraint.budget.interval", 4, "not within 100ms to 1h");
     refused(&budget("minRetryRate: {count: -1}"), 1, "spec.retryConstraint.minRetryRate.count", 4, "not within");
     refused(&budget("budgets: {}"), 1, "spec.retryConstraint.budgets", 4, "unknown field");
-    refused(&budget("").replace("retryConstraint: {}", "sessionPersistence: {sessionName: a}"), 1, "spec.sessionPersistence", 4, "not supported");
+    let session = |spec: &str| budget("").replace("retryConstraint: {}", &format!("sessionPersistence: {{{spec}}}"));
+    refused(&session("type: Cookies"), 1, "spec.sessionPersistence.type", 4, "none of Cookie, Header");
+    refused(&session("sessionName: 'a b'"), 1, "spec.sessionPersistence.sessionName", 4, "");
+    refused(&session("cookieConfig: {lifetimeType: Permanent}"), 1, "spec.sessionPersistence", 4, "needs absoluteTimeout");
+    refused(&session("forever: true"), 1, "spec.sessionPersistence.forever", 4, "unknown field");
 }
 
 #[test]

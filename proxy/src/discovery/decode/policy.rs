@@ -74,6 +74,10 @@ pub(super) fn decode(message: wire::ClusterPolicy) -> Result<ClusterPolicy> {
             policy: text("fault_injection_policy", message.fault_injection_policy)?,
             list: each("fault_injections", message.fault_injections, fault)?.into(),
         },
+        session: match message.session_persistence {
+            Some(session) => Some(within("session_persistence", route::session(session))?),
+            None => None,
+        },
     })
 }
 

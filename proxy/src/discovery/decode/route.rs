@@ -86,7 +86,7 @@ fn rule(message: wire::Rule) -> Result<Rule> {
     })
 }
 
-fn session(message: wire::SessionPersistence) -> Result<SessionPersistence> {
+pub(super) fn session(message: wire::SessionPersistence) -> Result<SessionPersistence> {
     let name = required("name", message.name)?;
     let is_token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
     if !name.bytes().all(is_token) {

@@ -17,6 +17,7 @@ pub(super) fn policy(policy: &ClusterPolicy) -> Value {
         health_check,
         hedging,
         faults,
+        session,
     } = policy;
     let balancing = match balancing {
         Balancing::LeastRequest => json!("least_request"),
@@ -40,6 +41,7 @@ pub(super) fn policy(policy: &ClusterPolicy) -> Value {
             })
         }),
         "fault_injections": faults.list.len(),
+        "session": session.as_ref().map(|session| &session.name),
         "slow_start_milliseconds": slow_start.as_millis(),
         "outlier_detection": {
             "consecutive_failures": outliers.consecutive_failures,
