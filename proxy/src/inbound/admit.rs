@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::Inbound;
 use crate::admission::{Asked, Entry, Pass, Port};
 use crate::model::{
-    Concurrency, Descriptor, DescriptorValue, Fault, GlobalRateLimit, InboundPolicy,
+    Concurrency, Configuration, Descriptor, DescriptorValue, Fault, GlobalRateLimit, InboundPolicy,
 };
 use crate::ratelimit::{Answer, Pairs};
 use crate::telemetry::Party;
@@ -18,6 +18,13 @@ use crate::telemetry::Party;
 pub(super) struct Known {
     pub party: Party,
     pub policy: Arc<InboundPolicy>,
+}
+
+/// What is known of a port, for as long as nothing changes: mostly the next request is for the same.
+pub(super) struct Last {
+    configuration: Arc<Configuration>,
+    port: u16,
+    known: Rc<Known>,
 }
 
 /// Why a request doesn't go to the application.
@@ -49,8 +56,25 @@ impl Refusal {
 
 impl Inbound {
     /// What is known of a port: whose it is, for telemetry, and what it takes.
-    pub(super) fn known(&self, port: u16) -> Known {
+    pub(super) fn known(&self, port: u16) -> Rc<Known> {
         let configuration = self.discovery.current();
+        let mut last = self.last.borrow_mut();
+        if let Some(last) = &*last
+            && last.port == port
+            && Arc::ptr_eq(&last.configuration, &configuration)
+        {
+            return last.known.clone();
+        }
+        let known = Rc::new(self.look_up(&configuration, port));
+        *last = Some(Last {
+            configuration,
+            port,
+            known: known.clone(),
+        });
+        known
+    }
+
+    fn look_up(&self, configuration: &Configuration, port: u16) -> Known {
         let known = configuration.inbound.as_ref();
         let known = known.and_then(|inbound| inbound.ports.iter().find(|one| one.port == port));
         Known {

@@ -1,9 +1,9 @@
 //! Requests for our workload: from another sidecar's streams, or intercepted in plaintext.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -258,7 +258,7 @@ impl Inbound {
             call,
             ended.as_ref().map_err(|fault| *fault),
             (context, began),
-            known.party,
+            &known.party,
         );
     }
 
@@ -361,7 +361,7 @@ impl Inbound {
         call: Call<'_>,
         ended: Result<&Outcome, Fault>,
         (context, began): (trace::Context, Instant),
-        destination: Party,
+        destination: &Party,
     ) {
         let head = &request.head;
         let ending = Ending::of(ended, head.is_grpc());
@@ -372,16 +372,16 @@ impl Inbound {
             duration: began.elapsed(),
             method: head.method.clone(),
             scheme: "http",
-            authority: head.authority.clone(),
-            path: head.path.clone(),
+            authority: head.authority.as_deref().map(Cow::Borrowed),
+            path: Cow::Borrowed(&head.path),
             version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
-            source: call.source,
-            destination,
-            route: (!call.route.is_empty()).then(|| Arc::from(&*call.route)),
-            peer: call.peer.cloned(),
+            source: Cow::Owned(call.source),
+            destination: Cow::Borrowed(destination),
+            route: (!call.route.is_empty()).then(|| Cow::Borrowed(&*call.route)),
+            peer: call.peer.map(Cow::Borrowed),
             tls: call.on_hop,
             request_bytes: request.body.received,
             response_bytes: ending.response_bytes,

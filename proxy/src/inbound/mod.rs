@@ -10,6 +10,7 @@ mod http;
 mod plain;
 mod tcp;
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tracing::{debug, warn};
 use weft_proto::spiffe::SpiffeId;
 use weft_proto::svid;
 
+use self::admit::Last;
 use self::http::{HopRequests, PlainRequests};
 use crate::admission::Admission;
 use crate::authorization::Policy;
@@ -67,6 +69,8 @@ pub struct Inbound {
     servers: RateLimitServers,
     /// What is in force on ports that no policy is for.
     usual: Arc<InboundPolicy>,
+    /// What was known of the last request's port.
+    last: RefCell<Option<Last>>,
     worker: usize,
 }
 
@@ -137,6 +141,7 @@ impl Inbound {
             admission: Admission::new(workers),
             servers,
             usual: Arc::default(),
+            last: RefCell::default(),
             worker,
         }
     }

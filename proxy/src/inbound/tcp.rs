@@ -137,7 +137,7 @@ impl Inbound {
             protocol: trail.protocol,
             fault,
             source: trail.source,
-            destination: self.known(trail.port).party,
+            destination: self.known(trail.port).party.clone(),
             peer: trail.peer.cloned(),
             tls: trail.peer.is_some(),
             bytes_up: relayed.up,

@@ -1,6 +1,7 @@
 //! Requests to their destination: route, balance, send; and, where that is safe or asked for, send again
 //! elsewhere (`attempt`).
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -258,9 +259,10 @@ impl OutboundRequests {
 
     fn record(&self, request: &Request<'_>, trail: Trail, ended: Result<&Outcome, Fault>) {
         let head = &request.head;
-        let asked = trail.asked.clone();
-        let (authority, path) =
-            asked.unwrap_or_else(|| (head.authority.clone(), head.path.clone()));
+        let (authority, path) = match &trail.asked {
+            Some((authority, path)) => (authority.as_deref(), &**path),
+            None => (head.authority.as_deref(), &*head.path),
+        };
         let outbound = &self.outbound;
         let ending = Ending::of_told(ended.map_err(|fault| trail.told(fault, head)));
         let duration = trail.began.elapsed();
@@ -273,7 +275,7 @@ impl OutboundRequests {
         let tls = tls.and_then(|(target, endpoint)| target.tls_to(endpoint));
         let routed = target.and_then(|target| target.routed.as_ref());
         let mut recent = outbound.recent.borrow_mut();
-        let done = recent.next(authority.as_deref().unwrap_or_default(), &path);
+        let done = recent.next(authority.unwrap_or_default(), path);
         *done = Done {
             trace_id: trail.context.trace_id,
             start: Some(start),
@@ -298,16 +300,16 @@ impl OutboundRequests {
             duration,
             method: head.method.clone(),
             scheme: "http",
-            authority,
-            path,
+            authority: authority.map(Cow::Borrowed),
+            path: Cow::Borrowed(path),
             version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
-            source: outbound.party(),
-            destination: destination.unwrap_or_default(),
-            route: routed.map(|routed| routed.name().clone()),
-            peer: sidecar.map(|sidecar| sidecar.spiffe_id.clone()),
+            source: Cow::Borrowed(&outbound.party),
+            destination: Cow::Owned(destination.unwrap_or_default()),
+            route: routed.map(|routed| Cow::Borrowed(&**routed.name())),
+            peer: sidecar.map(|sidecar| Cow::Borrowed(&sidecar.spiffe_id)),
             tls: sidecar.is_some() || tls.is_some(),
             request_bytes: request.body.received,
             response_bytes: ending.response_bytes,

@@ -1,6 +1,7 @@
 //! Mirrored requests: a copy to another cluster, whose answer nobody waits for. A copy takes nothing from
 //! its original: it runs in a task of its own, is tried once, and is left out where too many run.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,16 +88,16 @@ impl Outbound {
             duration: began.elapsed(),
             method: head.method.clone(),
             scheme: "http",
-            authority: head.authority.clone(),
-            path: head.path.clone(),
+            authority: head.authority.as_deref().map(Cow::Borrowed),
+            path: Cow::Borrowed(&head.path),
             version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
-            source: self.party(),
-            destination: party_of(&destination, endpoint.as_deref()),
-            route: Some(copy.route.clone()),
-            peer: sidecar.map(|sidecar| sidecar.spiffe_id.clone()),
+            source: Cow::Borrowed(&self.party),
+            destination: Cow::Owned(party_of(&destination, endpoint.as_deref())),
+            route: Some(Cow::Borrowed(&copy.route)),
+            peer: sidecar.map(|sidecar| Cow::Borrowed(&sidecar.spiffe_id)),
             tls: sidecar.is_some(),
             request_bytes: copy.body.bytes(),
             response_bytes: 0,

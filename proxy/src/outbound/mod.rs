@@ -52,6 +52,8 @@ use crate::telemetry::{Direction, Party, Telemetry};
 /// One worker's outbound side.
 pub struct Outbound {
     own: Own,
+    /// Our workload, as telemetry knows it.
+    party: Party,
     /// Our workload's name, as the other sidecar is told it.
     source: Text,
     discovery: discovery::Handle,
@@ -104,6 +106,11 @@ impl Outbound {
             source: Text::try_from(&*own.workload).unwrap_or_default(),
             endpoints: Endpoints::new(identity, endpoint::Limits::default()),
             balancer: Balancer::new(workers, own.zone.clone()),
+            party: Party {
+                namespace: own.namespace.clone(),
+                workload: own.workload.clone(),
+                service: None,
+            },
             own,
             spent,
             learnt: Learnt::default(),
@@ -330,14 +337,6 @@ impl Outbound {
         self.endpoints.sweep();
         self.learnt.sweep();
         self.workers.sweep();
-    }
-
-    fn party(&self) -> Party {
-        Party {
-            namespace: self.own.namespace.clone(),
-            workload: self.own.workload.clone(),
-            service: None,
-        }
     }
 }
 

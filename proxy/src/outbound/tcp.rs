@@ -266,7 +266,7 @@ impl Outbound {
             duration: began.elapsed(),
             protocol,
             fault: ended.fault,
-            source: self.party(),
+            source: self.party.clone(),
             destination: party_of(destination, ended.endpoint.as_deref()),
             route: ended.route.clone(),
             peer: peer.map(|sidecar| sidecar.spiffe_id.clone()),

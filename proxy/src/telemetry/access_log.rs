@@ -78,7 +78,7 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(plain)
 }
 
-fn request_fields(record: &RequestRecord) -> Map<String, Value> {
+fn request_fields(record: &RequestRecord<'_>) -> Map<String, Value> {
     let mut fields = Fields::start(record.start, record.duration);
     fields.set("direction", record.direction.as_str());
     fields.set("method", record.method.as_str());

@@ -138,7 +138,7 @@ impl Metrics {
         }
     }
 
-    pub(super) fn add_request(&self, record: &RequestRecord) {
+    pub(super) fn add_request(&self, record: &RequestRecord<'_>) {
         let labels = Labels {
             kind: Kind::Request,
             direction: record.direction,

@@ -97,11 +97,12 @@ impl Telemetry {
     }
 
     /// Counts a request that is over, and queues its span and its line.
-    pub fn finish_request(&self, record: RequestRecord) {
+    pub fn finish_request(&self, record: RequestRecord<'_>) {
         self.0.metrics.add_request(&record);
         let sampled = record.context.sampled;
         if self.wants(sampled) {
-            self.queue(sampled, Record::Request(Arc::new(record)));
+            let record = Arc::new(record.into_owned());
+            self.queue(sampled, Record::Request(record));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is known of a request or a connection once it is over; metrics, spans and access log are
 //! made of these records alone.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use weft_proto::spiffe::SpiffeId;
 
 use super::trace;
-use crate::model::{Fault, Protocol, ServiceName, Text};
+use crate::model::{Fault, Protocol, ServiceName};
 
 /// Which way the traffic went, seen from the workload beside this proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,27 +40,27 @@ pub struct Party {
     pub service: Option<ServiceName>,
 }
 
-/// A request that is over.
+/// A request that is over. Most are only counted, so what can be is borrowed.
 #[derive(Clone, Debug)]
-pub struct RequestRecord {
+pub struct RequestRecord<'r> {
     pub direction: Direction,
     pub context: trace::Context,
     pub start: SystemTime,
     pub duration: Duration,
     pub method: http::Method,
     pub scheme: &'static str,
-    pub authority: Option<Text>,
+    pub authority: Option<Cow<'r, str>>,
     /// With its query; spans and metrics cut that off.
-    pub path: Text,
+    pub path: Cow<'r, str>,
     pub version: http::Version,
     pub status: u16,
     pub grpc_status: Option<u16>,
     pub fault: Option<Fault>,
-    pub source: Party,
-    pub destination: Party,
-    pub route: Option<Arc<str>>,
+    pub source: Cow<'r, Party>,
+    pub destination: Cow<'r, Party>,
+    pub route: Option<Cow<'r, str>>,
     /// The authenticated identity of the other side.
-    pub peer: Option<SpiffeId>,
+    pub peer: Option<Cow<'r, SpiffeId>>,
     pub tls: bool,
     pub request_bytes: u64,
     pub response_bytes: u64,
@@ -67,6 +68,24 @@ pub struct RequestRecord {
     pub retries: u32,
     pub upstream: Option<SocketAddr>,
     pub downstream: Option<SocketAddr>,
+}
+
+impl RequestRecord<'_> {
+    /// For other threads.
+    pub(super) fn into_owned(self) -> RequestRecord<'static> {
+        fn owned<T: ToOwned + ?Sized>(held: Cow<'_, T>) -> Cow<'static, T> {
+            Cow::Owned(held.into_owned())
+        }
+        RequestRecord {
+            authority: self.authority.map(owned),
+            path: owned(self.path),
+            source: owned(self.source),
+            destination: owned(self.destination),
+            route: self.route.map(owned),
+            peer: self.peer.map(owned),
+            ..self
+        }
+    }
 }
 
 /// A connection of opaque bytes that is over.
@@ -97,6 +116,6 @@ pub struct ConnectionRecord {
 /// Either of them, shared between the span queue and the access log.
 #[derive(Clone, Debug)]
 pub(super) enum Record {
-    Request(Arc<RequestRecord>),
+    Request(Arc<RequestRecord<'static>>),
     Connection(Arc<ConnectionRecord>),
 }

@@ -22,7 +22,7 @@ pub(super) fn from_record(record: &Record) -> SpanData {
     }
 }
 
-fn from_request(record: &RequestRecord) -> SpanData {
+fn from_request(record: &RequestRecord<'_>) -> SpanData {
     let path = record.path.split('?').next().unwrap_or_default();
     let rpc = record
         .grpc_status
@@ -137,7 +137,7 @@ fn build(
 }
 
 /// What `error.type` says, if this side's convention calls the request failed.
-fn request_error(record: &RequestRecord) -> Option<String> {
+fn request_error(record: &RequestRecord<'_>) -> Option<String> {
     if let Some(fault) = record.fault {
         return Some(fault.reason().to_owned());
     }

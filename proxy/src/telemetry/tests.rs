@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
-use crate::model::{ServiceName, Text};
+use crate::model::ServiceName;
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -39,7 +40,7 @@ fn spans_to(endpoint: String, protocol: Protocol) -> SpanOptions {
     }
 }
 
-fn request(telemetry: &Telemetry, route: &str) -> RequestRecord {
+fn request<'r>(telemetry: &Telemetry, route: &'r str) -> RequestRecord<'r> {
     let mut headers = Fields::new();
     headers.set(
         "traceparent".parse().unwrap(),
@@ -52,21 +53,21 @@ fn request(telemetry: &Telemetry, route: &str) -> RequestRecord {
         duration: Duration::from_micros(1500),
         method: http::Method::GET,
         scheme: "http",
-        authority: Some(Text::from_static("orders:80")),
-        path: Text::from_static("/list?token=secret"),
+        authority: Some("orders:80".into()),
+        path: "/list?token=secret".into(),
         version: http::Version::HTTP_11,
         status: 503,
         grpc_status: None,
         fault: Some(Fault::NoEndpoint),
-        source: Party {
+        source: Cow::Owned(Party {
             namespace: "shop".into(),
             workload: "web-1".into(),
             service: None,
-        },
-        destination: Party {
+        }),
+        destination: Cow::Owned(Party {
             service: Some(ServiceName::new("shop", "orders").unwrap()),
             ..Party::default()
-        },
+        }),
         route: Some(route.into()),
         peer: None,
         tls: true,
@@ -373,7 +374,7 @@ fn a_text_line_stays_a_line() {
     let (telemetry, _exporter) = telemetry(None);
     let (sender, receiver) = mpsc::channel(8);
     let mut record = request(&telemetry, "to orders");
-    record.source.workload = "a\nb".into();
+    record.source.to_mut().workload = "a\nb".into();
     let record = Record::Request(Arc::new(record));
     sender.try_send(Queued::Record(record)).unwrap();
     drop(sender);
