@@ -168,6 +168,7 @@ pub fn route(shape: Shape, count: usize) -> Route {
         backend_request_timeout: None,
         retry: None,
         session: None,
+        faults: Default::default(),
         backends: vec![WeightedCluster {
             cluster: cluster.clone(),
             weight: 1,

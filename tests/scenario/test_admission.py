@@ -306,6 +306,23 @@ def test_only_what_matches_fails_on_purpose(shop, applied):
     assert statuses(shop.web, 5, "/", chaos="yes") == {200: 5}
 
 
+def test_requests_of_a_route_fail_on_purpose(shop, applied):
+    reads = {"name": "reads", "matches": [{"method": "GET"}], "backendRefs": [backend("orders")]}
+    rules = [reads, {"backendRefs": [backend("orders")]}]
+    of_route = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "orders"}
+    chaos = injected({"abort": {"httpStatus": 418}})
+    chaos["spec"]["targetRefs"] = [{**of_route, "sectionName": "reads"}]
+    applied(http_route("orders", "orders", rules), chaos)
+    assert statuses(shop.web, 5) == {418: 5}
+    with shop.web.http1() as client:
+        client.send("PUT / HTTP/1.1\r\nHost: orders.shop\r\nContent-Length: 0\r\n\r\n")
+        assert client.read().status == 200
+    told = shop.weft("explain", "--from", "shop/web", "http://orders.shop/").stdout
+    assert "the rule: FaultInjectionPolicy/shop/" in told
+    listed = shop.weft("get", "faultinjectionpolicies", "-n", "shop").stdout
+    assert "HTTPRoute/orders:reads" in listed and "True" in listed, listed
+
+
 def test_requests_wait_on_purpose_and_their_time_goes_on(shop, applied):
     rule = {"backendRefs": [backend("orders")], "timeouts": {"request": "300ms"}}
     only = {"match": {"path": {"type": "Exact", "value": "/late"}}}

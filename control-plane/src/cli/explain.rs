@@ -1,5 +1,7 @@
 //! `weft explain`
 
+use std::iter;
+
 use clap::Args;
 use serde_json::Value;
 
@@ -314,15 +316,20 @@ fn retries(retries: &Value) -> String {
     format!("at most {attempts} after {after}, the first within {backoff}\n")
 }
 
-/// What says how each backend is called.
+/// What says which faults are made, and how each backend is called.
 fn policies(answer: &Value) -> String {
+    let faults = text(&answer["faults"]);
+    let of_rule = match faults.is_empty() {
+        true => String::new(),
+        false => format!("the rule: {faults}\n"),
+    };
     let backends = items(&answer["backends"]).iter();
     let lines = backends.filter_map(|backend| {
         let names: Vec<String> = items(&backend["policies"]).iter().map(text).collect();
         let cluster = text(&backend["cluster"]);
         (!names.is_empty()).then(|| format!("{cluster}: {}\n", names.join(", ")))
     });
-    lines.collect()
+    iter::once(of_rule).chain(lines).collect()
 }
 
 /// What the status of a route says that isn't as it should be, or is so for clients of other namespaces.

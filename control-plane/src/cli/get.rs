@@ -262,9 +262,16 @@ fn outbound_policy(object: &Value) -> Vec<String> {
 
 /// The Services that a policy is for, with the ports' names.
 fn service_targets(object: &Value) -> String {
-    let target = |target: &Value| match text(&target["sectionName"]) {
-        section if section.is_empty() => text(&target["name"]),
-        section => format!("{}:{section}", text(&target["name"])),
+    let target = |target: &Value| {
+        let (kind, name) = (text(&target["kind"]), text(&target["name"]));
+        let named = match kind.as_str() {
+            "Service" => name,
+            kind => format!("{kind}/{name}"),
+        };
+        match text(&target["sectionName"]) {
+            section if section.is_empty() => named,
+            section => format!("{named}:{section}"),
+        }
     };
     join(&object["spec"]["targetRefs"], target)
 }

@@ -1,5 +1,7 @@
 //! The documents, indexed by what a change to one of them, or to a workload, touches.
 
+mod faults;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -13,6 +15,8 @@ use crate::resource::{
     FaultInjectionPolicy, InboundPolicy, Key, Kind, OutboundPolicy, ReferenceGrant, Resource,
     Route, SYSTEM_NAMESPACE, Service, ServiceKind, TrafficPolicy,
 };
+
+pub(super) use faults::route_target;
 
 /// A route of any kind.
 pub type RouteName = Key;
@@ -34,6 +38,7 @@ pub struct Catalog {
     traffic_policies: ServicePolicies<TrafficPolicy>,
     backend_traffic_policies: ServicePolicies<BackendTrafficPolicy>,
     fault_injection_policies: ServicePolicies<FaultInjectionPolicy>,
+    fault_injection_policies_of: HashMap<RouteName, BTreeSet<DocumentName>>,
     inbound_policies: ServicePolicies<InboundPolicy>,
     config_maps: BTreeMap<DocumentName, Arc<ConfigMap>>,
     /// Policies that have their CA from a ConfigMap.
@@ -211,8 +216,7 @@ impl Catalog {
                 set_policy(&mut self.backend_traffic_policies, key, policy)
             }
             (Kind::FaultInjectionPolicy, Some(Resource::FaultInjectionPolicy(policy))) => {
-                let policy = Some(Arc::new(policy.clone()));
-                set_policy(&mut self.fault_injection_policies, key, policy)
+                self.set_fault_injection_policy(key, Some(Arc::new(policy.clone())))
             }
             (Kind::InboundPolicy, Some(Resource::InboundPolicy(policy))) => {
                 self.set_inbound_policy(key, Some(Arc::new(policy.clone())), workloads)
@@ -230,9 +234,7 @@ impl Catalog {
             (Kind::BackendTrafficPolicy, _) => {
                 set_policy(&mut self.backend_traffic_policies, key, None)
             }
-            (Kind::FaultInjectionPolicy, _) => {
-                set_policy(&mut self.fault_injection_policies, key, None)
-            }
+            (Kind::FaultInjectionPolicy, _) => self.set_fault_injection_policy(key, None),
             (Kind::InboundPolicy, _) => self.set_inbound_policy(key, None, workloads),
             (Kind::ConfigMap, _) => self.set_config_map(key, None),
             (Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute, _) => {
@@ -490,6 +492,7 @@ impl Catalog {
             let attached = self.routes_of.get(parent).into_iter().flatten();
             affected.statuses.extend(attached.cloned());
         }
+        affected.statuses.extend(self.policies_of_route(key));
         affected
     }
 }

@@ -111,6 +111,7 @@ pub struct Rule {
     pub retry: Option<Retry>,
     /// With the name that clients know it by.
     pub session: Option<(String, SessionPersistence)>,
+    pub faults: Option<Arc<FaultInjectionPolicy>>,
     pub backends: Vec<WeightedCluster>,
 }
 

@@ -132,6 +132,7 @@ fn http_rules(mesh: &Mesh, route: &resource::Route) -> Vec<(Precedence, Rule)> {
     for (rule_index, rule) in (0..).zip(&route.rules) {
         let filters = filters(mesh, route, &rule.filters);
         let backends = backends_of(mesh, route, rule);
+        let faults = mesh.catalog.faults_of_rule(route, rule.name.as_deref());
         for (match_index, matches) in (0..).zip(&rule.matches) {
             for hostname in hostnames(route) {
                 let precedence = (
@@ -152,6 +153,7 @@ fn http_rules(mesh: &Mesh, route: &resource::Route) -> Vec<(Precedence, Rule)> {
                     timeouts: rule.timeouts,
                     retry: rule.retry.clone(),
                     session: session(route, rule_index, rule),
+                    faults: faults.clone(),
                     backends: backends.clone(),
                 };
                 rules.push((precedence, rule));

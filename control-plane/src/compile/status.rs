@@ -22,7 +22,7 @@ pub struct Condition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     pub group: &'static str,
-    /// `Service`, `Namespace` or `Mesh`.
+    /// `Service`, `HTTPRoute`, `GRPCRoute`, `Namespace` or `Mesh`.
     pub kind: &'static str,
     /// Empty for what has none.
     pub namespace: String,
@@ -60,7 +60,10 @@ pub fn status(catalog: &Catalog, key: &Key) -> Option<Vec<StatusEntry>> {
         Kind::TrafficPolicy => policy::of_services(catalog, catalog.traffic_policies(), &name),
         Kind::InboundPolicy => policy::of_services(catalog, catalog.inbound_policies(), &name),
         Kind::FaultInjectionPolicy => {
-            policy::of_services(catalog, catalog.fault_injection_policies(), &name)
+            let policies = catalog.fault_injection_policies();
+            let mut entries = policy::of_services(catalog, policies, &name)?;
+            entries.extend(policy::of_routes(catalog, policies.get(&name)?));
+            Some(entries)
         }
         Kind::BackendTrafficPolicy => {
             policy::of_services(catalog, catalog.backend_traffic_policies(), &name)

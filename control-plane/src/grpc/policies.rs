@@ -30,12 +30,11 @@ pub(super) fn cluster_policy(policy: &ClusterPolicy) -> wire::ClusterPolicy {
             min_delay_milliseconds: milliseconds(hedging.min_delay),
         }),
         fault_injections: policy.faults.as_deref().map(faults).unwrap_or_default(),
-        fault_injection_policy: policy.faults.as_deref().map_or(String::new(), |policy| {
-            let Metadata {
-                namespace, name, ..
-            } = &policy.metadata;
-            format!("{}/{namespace}/{name}", Kind::FaultInjectionPolicy)
-        }),
+        fault_injection_policy: policy
+            .faults
+            .as_deref()
+            .map(faults_name)
+            .unwrap_or_default(),
         names: policy.names.clone(),
         balancing: balancing.into(),
         hash_key,
@@ -47,7 +46,14 @@ pub(super) fn cluster_policy(policy: &ClusterPolicy) -> wire::ClusterPolicy {
     }
 }
 
-fn faults(policy: &FaultInjectionPolicy) -> Vec<wire::FaultInjection> {
+pub(super) fn faults_name(policy: &FaultInjectionPolicy) -> String {
+    let Metadata {
+        namespace, name, ..
+    } = &policy.metadata;
+    format!("{}/{namespace}/{name}", Kind::FaultInjectionPolicy)
+}
+
+pub(super) fn faults(policy: &FaultInjectionPolicy) -> Vec<wire::FaultInjection> {
     let fault = |fault: &InjectedFault| {
         let (delay, abort) = (fault.delay.as_ref(), fault.abort.as_ref());
         let status = abort.map(|abort| &abort.status);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use weft_proto::v1alpha1 as wire;
 
 use super::encode::protocol;
+use super::policies;
 use crate::compile::{Filter, Mirror, Route, Rule, RuleMatch, WeightedCluster};
 use crate::resource::{
     Cors, HeaderModifier, PathMatch, PathModifier, RequestRedirect, SessionPersistence, TextMatch,
@@ -31,6 +32,7 @@ pub(super) fn route(route: &Route) -> wire::Route {
 }
 
 fn rule(rule: &Rule) -> wire::Rule {
+    let faults = rule.faults.as_deref();
     wire::Rule {
         route: rule.route.clone(),
         rule: rule.rule,
@@ -42,6 +44,8 @@ fn rule(rule: &Rule) -> wire::Rule {
         request_timeout_milliseconds: milliseconds(rule.timeouts.request),
         backend_request_timeout_milliseconds: milliseconds(rule.timeouts.backend_request),
         session_persistence: rule.session.as_ref().map(session),
+        fault_injections: faults.map(policies::faults).unwrap_or_default(),
+        fault_injection_policy: faults.map(policies::faults_name).unwrap_or_default(),
         retry: rule.retry.as_ref().map(|retry| wire::Retry {
             codes: retry.codes.iter().map(|code| u32::from(*code)).collect(),
             attempts: retry.attempts,

@@ -1,4 +1,4 @@
-//! `FaultInjectionPolicy` (weft.dev/v1alpha1): faults that callers of a Service meet on purpose, so that it can be
+//! `FaultInjectionPolicy` (weft.dev/v1alpha1): faults that callers of a Service, or by a route, meet on purpose, so that it can be
 //! seen how they do. A kind of its own, because it is applied for an hour and deleted again.
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::fields::{Field, Fields};
-use super::policy_target::{self, ServiceTarget};
+use super::policy_target::{self, RouteTarget, ServiceTarget};
 use super::route::{self, RouteKind, RouteMatch};
 use super::{Metadata, duration};
 
@@ -20,8 +20,10 @@ const SHARE_MAX: f64 = 100.0;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultInjectionPolicy {
     pub metadata: Metadata,
-    /// Never empty, each once.
+    /// Each once; together with `routes` never empty.
     pub targets: Vec<ServiceTarget>,
+    /// Each once.
+    pub routes: Vec<RouteTarget>,
     /// Never empty. The first that matches a request acts.
     pub faults: Vec<InjectedFault>,
 }
@@ -57,7 +59,9 @@ pub enum AbortStatus {
 
 impl FaultInjectionPolicy {
     pub(super) fn to_json(&self) -> Value {
+        let routes = self.routes.iter().map(RouteTarget::to_json);
         let targets = self.targets.iter().map(ServiceTarget::to_json);
+        let targets = targets.chain(routes);
         let faults = self.faults.iter().map(InjectedFault::to_json);
         json!({
             "targetRefs": targets.collect::<Vec<_>>(),
@@ -96,7 +100,7 @@ pub(super) fn decode(
     document: &mut Fields<'_>,
 ) -> Option<FaultInjectionPolicy> {
     let mut fields = document.require("spec")?.mapping()?;
-    let targets = policy_target::targets(&mut fields);
+    let targets = policy_target::targets_or_routes(&mut fields);
     let listed = fields.require("faults");
     fields.finish();
     let listed = listed?;
@@ -104,9 +108,11 @@ pub(super) fn decode(
     if items.is_empty() {
         listed.problem("at least one fault is needed");
     }
+    let policy_target::Targets { services, routes } = targets?;
     Some(FaultInjectionPolicy {
         metadata,
-        targets: targets?,
+        targets: services,
+        routes,
         faults: items.iter().filter_map(fault).collect(),
     })
 }

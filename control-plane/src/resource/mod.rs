@@ -43,7 +43,7 @@ pub use parse::{
     Origin, PROBLEMS_MAX, Parsed, Problem, SOURCE_BYTES_MAX, SOURCES_BYTES_MAX, Source,
     from_stored, parse,
 };
-pub use policy_target::ServiceTarget;
+pub use policy_target::{RouteTarget, ServiceTarget};
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant};
 pub use references::check_references;
 pub use route::{

@@ -503,6 +503,39 @@ spec:
   loadBalancing: {algorithm: ConsistentHash, hashKey: {type: Cookie, name: user}, slowStart: 30s}
   outlierDetection: {consecutiveFailures: 3, interval: 2s, successRateDeviations: 1.9, latencyFactor: 3, ejectionTime: 10s, maxEjectionTime: 5m, maxEjectedPercent: 30}
   circuitBreaker: {maxConnections: 10, maxRequests: 20, maxPendingRequests: 0, queueTimeout: 500ms}
+  healthCheck: {type: HTTP, http: {path: /healthz, host: a.test, expectedStatuses: [200, 204]}, interval: 5s, timeout: 1s, unhealthyThreshold: 2, healthyThreshold: 3}
+  hedging: {percentile: 90, minDelay: 5ms}
+";
+    let faults = "apiVersion: weft.dev/v1alpha1
+kind: FaultInjectionPolicy
+metadata: {name: p}
+spec:
+  targetRefs:
+  - {group: '', kind: Service, name: a, sectionName: b}
+  - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: c, sectionName: d}
+  - {group: gateway.networking.k8s.io, kind: GRPCRoute, name: c}
+  faults:
+  - match: {path: {type: Exact, value: /a}, method: PUT, headers: [{type: Exact, name: b, value: c}]}
+    delay: {percent: 12.5, duration: 2s}
+  - abort: {percent: 100.0, grpcStatus: 14}
+";
+    let inbound = "apiVersion: weft.dev/v1alpha1
+kind: InboundPolicy
+metadata: {name: p}
+spec:
+  targetRefs: [{group: '', kind: Service, name: a}]
+  concurrency: {mode: Enforce, min: 2, max: 50, maxPendingRequests: 10, queueTimeout: 100ms}
+  priorities:
+  - {priority: High, callers: [{namespace: shop, serviceAccount: web}], routes: [{kind: GRPCRoute, namespace: shop, name: r}]}
+  rateLimits:
+  - {name: all, requests: 100, interval: 1m, burst: 20, key: [{type: Caller}, {type: Header, name: tenant}], match: {path: {type: PathPrefix, value: /a}}}
+  globalRateLimit:
+    backendRef: {name: limits, port: 8081}
+    domain: shop
+    timeout: 50ms
+    failureMode: Deny
+    descriptors:
+    - entries: [{key: kind, value: read}, {key: caller, valueFrom: {type: Caller}}]
 ";
     let budget = "apiVersion: gateway.networking.x-k8s.io/v1alpha1
 kind: XBackendTrafficPolicy
@@ -518,7 +551,16 @@ spec:
         "data": {"ca.crt": ca.cert.pem()},
     });
     let ca = ca.to_string();
-    for text in [grant, policy, backend_tls, &ca, traffic, budget] {
+    for text in [
+        grant,
+        policy,
+        backend_tls,
+        &ca,
+        traffic,
+        budget,
+        faults,
+        inbound,
+    ] {
         gives_back(text);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use regex::Regex;
 
-use super::{Filter, Protocol, Retry, Rules, ServicePort, SessionPersistence, Text};
+use super::{Faults, Filter, Protocol, Retry, Rules, ServicePort, SessionPersistence, Text};
 
 /// Everything that is attached to one port of a service.
 #[derive(Clone, Debug)]
@@ -65,6 +65,8 @@ pub struct Rule {
     pub retry: Option<Retry>,
     /// How requests of one session find their endpoint again.
     pub session: Option<SessionPersistence>,
+    /// Before those of the cluster.
+    pub faults: Faults,
     pub backends: Vec<WeightedCluster>,
 }
 

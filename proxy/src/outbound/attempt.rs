@@ -64,10 +64,9 @@ impl OutboundRequests {
         let whole = self.deadline(&request.head, trail);
         let cluster = trail.target.as_ref();
         let cluster = cluster.and_then(|target| target.cluster.clone());
-        if let Some(cluster) = &cluster
-            && !cluster.policy.faults.list.is_empty()
-        {
-            let injected = self.inject(cluster, &request.head, trail, whole);
+        let target = trail.target.as_ref();
+        if target.is_some_and(|target| target.faults().next().is_some()) {
+            let injected = self.inject(&request.head, trail, whole);
             Box::pin(injected).await?;
         }
         let _admitted = match &cluster {

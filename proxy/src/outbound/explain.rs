@@ -131,6 +131,8 @@ impl Outbound {
             }),
             None => Value::Null,
         };
+        let faults = Some(&rule.faults.policy).filter(|policy| !policy.is_empty());
+        explained["faults"] = json!(faults);
         explained["session"] = json!(rule.session.as_ref().map(|session| &session.name));
         explained["timeouts"] = json!({
             "request": shown(rule.request_timeout),

@@ -9,8 +9,8 @@ use http::header::ORIGIN;
 use super::destination::Destination;
 use super::session::{self, Session};
 use crate::model::{
-    BackendTls, Cluster, Endpoint, Filter, Protocol, RequestHead, ResponseHead, Retry, Route, Rule,
-    SessionPersistence, Text,
+    BackendTls, Cluster, Endpoint, FaultInjection, Filter, Protocol, RequestHead, ResponseHead,
+    Retry, Route, Rule, SessionPersistence, Text,
 };
 use crate::route;
 
@@ -41,6 +41,15 @@ impl Target {
             .as_ref()
             .and_then(|routed| routed.rule().session.as_ref());
         of_rule.or_else(|| self.cluster.as_ref()?.policy.session.as_ref())
+    }
+
+    /// Faults that are made on purpose: those of the rule, then the backend's.
+    pub(super) fn faults(&self) -> impl Iterator<Item = &FaultInjection> {
+        let routed = self.routed.as_ref();
+        let of_rule = routed.map(|routed| &routed.rule().faults);
+        let of_cluster = self.cluster.as_ref().map(|cluster| &cluster.policy.faults);
+        let all = of_rule.into_iter().chain(of_cluster);
+        all.flat_map(|faults| faults.list.iter())
     }
 
     /// Whether an answer is changed on its way.

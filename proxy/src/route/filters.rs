@@ -162,6 +162,7 @@ mod tests {
             backend_request_timeout: None,
             retry: None,
             session: None,
+            faults: Default::default(),
             backends: Vec::new(),
         }
     }

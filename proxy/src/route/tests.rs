@@ -47,6 +47,7 @@ fn route(rules: Vec<(RouteMatch, Vec<Backend>)>) -> Route {
             backend_request_timeout: None,
             retry: None,
             session: None,
+            faults: Default::default(),
             backends: backends
                 .into_iter()
                 .map(|(name, weight, valid)| WeightedCluster {

@@ -1,11 +1,13 @@
 //! The conditions of policies (Gateway API, PolicyConditionType and PolicyConditionReason).
 
 use super::super::backend_tls;
+use super::super::catalog::route_target;
 use super::super::policies::{DocumentName, ServicePolicies, ServicePolicy};
 use super::super::{Catalog, ServiceName};
 use super::{Condition, StatusEntry, Subject};
 use crate::resource::{
-    BackendRoots, BackendTlsPolicy, OutboundPolicy, PolicyTarget, Service, ServiceTarget,
+    BackendRoots, BackendTlsPolicy, FaultInjectionPolicy, OutboundPolicy, PolicyTarget,
+    RouteTarget, Service, ServiceTarget,
 };
 
 fn accepted(result: Result<String, (&'static str, String)>) -> Condition {
@@ -99,6 +101,44 @@ pub(super) fn of_services<P: ServicePolicy>(
         conditions: vec![accepted(attached(catalog, policies, policy, target))],
     };
     Some(policy.targets().iter().map(entry).collect())
+}
+
+/// What a FaultInjectionPolicy says of the routes that it is for.
+pub(super) fn of_routes(catalog: &Catalog, policy: &FaultInjectionPolicy) -> Vec<StatusEntry> {
+    let namespace = &policy.metadata.namespace;
+    let attached = |target: &RouteTarget| {
+        let key = route_target(namespace, target);
+        let Some(route) = catalog.route(&key) else {
+            return Err(("TargetNotFound", format!("there is no {key}")));
+        };
+        let section = target.section_name.as_deref();
+        let mut rules = route.rules.iter();
+        if let Some(section) = section
+            && !rules.any(|rule| rule.name.as_deref() == Some(section))
+        {
+            let message = format!("{key} has no rule named {section:?}");
+            return Err(("TargetNotFound", message));
+        }
+        match catalog.faults_of_route(&key, section) {
+            Some(first) if first.metadata.name != policy.metadata.name => {
+                let first = &first.metadata.name;
+                Err(("Conflicted", format!("{first} is older, and for the same")))
+            }
+            _ => Ok(format!("attached to {key}")),
+        }
+    };
+    let entry = |target: &RouteTarget| StatusEntry {
+        subject: Subject {
+            group: "gateway.networking.k8s.io",
+            kind: target.kind.object_kind().as_str(),
+            namespace: namespace.clone(),
+            name: target.name.clone(),
+            port: None,
+            section_name: target.section_name.clone(),
+        },
+        conditions: vec![accepted(attached(target))],
+    };
+    policy.routes.iter().map(entry).collect()
 }
 
 fn subject(policy: &impl ServicePolicy, target: &ServiceTarget) -> Subject {

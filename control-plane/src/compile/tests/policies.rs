@@ -426,3 +426,66 @@ spec: {targetRefs: [{group: '', kind: Service, name: first}], faults: [{abort: {
     assert_eq!((affected.services.len(), affected.instances.len()), (1, 0));
     assert_eq!(cluster(&mesh, "shop/first:80").unwrap().policy, None);
 }
+
+/// Which FaultInjectionPolicy acts on each rule of a route, and what is said of all of them.
+#[test]
+fn faults_of_routes_and_of_their_rules() {
+    let chaos = |name: &str, section: &str| {
+        let target =
+            format!("group: gateway.networking.k8s.io, kind: HTTPRoute, name: orders{section}");
+        format!(
+            "
+apiVersion: weft.dev/v1alpha1
+kind: FaultInjectionPolicy
+metadata: {{name: {name}}}
+spec: {{targetRefs: [{{{target}}}], faults: [{{abort: {{httpStatus: 503}}}}]}}
+---
+"
+        )
+    };
+    let text = [
+        SELECTING,
+        &chaos("whole", ""),
+        &chaos("younger", ""),
+        &chaos("reads", ", sectionName: reads"),
+        &chaos("nothing", ", sectionName: writes"),
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: orders}
+spec:
+  parentRefs: [{group: '', kind: Service, name: first}]
+  rules:
+  - {name: reads, matches: [{method: GET}], backendRefs: [{name: first, port: 80}]}
+  - {backendRefs: [{name: second, port: 80}]}
+",
+    ]
+    .concat();
+    let mut mesh = mesh(&text, &[]);
+    let acting = |mesh: &Mesh| -> Vec<String> {
+        let route = route(mesh, "shop/first:80").unwrap();
+        let policy = |rule: &Rule| rule.faults.as_ref().map(|one| one.metadata.name.clone());
+        let policies = route.rules.iter().map(policy);
+        policies.map(Option::unwrap_or_default).collect()
+    };
+    let said = |mesh: &Mesh, name: &str| {
+        let key = Key::new(Kind::FaultInjectionPolicy, "shop", name);
+        let entries = status(&mesh.catalog, &key).unwrap();
+        assert_eq!((entries[0].subject.kind, entries.len()), ("HTTPRoute", 1));
+        shown(&entries[0].conditions[0])
+    };
+    assert_eq!(acting(&mesh), ["reads", "whole"]);
+    assert_eq!(said(&mesh, "whole"), "Accepted=true Accepted");
+    assert_eq!(said(&mesh, "younger"), "Accepted=false Conflicted");
+    assert_eq!(said(&mesh, "reads"), "Accepted=true Accepted");
+    assert_eq!(said(&mesh, "nothing"), "Accepted=false TargetNotFound");
+
+    let key = Key::new(Kind::FaultInjectionPolicy, "shop", "whole");
+    let affected = mesh.catalog.set(&key, None, &mesh.workloads);
+    assert_eq!((affected.services.len(), affected.statuses.len()), (1, 4));
+    assert_eq!(acting(&mesh), ["reads", "younger"]);
+    let route = Key::new(Kind::HttpRoute, "shop", "orders");
+    let affected = mesh.catalog.set(&route, None, &mesh.workloads);
+    assert_eq!(affected.statuses.len(), 4, "the route and three policies");
+    assert_eq!(said(&mesh, "younger"), "Accepted=false TargetNotFound");
+}

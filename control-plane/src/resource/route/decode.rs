@@ -9,7 +9,7 @@ use super::{
     filters, matches, policy,
 };
 
-const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+pub(in crate::resource) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
 /// Server names of a TLSRoute; more are refused (Gateway API's limit).
 const SERVER_NAMES_MAX: usize = 1024;

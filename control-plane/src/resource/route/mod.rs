@@ -12,6 +12,7 @@ pub(super) use policy::session_persistence;
 
 use std::time::Duration;
 
+pub(super) use decode::GATEWAY_GROUP;
 pub(super) use decode::decode;
 pub(super) use matches::{header_name, one_of, route_match};
 

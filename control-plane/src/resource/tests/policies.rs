@@ -70,6 +70,10 @@ fn refuses_bad_fault_injections() {
     refused(&fault("abort: {httpStatus: 500, grpcStatus: 3}"), 1, "spec.faults[0].abort", 4, "and not both");
     refused(&fault("abort: {httpStatus: 100}"), 1, "spec.faults[0].abort.httpStatus", 4, "not within 200 to 599");
     refused(&fault("abort: {grpcStatus: 0}"), 1, "spec.faults[0].abort.grpcStatus", 4, "not within 1 to 16");
+    let of = |target: &str| fault("abort: {httpStatus: 500}").replace("{group: '', kind: Service, name: a}", target);
+    refused(&of("{group: gateway.networking.k8s.io, kind: TCPRoute, name: a}"), 1, "spec.targetRefs[0]", 4, "HTTPRoute or a GRPCRoute");
+    let route = "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: a}";
+    refused(&of(&format!("{route}, {route}")), 1, "spec.targetRefs[1]", 4, "named twice");
     refused(&fault("abort: {httpStatus: 500}, match: {path: {value: x}}"), 1, "spec.faults[0].match.path.value", 4, "must begin");
 }
 
@@ -78,6 +82,7 @@ fn refuses_bad_fault_injections() {
 fn refuses_bad_inbound_policies() {
     let policy = |spec: &str| format!("apiVersion: weft.dev/v1alpha1\nkind: InboundPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {{targetRefs: [{{group: '', kind: Service, name: a}}], {spec}}}\n");
     refused(&policy(""), 1, "spec", 4, "says nothing");
+    refused(&policy("concurrency: {mode: Observe}").replace("group: '', kind: Service", "group: gateway.networking.k8s.io, kind: HTTPRoute"), 1, "spec.targetRefs[0]", 4, "must be a Service");
     refused(&policy("concurrency: {}"), 1, "spec.concurrency.mode", 4, "is required");
     refused(&policy("concurrency: {mode: Maybe}"), 1, "spec.concurrency.mode", 4, "none of Observe, Enforce");
     refused(&policy("concurrency: {mode: Enforce, min: 0}"), 1, "spec.concurrency.min", 4, "not within 1");

@@ -70,10 +70,7 @@ pub(super) fn decode(message: wire::ClusterPolicy) -> Result<ClusterPolicy> {
             Some(hedging) => Some(within("hedging", self::hedging(&hedging))?),
             None => None,
         },
-        faults: Faults {
-            policy: text("fault_injection_policy", message.fault_injection_policy)?,
-            list: each("fault_injections", message.fault_injections, fault)?.into(),
-        },
+        faults: faults(message.fault_injection_policy, message.fault_injections)?,
         session: match message.session_persistence {
             Some(session) => Some(within("session_persistence", route::session(session))?),
             None => None,
@@ -178,6 +175,14 @@ fn hedging(message: &wire::Hedging) -> Result<Hedging> {
             message.min_delay_milliseconds,
             HEDGING_DELAY_MIN,
         )?,
+    })
+}
+
+/// Faults of a rule or a cluster, and the policy that they are from.
+pub(super) fn faults(policy: String, list: Vec<wire::FaultInjection>) -> Result<Faults> {
+    Ok(Faults {
+        policy: text("fault_injection_policy", policy)?,
+        list: each("fault_injections", list, fault)?.into(),
     })
 }
 

@@ -7,8 +7,8 @@ use weft_proto::fields::is_proxy_field;
 use weft_proto::v1alpha1 as wire;
 
 use super::{
-    Result, each, from_text, optional, port, protocol, regex, reject, required, same_name, shorten,
-    text, visible, within,
+    Result, each, from_text, optional, policy, port, protocol, regex, reject, required, same_name,
+    shorten, text, visible, within,
 };
 use crate::model::{
     Cors, Filter, HeaderMatch, HeaderModifier, HostMatch, Mirror, Name, OriginMatch, PathMatch,
@@ -82,6 +82,7 @@ fn rule(message: wire::Rule) -> Result<Rule> {
             None => None,
             Some(message) => Some(within("session_persistence", session(message))?),
         },
+        faults: policy::faults(message.fault_injection_policy, message.fault_injections)?,
         backends: each("backends", message.backends, backend)?,
     })
 }
