@@ -1,21 +1,25 @@
 //! What a worker knows of a cluster. It outlives a push: it is kept by the cluster's name.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use rand::Rng;
 
 use super::Loads;
 use super::breaker::Room;
 use super::budget::Budget;
-use super::hash::Table;
+use super::hash::{Table, endpoint_hash};
 use super::latencies::Latencies;
 use super::outliers::Outliers;
 use super::survey::Survey;
 use crate::model::{Cluster, Locality};
+
+type Names = HashMap<u64, Arc<str>, RandomState>;
 
 pub(super) struct ClusterState {
     pub budget: Budget,
@@ -26,6 +30,8 @@ pub(super) struct ClusterState {
     pub latencies: Latencies,
     /// The table of this version of the cluster.
     table: RefCell<Option<(Arc<Cluster>, Rc<Table>)>>,
+    /// IDs of its endpoints by their hash, where clients name them.
+    names: RefCell<Option<(Arc<Cluster>, Names)>>,
     pub turns: Turns,
     survey: RefCell<Option<Rc<Survey>>>,
     /// Somebody may have been left out since the last survey.
@@ -53,6 +59,7 @@ impl ClusterState {
             connections: Rc::default(),
             latencies: Latencies::default(),
             table: RefCell::default(),
+            names: RefCell::default(),
             turns: Turns::default(),
             survey: RefCell::default(),
             troubled: Cell::new(false),
@@ -74,6 +81,21 @@ impl ClusterState {
         let table = Rc::new(Table::new(cluster));
         *held = Some((cluster.clone(), table.clone()));
         table
+    }
+
+    /// The endpoint that a client names by a hash. It is found without a look at the others: there may be ten
+    /// thousand.
+    pub(super) fn named(&self, cluster: &Arc<Cluster>, hash: u64) -> Option<Arc<str>> {
+        let mut held = self.names.borrow_mut();
+        let is_current = held
+            .as_ref()
+            .is_some_and(|(of, _)| Arc::ptr_eq(of, cluster));
+        if !is_current {
+            let ids = cluster.endpoints.iter().map(|endpoint| &endpoint.id);
+            let names = ids.map(|id| (endpoint_hash(id), id.clone())).collect();
+            *held = Some((cluster.clone(), names));
+        }
+        held.as_ref()?.1.get(&hash).cloned()
     }
 
     /// Somebody is left out from now on who could be reached.

@@ -26,6 +26,11 @@ pub fn key_hash(value: &impl Hash) -> u64 {
     FixedState::with_seed(0x7765_6674).hash_one(value)
 }
 
+/// The hash by which a client may name an endpoint.
+pub fn endpoint_hash(id: &str) -> u64 {
+    key_hash(&id)
+}
+
 struct Place {
     next: u64,
     skip: u64,

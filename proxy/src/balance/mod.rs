@@ -23,7 +23,7 @@ use foldhash::fast::RandomState;
 use rand::Rng;
 
 pub use breaker::{Admission, Admitted, Waiting};
-pub use hash::key_hash;
+pub use hash::{endpoint_hash, key_hash};
 
 use self::cluster::{ClusterState, Turns};
 use self::load::Load;
@@ -382,6 +382,11 @@ impl Balancer {
         let weighing = cluster.endpoints.iter().filter(|one| one.weight > 0);
         let mut untried = weighing.filter(|endpoint| !tried.contains(&endpoint.id));
         untried.next().is_some()
+    }
+
+    /// The endpoint of a cluster that a client names by [`endpoint_hash`].
+    pub fn named(&self, cluster: &Arc<Cluster>, hash: u64, now: Instant) -> Option<Arc<str>> {
+        self.state(cluster, now).named(cluster, hash)
     }
 
     /// Asks for room for one more request to a cluster, which counts for the retry budget too.

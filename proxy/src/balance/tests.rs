@@ -405,3 +405,17 @@ fn forgets_what_is_idle_when_too_many_are_remembered() {
     assert_eq!(balancer.outstanding("e0"), 1);
     drop(busy);
 }
+
+#[test]
+fn who_is_named_by_a_hash_is_found_as_long_as_he_is_there() {
+    let (balancer, now) = (Balancer::new(1, "".into()), Instant::now());
+    let three = cluster(&[1, 0, 1]);
+    for id in ["e0", "e1", "e2"] {
+        let found = balancer.named(&three, endpoint_hash(id), now);
+        assert_eq!(found.as_deref(), Some(id));
+    }
+    let two = cluster(&[1, 1]);
+    assert_eq!(balancer.named(&two, endpoint_hash("e2"), now), None);
+    assert!(balancer.named(&two, endpoint_hash("e1"), now).is_some());
+    assert_eq!(balancer.named(&three, 7, now), None);
+}

@@ -211,7 +211,8 @@ impl OutboundRequests {
     ) -> Option<(Session, Option<Arc<str>>)> {
         let policy = trail.target.as_ref()?.session()?;
         let session = Session::of(policy, head, session::now())?;
-        let endpoint = cluster.and_then(|cluster| session.endpoint(cluster).cloned());
+        let balancer = &self.outbound.balancer;
+        let endpoint = cluster.and_then(|one| session.endpoint(balancer, one, trail.began));
         Some((session, endpoint))
     }
 

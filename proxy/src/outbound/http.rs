@@ -118,6 +118,7 @@ impl OutboundRequests {
                     .await?
             }
         };
+        let now = trail.began;
         let target = trail.target.insert(Target::new(destination));
         let Destination::Service(port) = &target.destination else {
             return Ok(None);
@@ -127,7 +128,7 @@ impl OutboundRequests {
         let cluster = match route::decide(&configured, head, self.outbound.draws.draw()) {
             Ok(Decision::Default) => &configured.default_cluster,
             Ok(Decision::Backend { rule, backend }) => {
-                let bound = self.backend_of_session(&configured.rules[rule], head);
+                let bound = self.backend_of_session(&configured.rules[rule], head, now);
                 let backend = bound.await.unwrap_or(backend);
                 target.routed = Some(routed(rule, Some(backend)));
                 &configured.rules[rule].backends[backend].cluster
@@ -149,15 +150,21 @@ impl OutboundRequests {
 
     /// The backend that has the endpoint of the request's session. It keeps its sessions also when its weight
     /// goes to 0, so that they end by themselves (GEP-1619).
-    async fn backend_of_session(&self, rule: &Rule, head: &RequestHead) -> Option<usize> {
+    async fn backend_of_session(
+        &self,
+        rule: &Rule,
+        head: &RequestHead,
+        now: Instant,
+    ) -> Option<usize> {
         let session = Session::of(rule.session.as_ref()?, head, session::now())?;
         if rule.backends.len() < 2 {
             return None;
         }
+        let balancer = &self.outbound.balancer;
         for (index, backend) in rule.backends.iter().enumerate() {
             if backend.invalid.is_none()
                 && let Ok(cluster) = self.outbound.cluster(&backend.cluster).await
-                && session.endpoint(&cluster).is_some()
+                && session.endpoint(balancer, &cluster, now).is_some()
             {
                 return Some(index);
             }

@@ -3,13 +3,13 @@
 //! made up is to choose its endpoint.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use http::header::SET_COOKIE;
 
 use super::attempt::cookie;
-use crate::balance::key_hash;
+use crate::balance::{Balancer, endpoint_hash};
 use crate::model::{Cluster, RequestHead, ResponseHead, SessionCarrier, SessionPersistence};
 
 /// What a client brought back.
@@ -28,17 +28,11 @@ pub(super) fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// The hash by which a client names an endpoint.
-fn named(id: &Arc<str>) -> u64 {
-    let id: &str = id;
-    key_hash(&id)
-}
-
 impl Session {
     /// A session that begins now, or goes on at another endpoint.
     pub(super) fn at(endpoint: &Arc<str>, before: Option<Self>, now: u64) -> Self {
         Self {
-            endpoint: named(endpoint),
+            endpoint: endpoint_hash(endpoint),
             began: before.map_or(now, |before| before.began),
             used: now,
         }
@@ -80,9 +74,13 @@ impl Session {
     }
 
     /// The endpoint of a cluster that this is a session of.
-    pub(super) fn endpoint<'c>(&self, cluster: &'c Cluster) -> Option<&'c Arc<str>> {
-        let mut ids = cluster.endpoints.iter().map(|endpoint| &endpoint.id);
-        ids.find(|id| named(id) == self.endpoint)
+    pub(super) fn endpoint(
+        &self,
+        balancer: &Balancer,
+        cluster: &Arc<Cluster>,
+        now: Instant,
+    ) -> Option<Arc<str>> {
+        balancer.named(cluster, self.endpoint, now)
     }
 
     /// Tells the client, where there is something new to tell.
