@@ -83,7 +83,7 @@ impl Serve for Forwarder {
         }
     }
 
-    fn refused(&self, _: Fault) {}
+    fn refused(&self, _: Fault, _: http::Version) {}
 
     fn workers(&self) -> &Rc<Workers<Self>> {
         &self.workers

@@ -259,3 +259,31 @@ def test_connections_on_their_way(shop, applied):
         open_before = refused()
         second.send(connect)
         wait_until(lambda: refused() == open_before + 1, what="a connection that was refused")
+
+
+UNREAD = {
+    "malformed_request": (400, b"GET / HTTP/1.1\r\nhost: orders.shop\r\nno colon\r\n\r\n"),
+    "headers_too_large": (431, b"GET / HTTP/1.1\r\nhost: orders.shop\r\na: " + b"b" * 200_000 + b"\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("fault", UNREAD)
+def test_a_request_that_nobody_could_read_is_told_of_too(shop, fault):
+    status, octets = UNREAD[fault]
+    before = counted(shop, fault)
+    with shop.web.http1() as connection:
+        connection.send(octets)
+        answer = connection.read()
+    assert (answer.status, answer.fault) == (status, fault)
+    assert answer.body.startswith(f"weft: {fault}: ".encode()) and answer.body.count(b"\n") == 1
+    assert counted(shop, fault) == before + 1
+
+    def span():
+        seen = [attributes(span) for _, span in shop.collector.spans]
+        return [known for known in seen if known.get("weft.fault") == fault]
+
+    wait_until(span, 10, "a span with the fault")
+    assert {known["http.response.status_code"] for known in span()} == {status}
+    lines = lambda: [line for line in shop.web.process.text().splitlines() if f"fault={fault}" in line]  # noqa: E731
+    wait_until(lines, 10, "the fault in the access log")
+    assert f"status={status}" in lines()[0], lines()

@@ -25,7 +25,7 @@ pub use grpc::{Pushback, pushback, status_for_rules};
 pub use mirror::{BodyCopy, exchange_copy};
 pub use probe::{Answered, probe};
 pub use race::{Attempt, Prize, exchange_for, race};
-pub use respond::{Ending, NO_RETRY, Told, respond, respond_with};
+pub use respond::{Ending, NO_RETRY, Told, respond, respond_with, unread_status};
 pub use server1::{Ended, serve_http1};
 pub use server2::serve_http2;
 pub use sink::{Responder, Sink};
@@ -37,6 +37,8 @@ pub use workers::Workers;
 
 use std::rc::Rc;
 use std::time::Duration;
+
+use ::http::Version;
 
 use crate::model::{Fault, RequestHead};
 
@@ -52,8 +54,8 @@ pub struct Request<'d> {
 pub trait Serve: Sized + 'static {
     /// Answers one request, whatever happens.
     fn serve(&self, request: &mut Request<'_>) -> impl Future<Output = ()>;
-    /// Takes note of a request that was refused before it was one.
-    fn refused(&self, fault: Fault);
+    /// Takes note of a request that was refused before it was one; `version` is its connection's.
+    fn refused(&self, fault: Fault, version: Version);
     /// The tasks that serve the streams of this kind on this thread.
     fn workers(&self) -> &Rc<Workers<Self>>;
 }

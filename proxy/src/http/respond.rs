@@ -120,6 +120,11 @@ pub struct Ending {
     pub response_bytes: u64,
 }
 
+/// The status of an answer to a request that nobody could read.
+pub fn unread_status(fault: Fault) -> u16 {
+    Ending::of(Err(fault), false).status.as_u16()
+}
+
 impl Ending {
     /// `grpc` says that the client wants its errors as gRPC statuses.
     pub fn of(ended: Result<&Outcome, Fault>, grpc: bool) -> Self {

@@ -49,7 +49,7 @@ pub async fn serve_http1<S: Serve>(
             Ok(received) => received,
             Err(NoRequest::End) => return Ended::Closed,
             Err(NoRequest::Fault(fault)) => {
-                service.refused(fault);
+                service.refused(fault, Version::HTTP_11);
                 Box::pin(refuse(&mut writer, fault)).await;
                 Box::pin(linger(&mut reader, &mut writer)).await;
                 return Ended::Closed;
@@ -64,7 +64,7 @@ pub async fn serve_http1<S: Serve>(
                     writer,
                 };
             }
-            service.refused(Fault::MalformedRequest);
+            service.refused(Fault::MalformedRequest, Version::HTTP_11);
             Box::pin(refuse(&mut writer, Fault::MalformedRequest)).await;
             return Ended::Closed;
         }

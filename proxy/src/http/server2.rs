@@ -5,6 +5,7 @@ use std::future::pending;
 use std::pin::pin;
 use std::rc::Rc;
 
+use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -96,7 +97,7 @@ pub(super) async fn serve_stream<S: Serve>(accepted: Accepted, service: &S) {
                 Refusal::Malformed(_) => Fault::MalformedRequest,
                 Refusal::TooLarge(_) => Fault::HeadersTooLarge,
             };
-            service.refused(fault);
+            service.refused(fault, Version::HTTP_2);
             // A client that is gone can't be told.
             let _ = Box::pin(respond(responder, Told::of(fault, false))).await;
             drop(receiver);

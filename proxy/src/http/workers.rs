@@ -151,7 +151,7 @@ mod tests {
             assert!(responder.respond(head, true).is_ok());
         }
 
-        fn refused(&self, _: Fault) {}
+        fn refused(&self, _: Fault, _: Version) {}
 
         fn workers(&self) -> &Rc<Workers<Self>> {
             &self.workers

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
 use weft_proto::spiffe::SpiffeId;
 
 use super::Inbound;
@@ -17,9 +17,11 @@ use crate::endpoint::Opened;
 use crate::http::{
     Ending, Failure, NO_RETRY, Outcome, Request, Serve, Terms, Told, Unanswered, Upstream, Workers,
 };
-use crate::http::{exchange, exchange_upgrade, is_idempotent, respond};
+use crate::http::{exchange, exchange_upgrade, is_idempotent, respond, unread_status};
 use crate::http2::ErrorCode;
-use crate::model::{Fault, Hop, Protocol, RequestHead, ResponseHead, Text, grpc_timeout, hop};
+use crate::model::{
+    Fault, Fields, Hop, Protocol, RequestHead, ResponseHead, Text, grpc_timeout, hop,
+};
 use crate::telemetry::{Direction, Party, RequestRecord, trace, wall_clock};
 
 /// Pooled connections that one request may be tried on. Each may just have been closing.
@@ -129,8 +131,9 @@ impl Serve for HopRequests {
         self.inbound.serve_request(request, call, hop.port).await;
     }
 
-    fn refused(&self, fault: Fault) {
-        self.inbound.telemetry.refused(Direction::Inbound, fault);
+    fn refused(&self, fault: Fault, version: Version) {
+        self.inbound
+            .refused_unread(fault, version, (Some(&self.peer), self.client));
     }
 
     fn workers(&self) -> &Rc<Workers<Self>> {
@@ -142,7 +145,7 @@ impl Serve for PlainRequests {
     async fn serve(&self, request: &mut Request<'_>) {
         hop::strip(&mut request.head.headers);
         let protocol = match request.head.version {
-            http::Version::HTTP_2 => Protocol::Http2,
+            Version::HTTP_2 => Protocol::Http2,
             _ => Protocol::Http1,
         };
         let call = Call {
@@ -160,8 +163,9 @@ impl Serve for PlainRequests {
             .await;
     }
 
-    fn refused(&self, fault: Fault) {
-        self.inbound.telemetry.refused(Direction::Inbound, fault);
+    fn refused(&self, fault: Fault, version: Version) {
+        self.inbound
+            .refused_unread(fault, version, (None, self.client));
     }
 
     fn workers(&self) -> &Rc<Workers<Self>> {
@@ -260,6 +264,29 @@ impl Inbound {
             (context, began),
             &known.party,
         );
+    }
+
+    /// Takes note of a request that was answered before it could be read.
+    fn refused_unread(
+        &self,
+        fault: Fault,
+        version: Version,
+        (peer, client): (Option<&SpiffeId>, SocketAddr),
+    ) {
+        let own = Party {
+            namespace: self.own.namespace.clone(),
+            workload: self.own.workload.clone(),
+            service: None,
+        };
+        let context = self.telemetry.begin(&Fields::new());
+        let ended = (unread_status(fault), fault);
+        let record = RequestRecord::unread(Direction::Inbound, context, ended, version, &own);
+        self.telemetry.finish_request(RequestRecord {
+            peer: peer.map(Cow::Borrowed),
+            tls: peer.is_some(),
+            downstream: Some(client),
+            ..record
+        });
     }
 
     /// Whether the workload was told to end, and the application with it.

@@ -18,7 +18,7 @@ use super::target::{Routed, Target};
 use super::tcp::party_of;
 use crate::http::{
     Ending, Failure, Outcome, Piece, Request, Responder, Serve, Told, Unanswered, Workers, respond,
-    respond_with,
+    respond_with, unread_status,
 };
 use crate::http2::ErrorCode;
 use crate::model::{
@@ -378,8 +378,16 @@ impl Serve for OutboundRequests {
         }
     }
 
-    fn refused(&self, fault: Fault) {
-        self.outbound.telemetry.refused(Direction::Outbound, fault);
+    fn refused(&self, fault: Fault, version: Version) {
+        let outbound = &self.outbound;
+        let context = outbound.telemetry.begin(&Fields::new());
+        let ended = (unread_status(fault), fault);
+        let direction = Direction::Outbound;
+        let record = RequestRecord::unread(direction, context, ended, version, &outbound.party);
+        outbound.telemetry.finish_request(RequestRecord {
+            downstream: Some(self.client),
+            ..record
+        });
     }
 
     fn workers(&self) -> &Rc<Workers<Self>> {

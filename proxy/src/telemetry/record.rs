@@ -70,6 +70,52 @@ pub struct RequestRecord<'r> {
     pub downstream: Option<SocketAddr>,
 }
 
+/// Stands for the method of a request that nobody could read (OpenTelemetry's HTTP conventions).
+const UNREAD_METHOD: &[u8] = b"_OTHER";
+
+impl<'r> RequestRecord<'r> {
+    /// Of a request that began now and was answered with `fault` before it could be read: all that is known is who
+    /// was connected to whom.
+    pub fn unread(
+        direction: Direction,
+        context: trace::Context,
+        (status, fault): (u16, Fault),
+        version: http::Version,
+        own: &'r Party,
+    ) -> Self {
+        let other = Cow::Owned(Party::default());
+        let own = Cow::Borrowed(own);
+        let (source, destination) = match direction {
+            Direction::Outbound => (own, other),
+            Direction::Inbound => (other, own),
+        };
+        Self {
+            direction,
+            context,
+            start: SystemTime::now(),
+            duration: Duration::ZERO,
+            method: http::Method::from_bytes(UNREAD_METHOD).unwrap_or_default(),
+            scheme: "http",
+            authority: None,
+            path: Cow::Borrowed(""),
+            version,
+            status,
+            grpc_status: None,
+            fault: Some(fault),
+            source,
+            destination,
+            route: None,
+            peer: None,
+            tls: false,
+            request_bytes: 0,
+            response_bytes: 0,
+            retries: 0,
+            upstream: None,
+            downstream: None,
+        }
+    }
+}
+
 impl RequestRecord<'_> {
     /// For other threads.
     pub(super) fn into_owned(self) -> RequestRecord<'static> {
