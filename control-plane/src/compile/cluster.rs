@@ -6,9 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::backend_tls::{self, spoken};
 use super::{Catalog, Cluster, ClusterPolicy, Compiled, Configuration, Endpoint, Mesh, Sidecar};
 use crate::registry::{Resolution, Workload};
-use crate::resource::{
-    self, EndpointSlice, Kind, Metadata, Service, ServiceKind, SessionPersistence, TargetPort,
-};
+use crate::resource::{self, EndpointSlice, Kind, Metadata, Service, ServiceKind, TargetPort};
 
 /// Endpoints of a cluster. Of a service with more, those with the lowest IDs are offered: they fit
 /// into one message of gRPC's default size.
@@ -77,21 +75,16 @@ fn policy(catalog: &Catalog, service: &Service, port: u16) -> Option<ClusterPoli
         health_check: traffic.and_then(|policy| policy.health_check.clone()),
         hedging: traffic.and_then(|policy| policy.hedging.clone()),
         retries: retries.map(|policy| policy.retries.clone()),
-        session: retries.and_then(|policy| session(policy, service)),
+        session: retries.and_then(|policy| {
+            // No two backends of one host are to be mixed up.
+            let Metadata {
+                namespace, name, ..
+            } = &service.metadata;
+            let session = policy.session.as_ref()?;
+            Some(session.named(|| format!("weft-{namespace}-{name}")))
+        }),
         faults: faults.cloned(),
     })
-}
-
-/// A session without a name of its own has the Service's, so that no two backends of one host are mixed up.
-fn session(
-    policy: &resource::BackendTrafficPolicy,
-    service: &Service,
-) -> Option<(String, SessionPersistence)> {
-    let session = policy.session.clone()?;
-    let metadata = &service.metadata;
-    let own = || format!("weft-{}-{}", metadata.namespace, metadata.name);
-    let name = session.session_name.clone().unwrap_or_else(own);
-    Some((name, session))
 }
 
 /// Everything that serves a port of a service that isn't external, ordered by ID.

@@ -12,8 +12,8 @@ use super::{
     WeightedCluster,
 };
 use crate::resource::{
-    self, BackendRef, GrpcMethodMatch, MatchKind, PathMatch, RequestMirror, RouteKind, RouteMatch,
-    RouteRule, SessionPersistence,
+    self, BackendRef, GrpcMethodMatch, MatchKind, Metadata, PathMatch, RequestMirror, RouteKind,
+    RouteMatch, RouteRule, SessionPersistence,
 };
 
 /// What clients of a namespace have to know of a port.
@@ -169,11 +169,11 @@ fn session(
     index: u32,
     rule: &RouteRule,
 ) -> Option<(String, SessionPersistence)> {
-    let session = rule.session_persistence.clone()?;
-    let metadata = &route.metadata;
-    let own = || format!("weft-{}-{}-{index}", metadata.namespace, metadata.name);
-    let name = session.session_name.clone().unwrap_or_else(own);
-    Some((name, session))
+    let Metadata {
+        namespace, name, ..
+    } = &route.metadata;
+    let session = rule.session_persistence.as_ref()?;
+    Some(session.named(|| format!("weft-{namespace}-{name}-{index}")))
 }
 
 /// A match of a route for one of its host names; empty: for any.

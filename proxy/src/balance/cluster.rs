@@ -28,14 +28,36 @@ pub(super) struct ClusterState {
     pub connections: Rc<Room>,
     /// Looked at where requests are hedged.
     pub latencies: Latencies,
-    /// The table of this version of the cluster.
-    table: RefCell<Option<(Arc<Cluster>, Rc<Table>)>>,
+    table: OfVersion<Table>,
     /// IDs of its endpoints by their hash, where clients name them.
-    names: RefCell<Option<(Arc<Cluster>, Names)>>,
+    names: OfVersion<Names>,
     pub turns: Turns,
     survey: RefCell<Option<Rc<Survey>>>,
     /// Somebody may have been left out since the last survey.
     troubled: Cell<bool>,
+}
+
+/// What was made of a version of the cluster; the next version's takes its place.
+struct OfVersion<T>(RefCell<Option<(Arc<Cluster>, Rc<T>)>>);
+
+impl<T> Default for OfVersion<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T> OfVersion<T> {
+    fn get(&self, cluster: &Arc<Cluster>, make: impl FnOnce(&Cluster) -> T) -> Rc<T> {
+        let mut held = self.0.borrow_mut();
+        if let Some((of, made)) = &*held
+            && Arc::ptr_eq(of, cluster)
+        {
+            return made.clone();
+        }
+        let made = Rc::new(make(cluster));
+        *held = Some((cluster.clone(), made.clone()));
+        made
+    }
 }
 
 /// Whose turn it is: a walk over all points that meets each once before it meets one again, and spreads
@@ -58,8 +80,8 @@ impl ClusterState {
             requests: Rc::default(),
             connections: Rc::default(),
             latencies: Latencies::default(),
-            table: RefCell::default(),
-            names: RefCell::default(),
+            table: OfVersion::default(),
+            names: OfVersion::default(),
             turns: Turns::default(),
             survey: RefCell::default(),
             troubled: Cell::new(false),
@@ -72,30 +94,17 @@ impl ClusterState {
     }
 
     pub(super) fn table(&self, cluster: &Arc<Cluster>) -> Rc<Table> {
-        let mut held = self.table.borrow_mut();
-        if let Some((of, table)) = &*held
-            && Arc::ptr_eq(of, cluster)
-        {
-            return table.clone();
-        }
-        let table = Rc::new(Table::new(cluster));
-        *held = Some((cluster.clone(), table.clone()));
-        table
+        self.table.get(cluster, Table::new)
     }
 
     /// The endpoint that a client names by a hash. It is found without a look at the others: there may be ten
     /// thousand.
     pub(super) fn named(&self, cluster: &Arc<Cluster>, hash: u64) -> Option<Arc<str>> {
-        let mut held = self.names.borrow_mut();
-        let is_current = held
-            .as_ref()
-            .is_some_and(|(of, _)| Arc::ptr_eq(of, cluster));
-        if !is_current {
+        let names = self.names.get(cluster, |cluster| {
             let ids = cluster.endpoints.iter().map(|endpoint| &endpoint.id);
-            let names = ids.map(|id| (endpoint_hash(id), id.clone())).collect();
-            *held = Some((cluster.clone(), names));
-        }
-        held.as_ref()?.1.get(&hash).cloned()
+            ids.map(|id| (endpoint_hash(id), id.clone())).collect()
+        });
+        names.get(&hash).cloned()
     }
 
     /// Somebody is left out from now on who could be reached.

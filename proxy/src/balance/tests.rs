@@ -72,6 +72,7 @@ fn a_million_picks_by_weight() {
         let cluster = cluster_of(weights, by(balancing.clone()));
         let balancer = Balancer::new(1, "".into());
         let seen = picks(&balancer, &cluster, &[], Instant::now(), 1_000_000);
+        println!("{balancing:?} {weights:?}: {seen:?} of a million picks");
         let total: u32 = weights.iter().sum();
         for (index, weight) in weights.iter().enumerate() {
             let share = f64::from(*weight) / f64::from(total);
@@ -196,6 +197,7 @@ fn a_key_keeps_its_endpoint() {
         let after = placed(&weights);
         let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
         let most = 1.0 / count as f64 + 0.02;
+        println!("one of {count} leaves: {moved} of {keys} keys move");
         assert!(moved as f64 / keys as f64 <= most, "{count}: {moved} moved");
     };
     check(2, 1);

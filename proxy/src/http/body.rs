@@ -210,13 +210,11 @@ impl<'a> RequestBody<'a> {
         };
         while reader.buffer.len() < READ_AHEAD_MAX {
             match reader.fill().await {
-                Ok(0) => {
-                    tokio::time::sleep(ASK_AFTER).await;
-                    if self.version == Version::HTTP_11 && !answering.get() {
-                        return reader.challenge(QUESTION).await;
-                    }
-                    break;
+                Ok(0) if self.version == Version::HTTP_11 => {
+                    // Boxed, as everything rare here, so that the usual request's state stays small.
+                    return Box::pin(ask(reader, answering)).await;
                 }
+                Ok(0) => break,
                 Ok(_) => {}
                 Err(_) => return,
             }
@@ -228,6 +226,15 @@ impl<'a> RequestBody<'a> {
     pub fn tunnel(&mut self) -> Receiver<'_> {
         self.body.tunnel()
     }
+}
+
+/// Returns once a client that sends no more turns out to be gone.
+async fn ask(reader: &Reader, answering: &Cell<bool>) {
+    tokio::time::sleep(ASK_AFTER).await;
+    if !answering.get() {
+        return reader.challenge(QUESTION).await;
+    }
+    pending().await
 }
 
 impl Drop for RequestBody<'_> {

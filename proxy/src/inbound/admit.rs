@@ -79,9 +79,8 @@ impl Inbound {
         let known = known.and_then(|inbound| inbound.ports.iter().find(|one| one.port == port));
         Known {
             party: Party {
-                namespace: self.own.namespace.clone(),
-                workload: self.own.workload.clone(),
                 service: known.and_then(|known| known.services.first()).cloned(),
+                ..Party::of(&self.own)
             },
             policy: known.map_or_else(|| self.usual.clone(), |known| known.policy.clone()),
         }

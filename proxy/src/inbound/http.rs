@@ -273,11 +273,7 @@ impl Inbound {
         version: Version,
         (peer, client): (Option<&SpiffeId>, SocketAddr),
     ) {
-        let own = Party {
-            namespace: self.own.namespace.clone(),
-            workload: self.own.workload.clone(),
-            service: None,
-        };
+        let own = Party::of(&self.own);
         let context = self.telemetry.begin(&Fields::new());
         let ended = (unread_status(fault), fault);
         let record = RequestRecord::unread(Direction::Inbound, context, ended, version, &own);

@@ -106,11 +106,7 @@ impl Outbound {
             source: Text::try_from(&*own.workload).unwrap_or_default(),
             endpoints: Endpoints::new(identity, endpoint::Limits::default()),
             balancer: Balancer::new(workers, own.zone.clone()),
-            party: Party {
-                namespace: own.namespace.clone(),
-                workload: own.workload.clone(),
-                service: None,
-            },
+            party: Party::of(&own),
             own,
             spent,
             learnt: Learnt::default(),

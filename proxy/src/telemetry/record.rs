@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use weft_proto::spiffe::SpiffeId;
 
 use super::trace;
-use crate::model::{Fault, Protocol, ServiceName};
+use crate::model::{Fault, Own, Protocol, ServiceName};
 
 /// Which way the traffic went, seen from the workload beside this proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +38,17 @@ pub struct Party {
     pub namespace: Arc<str>,
     pub workload: Arc<str>,
     pub service: Option<ServiceName>,
+}
+
+impl Party {
+    /// The workload beside this proxy.
+    pub fn of(own: &Own) -> Self {
+        Self {
+            namespace: own.namespace.clone(),
+            workload: own.workload.clone(),
+            service: None,
+        }
+    }
 }
 
 /// A request that is over. Most are only counted, so what can be is borrowed.

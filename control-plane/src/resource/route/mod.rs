@@ -258,6 +258,14 @@ pub struct SessionPersistence {
     pub permanent: bool,
 }
 
+impl SessionPersistence {
+    /// With the name that clients know it by: its own, or else `given`.
+    pub fn named(&self, given: impl FnOnce() -> String) -> (String, Self) {
+        let name = self.session_name.clone().unwrap_or_else(given);
+        (name, self.clone())
+    }
+}
+
 impl RouteKind {
     /// Every kind, the most specific first.
     pub const ALL: [Self; 4] = [Self::Grpc, Self::Http, Self::Tls, Self::Tcp];

@@ -39,6 +39,7 @@ fn a_million_picks_by_zone() {
         |zones: &[(&str, usize)], own: &str, policy: ClusterPolicy, expect: &[(&str, f64)]| {
             let cluster = zoned(zones, policy);
             let seen = shares_of(&Balancer::new(1, own.into()), &cluster, Instant::now());
+            println!("{zones:?} from {own:?}: {seen:.2?} %, by definition {expect:.2?}");
             assert_eq!(seen.len(), expect.len(), "{zones:?} {own}: {seen:?}");
             for ((zone, percent), (name, wanted)) in seen.iter().zip(expect) {
                 assert_eq!(zone, name, "{seen:?}");
@@ -112,6 +113,9 @@ fn requests_spill_over_as_a_zone_falls_ill() {
         let seen = shares_of(&balancer, &cluster, now);
         let own = seen.iter().find(|(zone, _)| zone == "a");
         let own = own.map_or(0.0, |(_, percent)| *percent);
+        println!(
+            "{ill} of the own zone's endpoints ill: {own:.2} % stay, by definition {expect:.2}"
+        );
         assert!((own - expect).abs() <= 0.5, "{ill} ill: {seen:?}");
     }
 }
