@@ -206,4 +206,5 @@ def main():
     print("peak MiB of all            " + "   ".join(f"{name} {statistics.median(p):.1f}" for name, p in peaks.items()))
 
 
-main()
+if __name__ == "__main__":
+    main()

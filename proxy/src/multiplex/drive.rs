@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::timeout;
 
 use super::{Accepted, Inner, Multiplex, set};
@@ -170,7 +170,12 @@ impl Inner {
         while !self.engine.output().is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.engine.output().slices(&mut slices);
-            let written = pin!(socket.io.write_vectored(&slices[..count])).poll(cx);
+            let io = Pin::new(&mut *socket.io);
+            // A vectored write of one slice is a dearer write.
+            let written = match &slices[..count] {
+                [one] => io.poll_write(cx, one),
+                slices => io.poll_write_vectored(cx, slices),
+            };
             let written = match ready!(written) {
                 Ok(0) => Err(io::ErrorKind::WriteZero.into()),
                 written => written,
