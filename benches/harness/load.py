@@ -82,7 +82,7 @@ class Load:
             options += ["--close"]
         else:
             options += ["--rate", RATE, "--settle", "500ms", "--protocol", scenario.wire, "--streams", scenario.streams]
-        return self._testkit("load", "--url", f"http://{address}/", "--connect", address, *options)
+        return self._testkit("load", "--url", f"http://{address}{scenario.path}", "--connect", address, *options)
 
     def hold(self, scenario):
         """Opens a scenario's connections, and returns who holds them, and what failed."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from net import LOAD_CORE
 from processes import Process, run, wait_until
 
-HTTP1, H2C, GRPC, ECHO, COUNT, SOURCE = 8080, 8081, 8082, 9000, 9001, 9002
-PORTS = (HTTP1, H2C, GRPC, ECHO, COUNT, SOURCE)
+HTTP1, FILES_H2C, APPLICATION, ECHO, COUNT, SOURCE = 8080, 8081, 8082, 9000, 9001, 9002
+PORTS = (HTTP1, FILES_H2C, APPLICATION, ECHO, COUNT, SOURCE)
 BULK_CONNECTIONS = 4
 
 NGINX = """
@@ -37,18 +37,22 @@ def own(program, directory):
 
 
 class Servers:
-    """nginx for plain HTTP, the testkit for gRPC and TCP."""
+    """nginx for HTTP/1 and large bodies, the testkit for HTTP/2 and TCP.
+
+    nginx makes two writes for each small answer by HTTP/2, one for the head and one for the body: what is measured then
+    is how often a proxy is woken up, which is the same for all, a bare relay too.
+    """
 
     def __init__(self, net, testkit, directory, bulk_bytes):
         self.processes = []
         (directory / "16k").write_bytes(b"x" * 16 * 1024)
         (directory / "1m").write_bytes(b"x" * 1024 * 1024)
         configuration = directory / "backend.conf"
-        text = NGINX.format(directory=directory, http1=HTTP1, h2c=H2C, body="x" * 128)
+        text = NGINX.format(directory=directory, http1=HTTP1, h2c=FILES_H2C, body="x" * 128)
         configuration.write_text(text)
         commands = {
             "nginx": [own(shutil.which("nginx"), directory), "-c", configuration, "-p", directory, "-e", "stderr"],
-            "grpc": [testkit, "serve", "--listen", f"0.0.0.0:{GRPC}"],
+            "application": [testkit, "serve", "--listen", f"0.0.0.0:{APPLICATION}"],
             "echo": [testkit, "tcp", "--listen", f"0.0.0.0:{ECHO}"],
             "count": [testkit, "tcp", "--listen", f"0.0.0.0:{COUNT}", "--behaviour", "count"],
             "source": [
