@@ -126,7 +126,7 @@ async fn with_forwarder<F: Future<Output = ()>>(
                         .await;
                     }
                     Some(_) => {
-                        drop(serve_http1(reader, writer, &*forwarder, &limits, drain, false).await)
+                        drop(serve_http1(reader, writer, forwarder, &limits, drain, false).await)
                     }
                     None => {}
                 }

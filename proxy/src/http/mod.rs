@@ -35,12 +35,15 @@ pub use upgrade::exchange_upgrade;
 pub use upstream::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
 pub use workers::Workers;
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ::http::Version;
+use futures_util::future::LocalBoxFuture;
 
 use crate::model::{Fault, RequestHead};
+use crate::multiplex::Accepted;
 
 /// A request on its way: what it says, what is still to come of it, and where its answer goes.
 pub struct Request<'d> {
@@ -58,6 +61,14 @@ pub trait Serve: Sized + 'static {
     fn refused(&self, fault: Fault, version: Version);
     /// The tasks that serve the streams of this kind on this thread.
     fn workers(&self) -> &Rc<Workers<Self>>;
+    /// What serves a stream that may last, in less room than one for any request takes; the stream again, where it is
+    /// to be served as any other.
+    fn tunnel(
+        self: &Rc<Self>,
+        accepted: Accepted,
+    ) -> ControlFlow<LocalBoxFuture<'static, ()>, Accepted> {
+        ControlFlow::Continue(accepted)
+    }
 }
 
 /// Limits of a downstream connection.

@@ -1,5 +1,7 @@
 //! A downstream HTTP/1 connection: one request after the other (RFC 9112 9.3).
 
+use std::rc::Rc;
+
 use bytes::BytesMut;
 use http::{Method, Version};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -36,57 +38,63 @@ enum NoRequest {
 
 /// Serves requests until the client, the proxy or an error ends the connection. `tunnels` says
 /// whether CONNECT is an offer of this listener; it is malformed otherwise.
-pub async fn serve_http1<S: Serve>(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` would keep its arguments beside what they are moved to, in every idle connection"
+)]
+pub fn serve_http1<S: Serve>(
     mut reader: Reader,
     mut writer: Writer,
-    service: &S,
+    service: Rc<S>,
     limits: &ServerLimits,
     mut drain: Drain,
     tunnels: bool,
-) -> Ended {
-    loop {
-        let received = match next_request(&mut reader, limits, &mut drain).await {
-            Ok(received) => received,
-            Err(NoRequest::End) => return Ended::Closed,
-            Err(NoRequest::Fault(fault)) => {
-                service.refused(fault, Version::HTTP_11);
-                Box::pin(refuse(&mut writer, fault)).await;
+) -> impl Future<Output = Ended> {
+    async move {
+        loop {
+            let received = match next_request(&mut reader, limits, &mut drain).await {
+                Ok(received) => received,
+                Err(NoRequest::End) => return Ended::Closed,
+                Err(NoRequest::Fault(fault)) => {
+                    service.refused(fault, Version::HTTP_11);
+                    Box::pin(refuse(&mut writer, fault)).await;
+                    Box::pin(linger(&mut reader, &mut writer)).await;
+                    return Ended::Closed;
+                }
+            };
+            if received.head.method == Method::CONNECT {
+                let authority = received.head.authority.unwrap_or_default().to_string();
+                if tunnels {
+                    return Ended::Connect {
+                        authority,
+                        reader,
+                        writer,
+                    };
+                }
+                service.refused(Fault::MalformedRequest, Version::HTTP_11);
+                Box::pin(refuse(&mut writer, Fault::MalformedRequest)).await;
+                return Ended::Closed;
+            }
+            let mut keep_alive = received.keep_alive;
+            // Boxed, so that a connection between two requests is small.
+            let whole = Box::pin(serve_one(
+                received,
+                &mut reader,
+                &mut writer,
+                &mut keep_alive,
+                &*service,
+                limits,
+                &drain,
+            ))
+            .await;
+            if writer.within_message || writer.flush().await.is_err() {
+                return Ended::Closed;
+            }
+            writer.shrink();
+            if !whole || !keep_alive {
                 Box::pin(linger(&mut reader, &mut writer)).await;
                 return Ended::Closed;
             }
-        };
-        if received.head.method == Method::CONNECT {
-            let authority = received.head.authority.unwrap_or_default().to_string();
-            if tunnels {
-                return Ended::Connect {
-                    authority,
-                    reader,
-                    writer,
-                };
-            }
-            service.refused(Fault::MalformedRequest, Version::HTTP_11);
-            Box::pin(refuse(&mut writer, Fault::MalformedRequest)).await;
-            return Ended::Closed;
-        }
-        let mut keep_alive = received.keep_alive;
-        // Boxed, so that a connection between two requests is small.
-        let whole = Box::pin(serve_one(
-            received,
-            &mut reader,
-            &mut writer,
-            &mut keep_alive,
-            service,
-            limits,
-            &drain,
-        ))
-        .await;
-        if writer.within_message || writer.flush().await.is_err() {
-            return Ended::Closed;
-        }
-        writer.shrink();
-        if !whole || !keep_alive {
-            Box::pin(linger(&mut reader, &mut writer)).await;
-            return Ended::Closed;
         }
     }
 }

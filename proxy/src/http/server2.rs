@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::pending;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -33,7 +34,10 @@ pub async fn serve_http2<S: Serve, I>(
     let used = Cell::new(false);
     let mut driving = pin!(connection.drive(&mut io, |accepted| {
         used.set(true);
-        service.workers().serve(accepted, service.clone());
+        match service.tunnel(accepted) {
+            ControlFlow::Break(tunnel) => drop(tokio::task::spawn_local(tunnel)),
+            ControlFlow::Continue(accepted) => service.workers().serve(accepted, service.clone()),
+        }
     }));
     let mut told = false;
     let mut look = pin!(sleep(limits.head_timeout));

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::future::LocalBoxFuture;
 use http::{HeaderValue, Method, Version};
 use weft_proto::spiffe::SpiffeId;
 
@@ -22,6 +24,7 @@ use crate::http2::ErrorCode;
 use crate::model::{
     Fault, Fields, Hop, Protocol, RequestHead, ResponseHead, Text, grpc_timeout, hop,
 };
+use crate::multiplex::Accepted;
 use crate::telemetry::{Direction, Party, RequestRecord, trace, wall_clock};
 
 /// Pooled connections that one request may be tried on. Each may just have been closing.
@@ -92,7 +95,7 @@ impl HopRequests {
     }
 
     /// What must hold before the application sees anything of a stream.
-    fn check(&self, hop: &Hop) -> Result<(), Fault> {
+    pub(super) fn check(&self, hop: &Hop) -> Result<(), Fault> {
         if hop.instance != *self.inbound.instance {
             return Err(Fault::WrongInstance);
         }
@@ -110,9 +113,6 @@ impl Serve for HopRequests {
             }
         };
         let checked = self.check(&hop);
-        if request.head.method == Method::CONNECT {
-            return Box::pin(self.serve_tcp(request, &hop, checked)).await;
-        }
         if hop.no_host {
             request.head.authority = None;
         }
@@ -138,6 +138,20 @@ impl Serve for HopRequests {
 
     fn workers(&self) -> &Rc<Workers<Self>> {
         &self.inbound.hop_workers
+    }
+
+    fn tunnel(
+        self: &Rc<Self>,
+        accepted: Accepted,
+    ) -> ControlFlow<LocalBoxFuture<'static, ()>, Accepted> {
+        match accepted.head {
+            Ok(mut head) if head.method == Method::CONNECT => {
+                let hop = Hop::take(&mut head.headers);
+                let (receiver, sender) = (accepted.receiver, accepted.sender);
+                ControlFlow::Break(self.clone().serve_tcp(hop.ok(), receiver, sender))
+            }
+            head => ControlFlow::Continue(Accepted { head, ..accepted }),
+        }
     }
 }
 

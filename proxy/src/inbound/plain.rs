@@ -79,7 +79,7 @@ impl Inbound {
                 serve_http1(
                     reader,
                     writer,
-                    &*requests,
+                    requests,
                     &self.limits,
                     self.drain.clone(),
                     false,

@@ -4,24 +4,26 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
+use futures_util::future::LocalBoxFuture;
 use http::{StatusCode, Version};
-use weft_proto::spiffe::SpiffeId;
 
 use super::http::HopRequests;
 use super::{Client, Inbound};
 use crate::authorization::decide;
 use crate::endpoint::TcpUpstream;
-use crate::http::{Request, Told};
+use crate::http::{Responder, Told, respond};
 use crate::model::{Fault, Fields, Hop, Protocol, ResponseHead};
+use crate::multiplex::{StreamReceiver, StreamSender};
 use crate::tcp::{Receiver, Relayed, Sender, relay};
 use crate::telemetry::{ConnectionRecord, Direction, Party};
 
 /// What telemetry is told of a connection.
-struct Trail<'t> {
+struct Trail {
     start: SystemTime,
     began: Instant,
     application: Option<SocketAddr>,
-    peer: Option<&'t SpiffeId>,
+    /// The connection from another sidecar that it came on.
+    peer: Option<Rc<HopRequests>>,
     source: Party,
     protocol: Protocol,
     client: SocketAddr,
@@ -29,55 +31,74 @@ struct Trail<'t> {
 }
 
 impl HopRequests {
-    /// A stream that stands for a TCP connection.
-    pub(super) async fn serve_tcp(
-        &self,
-        request: &mut Request<'_>,
-        hop: &Hop,
-        checked: Result<(), Fault>,
-    ) {
-        let inbound = &self.inbound;
-        let application = checked.and_then(|()| inbound.application(hop.port));
+    /// A stream that stands for a TCP connection. What it is said to be for can be missing.
+    pub(super) fn serve_tcp(
+        self: Rc<Self>,
+        hop: Option<Hop>,
+        mut receiver: StreamReceiver,
+        mut sender: StreamSender,
+    ) -> LocalBoxFuture<'static, ()> {
+        let Some(hop) = hop else {
+            let told = Told::of(Fault::MalformedRequest, false);
+            return Box::pin(answer(sender, told));
+        };
+        let checked = self.check(&hop);
+        let application = checked.and_then(|()| self.inbound.application(hop.port));
         let trail = Trail {
             start: SystemTime::now(),
             began: Instant::now(),
             application: application.ok(),
-            peer: Some(&self.peer),
+            peer: Some(self.clone()),
             source: self.caller(&hop.source),
             protocol: hop.protocol,
             client: self.client,
             port: hop.port,
         };
-        let opened = match application {
-            Ok(address) => inbound.open_application(address).await,
-            Err(fault) => Err(fault),
-        };
-        match opened {
-            Ok(mut upstream) => {
-                let head = ResponseHead {
-                    status: StatusCode::OK,
-                    version: Version::HTTP_2,
-                    upgrade: None,
-                    headers: Fields::new(),
-                };
-                let responder = request.responder.take();
-                let Some(Ok(mut sink)) = responder.map(|to| to.respond(head, false)) else {
-                    return;
-                };
-                let relayed =
-                    relay((request.body.tunnel(), sink.tunnel()), upstream.halves()).await;
-                inbound.record_connection(trail, None, relayed);
+        // All that lasts is in here: there can be a thousand of them.
+        Box::pin(async move {
+            let opened = match application {
+                Ok(address) => Box::pin(self.inbound.open_application(address)).await,
+                Err(fault) => Err(fault),
+            };
+            match opened {
+                Ok(mut upstream) => {
+                    if sender.respond(&ok(), false).is_err() {
+                        return;
+                    }
+                    let downstream = (
+                        Receiver::Http2(&mut receiver, None),
+                        Sender::Http2(&mut sender),
+                    );
+                    let relayed = relay(downstream, upstream.halves()).await;
+                    self.inbound.record_connection(trail, None, relayed);
+                }
+                Err(fault) => {
+                    let told = Told {
+                        unprocessed: true,
+                        ..Told::of(fault, false)
+                    };
+                    Box::pin(answer(sender, told)).await;
+                    self.inbound
+                        .record_connection(trail, Some(fault), Relayed::default());
+                }
             }
-            Err(fault) => {
-                let told = Told {
-                    unprocessed: true,
-                    ..Told::of(fault, false)
-                };
-                inbound.answer(request, told).await;
-                inbound.record_connection(trail, Some(fault), Relayed::default());
-            }
-        }
+        })
     }
+}
+
+/// The answer to a CONNECT that has reached the application.
+fn ok() -> ResponseHead {
+    ResponseHead {
+        status: StatusCode::OK,
+        version: Version::HTTP_2,
+        upgrade: None,
+        headers: Fields::new(),
+    }
+}
+
+async fn answer(sender: StreamSender, told: Told) {
+    // A client that is gone can't be told.
+    let _ = respond(Responder::Http2 { stream: sender }, told).await;
 }
 
 impl Inbound {
@@ -127,7 +148,7 @@ impl Inbound {
         }
     }
 
-    fn record_connection(&self, trail: Trail<'_>, fault: Option<Fault>, relayed: Relayed) {
+    fn record_connection(&self, trail: Trail, fault: Option<Fault>, relayed: Relayed) {
         self.telemetry.finish_connection(ConnectionRecord {
             direction: Direction::Inbound,
             route: None,
@@ -138,8 +159,8 @@ impl Inbound {
             fault,
             source: trail.source,
             destination: self.known(trail.port).party.clone(),
-            peer: trail.peer.cloned(),
             tls: trail.peer.is_some(),
+            peer: trail.peer.map(|on| on.peer.clone()),
             bytes_up: relayed.up,
             bytes_down: relayed.down,
             upstream: trail.application,

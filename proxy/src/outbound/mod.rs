@@ -29,6 +29,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tracing::debug;
@@ -137,10 +139,11 @@ impl Outbound {
             address: peer,
         };
         match original_destination {
-            Some(address) => match self.find_address(address).await {
-                Ok(destination) => Box::pin(self.serve_destination(destination, client)).await,
-                Err(fault) => self.refuse(client, fault),
-            },
+            Some(address) => {
+                if let Some(known) = Box::pin(self.look_at(address, client)).await {
+                    self.serve_known(known).await;
+                }
+            }
             None => Box::pin(self.serve_explicit(client)).await,
         }
         drop((open, held));
@@ -161,7 +164,7 @@ impl Outbound {
                 let served = serve_http1(
                     reader,
                     writer,
-                    &*requests,
+                    requests,
                     &self.limits,
                     self.drain.clone(),
                     true,
@@ -184,7 +187,9 @@ impl Outbound {
                 }
             }
             Some(Protocol::Http2) => Box::pin(self.serve_http2(client, requests)).await,
-            Some(Protocol::Tls) => self.refuse(client, Fault::MalformedRequest),
+            Some(Protocol::Tls) => {
+                self.refuse::<()>(client, Fault::MalformedRequest);
+            }
             None => {}
         }
     }
@@ -203,17 +208,31 @@ impl Outbound {
             .writer
             .buffer
             .extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
-        if client.writer.flush().await.is_ok() {
-            Box::pin(self.serve_destination(destination, client)).await;
+        if client.writer.flush().await.is_ok()
+            && let Some(known) = Box::pin(self.find_protocol(destination, client)).await
+        {
+            self.serve_known(known).await;
+        }
+    }
+
+    /// Finds out everything about a connection that was on its way to `address`; nothing where it is over.
+    async fn look_at(self: &Rc<Self>, address: SocketAddr, client: Client) -> Option<Box<Known>> {
+        match self.find_address(address).await {
+            Ok(destination) => Box::pin(self.find_protocol(destination, client)).await,
+            Err(fault) => self.refuse(client, fault),
         }
     }
 
     /// One destination for the whole connection.
-    async fn serve_destination(self: &Rc<Self>, destination: Destination, client: Client) {
+    async fn find_protocol(
+        self: &Rc<Self>,
+        destination: Destination,
+        mut client: Client,
+    ) -> Option<Box<Known>> {
         if let Destination::Service(port) = &destination {
             match self.route(port).await {
                 Ok(route) if !route.tls_rules.is_empty() => {
-                    return Box::pin(self.serve_tls_routes(destination, &route, client)).await;
+                    return Box::pin(self.find_tls_route(destination, &route, client)).await;
                 }
                 Ok(_) => {}
                 Err(fault) => return self.refuse(client, fault),
@@ -223,83 +242,66 @@ impl Outbound {
             Ok(configured) => configured,
             Err(fault) => return self.refuse(client, fault),
         };
-        match configured {
-            Some(protocol) if protocol.is_http() => {
-                Box::pin(self.serve_client_first(destination, client)).await
-            }
-            Some(protocol) => Box::pin(self.serve_tcp(destination, client, protocol, None)).await,
-            None if self.learnt.speaks_first(&destination) => {
-                Box::pin(self.serve_tcp(destination, client, Protocol::Tcp, None)).await;
-            }
-            None => Box::pin(self.serve_detected(destination, client)).await,
-        }
-    }
-
-    /// The destination is known for HTTP; the client says which version, or turns out to speak
-    /// something else.
-    async fn serve_client_first(self: &Rc<Self>, destination: Destination, mut client: Client) {
-        if let Some(protocol) = client_first(&mut client.reader).await {
-            Box::pin(self.serve_protocol(destination, client, protocol, None)).await;
-        }
+        let (protocol, upstream) = match configured {
+            // The client says which version, or turns out to speak something else.
+            Some(protocol) if protocol.is_http() => (client_first(&mut client.reader).await?, None),
+            Some(protocol) => (protocol, None),
+            None if self.learnt.speaks_first(&destination) => (Protocol::Tcp, None),
+            None => match Box::pin(self.detect(&destination, &mut client)).await {
+                Ok(detected) => detected?,
+                Err(fault) => return self.refuse(client, fault),
+            },
+        };
+        Some(Box::new(Known {
+            destination,
+            client,
+            protocol,
+            upstream,
+        }))
     }
 
     /// Nothing is known of the destination: both sides are looked at.
-    async fn serve_detected(self: &Rc<Self>, destination: Destination, mut client: Client) {
-        let open = self.open_tcp(&destination, Protocol::Tcp);
-        match Box::pin(either_first(&mut client.reader, open)).await {
-            Ok(Detected::Client(protocol, upstream)) => {
-                Box::pin(self.serve_protocol(destination, client, protocol, upstream)).await;
+    async fn detect(
+        &self,
+        destination: &Destination,
+        client: &mut Client,
+    ) -> Result<Option<(Protocol, Option<tcp::Upstream>)>, Fault> {
+        let open = self.open_tcp(destination, Protocol::Tcp);
+        Ok(match either_first(&mut client.reader, open).await? {
+            Detected::Client(protocol, upstream) => Some((protocol, upstream)),
+            Detected::Server(upstream) => {
+                self.learnt.remember_server_first(destination);
+                Some((Protocol::Tcp, Some(upstream)))
             }
-            Ok(Detected::Server(upstream)) => {
-                self.learnt.remember_server_first(&destination);
-                Box::pin(self.serve_tcp(destination, client, Protocol::Tcp, Some(upstream))).await;
-            }
-            Ok(Detected::End) => {}
-            Err(fault) => self.refuse(client, fault),
-        }
+            Detected::End => None,
+        })
     }
 
-    async fn serve_protocol(
-        self: &Rc<Self>,
-        destination: Destination,
-        client: Client,
-        protocol: Protocol,
-        upstream: Option<tcp::Upstream>,
-    ) {
-        let tunnel = client.reader.buffer.starts_with(b"CONNECT ");
-        let requests = || {
-            Rc::new(OutboundRequests::fixed(
-                self.clone(),
-                destination.clone(),
-                client.address,
-            ))
-        };
-        match protocol {
-            Protocol::Http1 if !tunnel => {
-                let requests = requests();
-                let Client { reader, writer, .. } = client;
-                serve_http1(
-                    reader,
-                    writer,
-                    &*requests,
-                    &self.limits,
-                    self.drain.clone(),
-                    false,
-                )
-                .await;
-            }
-            Protocol::Http2 => {
-                let requests = requests();
-                Box::pin(self.serve_http2(client, requests)).await;
-            }
+    /// Serves a connection of which everything is known. What it rests in is all that is kept of it.
+    fn serve_known(self: &Rc<Self>, known: Box<Known>) -> LocalBoxFuture<'_, ()> {
+        let is_http = match known.protocol {
             // A client that speaks to a forward proxy of its own is none of our business.
-            Protocol::Http1 => {
-                Box::pin(self.serve_tcp(destination, client, Protocol::Tcp, upstream)).await
-            }
-            Protocol::Tcp | Protocol::Tls => {
-                Box::pin(self.serve_tcp(destination, client, protocol, upstream)).await
-            }
+            Protocol::Http1 => !known.client.reader.buffer.starts_with(b"CONNECT "),
+            protocol => protocol.is_http(),
+        };
+        if !is_http {
+            return Box::pin(self.serve_tcp(known));
         }
+        let Known {
+            destination,
+            client,
+            protocol,
+            ..
+        } = *known;
+        let address = client.address;
+        let requests = Rc::new(OutboundRequests::fixed(self.clone(), destination, address));
+        if protocol == Protocol::Http2 {
+            return Box::pin(self.serve_http2(client, requests));
+        }
+        let Client { reader, writer, .. } = client;
+        let drain = self.drain.clone();
+        let served = serve_http1(reader, writer, requests, &self.limits, drain, false);
+        Box::pin(served.map(drop))
     }
 
     async fn serve_http2(&self, client: Client, requests: Rc<OutboundRequests>) {
@@ -316,11 +318,12 @@ impl Outbound {
         }
     }
 
-    /// There is no protocol in which the client could be told: it gets a reset.
-    fn refuse(&self, mut client: Client, fault: Fault) {
+    /// There is no protocol in which the client could be told: it gets a reset, and nothing is left of it.
+    fn refuse<T>(&self, mut client: Client, fault: Fault) -> Option<T> {
         debug!(client = %client.address, reason = fault.reason(), "outbound connection refused");
         self.telemetry.refused(Direction::Outbound, fault);
         client.writer.reset();
+        None
     }
 
     /// Finds out whose other end is gone; to be called each [`WATCH_EVERY`](crate::endpoint::WATCH_EVERY).
@@ -341,4 +344,14 @@ struct Client {
     reader: Reader,
     writer: Writer,
     address: SocketAddr,
+}
+
+/// What was found out of a connection. It is handed on and not called from where it was found out, so that an idle
+/// connection is no larger than the step it rests in.
+struct Known {
+    destination: Destination,
+    client: Client,
+    protocol: Protocol,
+    /// Opened already, where the client's first bytes didn't tell soon enough.
+    upstream: Option<tcp::Upstream>,
 }

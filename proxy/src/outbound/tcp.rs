@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::{Client, Destination, Outbound};
+use super::{Destination, Known, Outbound};
 use crate::balance::{Admitted, Picked, Wanted};
 use crate::endpoint::TcpUpstream;
 use crate::http::Unanswered;
@@ -199,13 +199,13 @@ impl Outbound {
     }
 
     /// Relays the client's connection to its end.
-    pub(super) async fn serve_tcp(
-        self: &Rc<Self>,
-        destination: Destination,
-        mut client: Client,
-        protocol: Protocol,
-        upstream: Option<Upstream>,
-    ) {
+    pub(super) async fn serve_tcp(self: &Rc<Self>, known: Box<Known>) {
+        let Known {
+            destination,
+            mut client,
+            protocol,
+            upstream,
+        } = *known;
         let (start, began) = (SystemTime::now(), Instant::now());
         // What was opened before the client's first bytes were known can be one TLS too many.
         let upstream = upstream.filter(|upstream| !upstream.tls || protocol != Protocol::Tls);

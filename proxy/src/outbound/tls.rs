@@ -1,24 +1,22 @@
 //! Connections to a service that TLSRoutes are attached to: the server name that the client asks for
 //! decides where its bytes go. TLS is the application's own and passes unopened.
 
-use std::rc::Rc;
-
 use tokio::time::timeout;
 
 use super::destination::Destination;
-use super::{Client, Outbound};
+use super::{Client, Known, Outbound};
 use crate::detect::client_hello;
 use crate::model::{Fault, Protocol, Route};
 use crate::route;
 use crate::tcp::Reader;
 
 impl Outbound {
-    pub(super) async fn serve_tls_routes(
-        self: &Rc<Self>,
+    pub(super) async fn find_tls_route(
+        &self,
         destination: Destination,
         route: &Route,
         mut client: Client,
-    ) {
+    ) -> Option<Box<Known>> {
         let wanted = timeout(self.limits.head_timeout, server_name(&mut client.reader)).await;
         let server_name = match wanted {
             Ok(Ok(server_name)) => server_name,
@@ -30,10 +28,12 @@ impl Outbound {
         };
         let opened = self.open_tcp_backend(&rule.route, &rule.backends, Protocol::Tls);
         match Box::pin(opened).await {
-            Ok(upstream) => {
-                let upstream = Some(upstream);
-                Box::pin(self.serve_tcp(destination, client, Protocol::Tls, upstream)).await;
-            }
+            Ok(upstream) => Some(Box::new(Known {
+                destination,
+                client,
+                protocol: Protocol::Tls,
+                upstream: Some(upstream),
+            })),
             Err(fault) => self.refuse(client, fault),
         }
     }

@@ -22,25 +22,29 @@ pub struct Relayed {
 
 /// Copies both ways until both directions have ended. When one side is reset, the other is reset
 /// too, at once.
-pub async fn relay(
-    downstream: (Receiver<'_>, Sender<'_>),
-    upstream: (Receiver<'_>, Sender<'_>),
-) -> Relayed {
-    let mut relayed = Relayed::default();
-    let (mut down_in, mut down_out) = downstream;
-    let (mut up_in, mut up_out) = upstream;
-    let ended = {
-        let Relayed { up, down, .. } = &mut relayed;
-        let there = copy(&mut down_in, &mut up_out, up);
-        let back = copy(&mut up_in, &mut down_out, down);
-        tokio::try_join!(there, back)
-    };
-    if ended.is_err() {
-        relayed.reset = true;
-        down_out.reset();
-        up_out.reset();
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` would keep its arguments beside what they are moved to, in every idle connection"
+)]
+pub fn relay<'a>(
+    (mut down_in, mut down_out): (Receiver<'a>, Sender<'a>),
+    (mut up_in, mut up_out): (Receiver<'a>, Sender<'a>),
+) -> impl Future<Output = Relayed> {
+    async move {
+        let mut relayed = Relayed::default();
+        let ended = {
+            let Relayed { up, down, .. } = &mut relayed;
+            let there = copy(&mut down_in, &mut up_out, up);
+            let back = copy(&mut up_in, &mut down_out, down);
+            tokio::try_join!(there, back)
+        };
+        if ended.is_err() {
+            relayed.reset = true;
+            down_out.reset();
+            up_out.reset();
+        }
+        relayed
     }
-    relayed
 }
 
 async fn copy(
@@ -52,7 +56,8 @@ async fn copy(
         && from.socket().is_some()
         && to.socket().is_some()
     {
-        return Ok(bulk::copy(from, to, count).await?);
+        // Boxed, because a stream of HTTP/2 would carry its room for nothing.
+        return Ok(Box::pin(bulk::copy(from, to, count)).await?);
     }
     let mut pieces = VecDeque::new();
     let mut next = from.next().await;

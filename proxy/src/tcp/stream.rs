@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::io::{ReadIo, TlsStream, WriteIo};
@@ -229,12 +229,16 @@ impl Writer {
     async fn write_all(&mut self, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
         self.flush().await?;
         while !pieces.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = slices.len().min(pieces.len());
-            for (slice, piece) in slices.iter_mut().zip(&*pieces) {
-                *slice = IoSlice::new(piece);
-            }
-            let mut written = self.io.write_vectored(&slices[..count]).await?;
+            // The slices are made anew for each try, so that nobody who waits carries room for them.
+            let mut written = poll_fn(|cx| {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let count = slices.len().min(pieces.len());
+                for (slice, piece) in slices.iter_mut().zip(&*pieces) {
+                    *slice = IoSlice::new(piece);
+                }
+                Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count])
+            })
+            .await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
