@@ -78,7 +78,7 @@ pub struct ServerLimits {
     pub http2: crate::http2::Limits,
     /// From the first byte of a head to its last; then 408 and close.
     pub head_timeout: Duration,
-    /// Without any request; then the connection is closed.
+    /// Without any request; then the connection is closed, before as much time again has gone by.
     pub idle_timeout: Duration,
 }
 

@@ -1,10 +1,11 @@
 //! A downstream HTTP/1 connection: one request after the other (RFC 9112 9.3).
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use bytes::BytesMut;
 use http::{Method, Version};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use super::{
     Body, Drain, Request, RequestBody, Responder, Serve, ServerLimits, Told, draining, respond,
@@ -47,12 +48,20 @@ pub fn serve_http1<S: Serve>(
     mut writer: Writer,
     service: Rc<S>,
     limits: &ServerLimits,
-    mut drain: Drain,
+    drain: Drain,
     tunnels: bool,
 ) -> impl Future<Output = Ended> {
     async move {
+        let mut to_drain = drain.clone();
+        let drained = pin!(draining(&mut to_drain));
+        let look = pin!(sleep(limits.idle_timeout));
+        let mut rest = Rest {
+            drained,
+            look,
+            is_used: false,
+        };
         loop {
-            let received = match next_request(&mut reader, limits, &mut drain).await {
+            let received = match next_request(&mut reader, limits, &mut rest).await {
                 Ok(received) => received,
                 Err(NoRequest::End) => return Ended::Closed,
                 Err(NoRequest::Fault(fault)) => {
@@ -138,15 +147,28 @@ async fn serve_one<S: Serve>(
     decoder.is_done() && !upgrade
 }
 
-async fn next_request(
+/// What else than a request a connection waits for. Both are waited for as long as the connection lasts: to begin
+/// anew with each request would take two locks each time.
+struct Rest<'r, D> {
+    drained: Pin<&'r mut D>,
+    /// When it is looked whether the connection is idle.
+    look: Pin<&'r mut Sleep>,
+    /// Whether a request has come since the last look.
+    is_used: bool,
+}
+
+async fn next_request<D: Future<Output = ()>>(
     reader: &mut Reader,
     limits: &ServerLimits,
-    drain: &mut Drain,
+    rest: &mut Rest<'_, D>,
 ) -> Result<ReceivedRequest, NoRequest> {
     let mut deadline = None;
     loop {
         match receive_request(&mut reader.buffer, &limits.http1) {
-            Ok(Some(received)) => return Ok(received),
+            Ok(Some(received)) => {
+                rest.is_used = true;
+                return Ok(received);
+            }
             Ok(None) => {}
             Err(Refusal::Malformed(_)) => return Err(NoRequest::Fault(Fault::MalformedRequest)),
             Err(Refusal::TooLarge(_)) => return Err(NoRequest::Fault(Fault::HeadersTooLarge)),
@@ -154,8 +176,16 @@ async fn next_request(
         let read = if reader.buffer.is_empty() {
             reader.shrink();
             tokio::select! {
-                read = timeout(limits.idle_timeout, reader.fill()) => read.map_err(|_| NoRequest::End)?,
-                () = draining(drain) => return Err(NoRequest::End),
+                biased;
+                read = reader.fill() => read,
+                () = rest.drained.as_mut() => return Err(NoRequest::End),
+                () = rest.look.as_mut() => {
+                    if !std::mem::take(&mut rest.is_used) {
+                        return Err(NoRequest::End);
+                    }
+                    rest.look.as_mut().reset(Instant::now() + limits.idle_timeout);
+                    continue;
+                }
             }
         } else {
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_timeout);
@@ -198,4 +228,110 @@ async fn linger(reader: &mut Reader, writer: &mut Writer) {
     };
     // Whoever sends on beyond the limits gets a reset instead.
     let _ = timeout(LINGER, drop_rest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::watch;
+    use tokio::task::LocalSet;
+
+    use super::super::Workers;
+    use super::*;
+    use crate::model::{Fields, ResponseHead};
+    use crate::tcp::split;
+
+    /// Answers everything.
+    #[derive(Default)]
+    struct Service {
+        workers: Rc<Workers<Service>>,
+    }
+
+    impl Serve for Service {
+        async fn serve(&self, request: &mut Request<'_>) {
+            let head = ResponseHead {
+                status: StatusCode::NO_CONTENT,
+                version: Version::HTTP_11,
+                upgrade: None,
+                headers: Fields::new(),
+            };
+            let responder = request.responder.take().unwrap();
+            let mut sink = responder.respond(head, true).unwrap();
+            sink.finish(Fields::new()).await.unwrap();
+        }
+
+        fn refused(&self, _: Fault, _: Version) {}
+
+        fn workers(&self) -> &Rc<Workers<Self>> {
+            &self.workers
+        }
+    }
+
+    /// Runs `test` with a client of a connection that may be idle for as long as `idle_timeout`.
+    async fn with_client<F: Future<Output = ()>>(
+        idle_timeout: Duration,
+        test: impl FnOnce(TcpStream, watch::Sender<bool>) -> F,
+    ) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let client = client.await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (drain, draining) = watch::channel(false);
+        let serving = async {
+            let (reader, writer) = split(stream, BytesMut::new());
+            let limits = ServerLimits {
+                idle_timeout,
+                ..ServerLimits::default()
+            };
+            let service = Rc::new(Service::default());
+            serve_http1(reader, writer, service, &limits, draining, false).await;
+        };
+        let both = async { tokio::join!(serving, test(client, drain)) };
+        let limit = timeout(Duration::from_secs(20), both);
+        LocalSet::new().run_until(limit).await.expect("it hangs");
+    }
+
+    async fn ask(client: &mut TcpStream) {
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            assert!(client.read_buf(&mut answer).await.unwrap() > 0);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 204 "), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_rests_too_long_is_closed() {
+        let idle = Duration::from_millis(100);
+        with_client(idle, |mut client, _drain| async move {
+            // Used across several looks, and closed only after a whole one without a request.
+            let began = Instant::now();
+            while began.elapsed() < 3 * idle {
+                ask(&mut client).await;
+                sleep(idle / 4).await;
+            }
+            ask(&mut client).await;
+            let answered = Instant::now();
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+            assert!(answered.elapsed() >= idle, "{:?}", answered.elapsed());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_rests_ends_with_the_proxy() {
+        let idle = Duration::from_secs(3600);
+        with_client(idle, |mut client, drain| async move {
+            ask(&mut client).await;
+            ask(&mut client).await;
+            drain.send(true).unwrap();
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        })
+        .await;
+    }
 }

@@ -3,13 +3,16 @@
 //! once, under the rarest thing that it demands, so finding a rule costs what a request looks like and
 //! not how many rules there are, and memory grows with the rules and nothing else.
 
-use std::collections::HashMap;
 use std::ops::Deref;
 
+use foldhash::fast::RandomState;
 use http::header::HOST;
 use http::{HeaderName, Method};
 
 use super::{PathMatch, RequestHead, Rule, TextMatch};
+
+/// Requests are only looked up in it, so nobody can fill it with names that collide, and a quick hash will do.
+type Map<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 /// A bucket of this many rules is not divided further: looking at each costs less than a look-up.
 const LEAF_RULES_MAX: usize = 8;
@@ -34,11 +37,11 @@ enum Bucket {
 /// Buckets by what their rules demand of a request. A rule is in one of them.
 #[derive(Clone, Debug, Default)]
 struct Division {
-    exact_paths: HashMap<Box<str>, Bucket>,
+    exact_paths: Map<Box<str>, Bucket>,
     /// The prefixes as a tree of elements, of which this is `/`.
     prefixes: Vec<Element>,
-    headers: HashMap<HeaderName, HashMap<Box<str>, Bucket>>,
-    methods: HashMap<Method, Bucket>,
+    headers: Map<HeaderName, Map<Box<str>, Bucket>>,
+    methods: Map<Method, Bucket>,
     /// What has nothing that can be looked up.
     others: Vec<u32>,
 }
@@ -47,7 +50,7 @@ struct Division {
 #[derive(Clone, Debug, Default)]
 struct Element {
     parent: usize,
-    children: HashMap<Box<str>, usize>,
+    children: Map<Box<str>, usize>,
     bucket: Option<Bucket>,
 }
 
@@ -159,12 +162,12 @@ impl Bucket {
         if is_last || filings.iter().all(|filing| filing.conditions.is_empty()) {
             return Self::Leaf(filings.iter().map(|filing| filing.position).collect());
         }
-        let mut counts: HashMap<Condition<'_>, usize> = HashMap::new();
+        let mut counts: Map<Condition<'_>, usize> = Map::default();
         for condition in filings.iter().flat_map(|filing| &filing.conditions) {
             *counts.entry(*condition).or_default() += 1;
         }
         let mut division = Division::default();
-        let mut buckets: HashMap<Condition<'_>, Vec<Filing<'_>>> = HashMap::new();
+        let mut buckets: Map<Condition<'_>, Vec<Filing<'_>>> = Map::default();
         for mut filing in filings {
             let of = filing.conditions.iter().copied();
             let Some(rarest) = of.min_by_key(|condition| (counts[condition], *condition)) else {
@@ -292,7 +295,7 @@ impl<F: Fn(&Rule) -> bool> Search<'_, F> {
     }
 
     /// Costs as many look-ups as the request has fields, or the rules names, whichever are fewer.
-    fn visit_headers(&mut self, headers: &HashMap<HeaderName, HashMap<Box<str>, Bucket>>) {
+    fn visit_headers(&mut self, headers: &Map<HeaderName, Map<Box<str>, Bucket>>) {
         if headers.len() <= self.head.headers.len() {
             for (name, values) in headers {
                 self.visit_values(name, values);
@@ -306,7 +309,7 @@ impl<F: Fn(&Rule) -> bool> Search<'_, F> {
         }
     }
 
-    fn visit_values(&mut self, name: &HeaderName, values: &HashMap<Box<str>, Bucket>) {
+    fn visit_values(&mut self, name: &HeaderName, values: &Map<Box<str>, Bucket>) {
         let value = self.head.field(name);
         if let Some(bucket) = value.and_then(|value| values.get(&*value)) {
             self.visit(bucket);
