@@ -2,7 +2,6 @@
 //! sock_diag(7)), which looks at listening sockets alone; where that is missing, `/proc/net/tcp` is
 //! read, for which the kernel walks its whole table of connections each time.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,9 +33,12 @@ const ANSWER_BYTES: usize = 32 * 1024;
 /// The kernel answers at once; this is for a kernel that doesn't.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Where somebody accepts connections. Every request that comes in looks into it.
+pub(super) type Listeners = std::collections::HashSet<SocketAddr, foldhash::fast::RandomState>;
+
 /// Reads every listening socket.
-pub(super) fn read() -> io::Result<HashSet<SocketAddr>> {
-    let mut listeners = HashSet::new();
+pub(super) fn read() -> io::Result<Listeners> {
+    let mut listeners = Listeners::default();
     if ask_kernel(&mut listeners).is_ok() {
         return Ok(listeners);
     }
@@ -52,7 +54,7 @@ pub(super) fn read() -> io::Result<HashSet<SocketAddr>> {
     Ok(listeners)
 }
 
-fn ask_kernel(listeners: &mut HashSet<SocketAddr>) -> io::Result<()> {
+fn ask_kernel(listeners: &mut Listeners) -> io::Result<()> {
     let domain = Domain::from(AF_NETLINK);
     let protocol = Protocol::from(NETLINK_SOCK_DIAG);
     let mut socket = Socket::new(domain, Type::DGRAM, Some(protocol))?;
@@ -83,7 +85,7 @@ fn request(family: u8) -> [u8; REQUEST_BYTES] {
 }
 
 /// Takes the messages of one answer; true after the last.
-fn take_answer(mut answer: &[u8], listeners: &mut HashSet<SocketAddr>) -> io::Result<bool> {
+fn take_answer(mut answer: &[u8], listeners: &mut Listeners) -> io::Result<bool> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
     while let Some(header) = answer.first_chunk::<HEADER_BYTES>() {
         let [l0, l1, l2, l3, t0, t1, ..] = *header;
@@ -116,7 +118,7 @@ fn local_of(message: &[u8]) -> Option<SocketAddr> {
 }
 
 /// Reads the text table; the kernel lists listening sockets before all others.
-fn read_table(table: impl BufRead, listeners: &mut HashSet<SocketAddr>) -> io::Result<()> {
+fn read_table(table: impl BufRead, listeners: &mut Listeners) -> io::Result<()> {
     for line in table.lines().skip(1).take(LISTENERS_MAX) {
         let line = line?;
         let mut fields = line.split_ascii_whitespace().skip(1);
@@ -184,9 +186,12 @@ mod tests {
             0: 00000000:0050 00000000:0000 0A 0\n\
             1: 00000000:0051 00000000:0000 01 0\n\
             2: 00000000:0052 00000000:0000 0A 0\n";
-        let mut listeners = HashSet::new();
+        let mut listeners = Listeners::default();
         read_table(table.as_bytes(), &mut listeners).unwrap();
-        assert_eq!(listeners, HashSet::from(["0.0.0.0:80".parse().unwrap()]));
+        assert_eq!(
+            listeners,
+            Listeners::from_iter(["0.0.0.0:80".parse().unwrap()])
+        );
     }
 
     #[test]
@@ -196,7 +201,7 @@ mod tests {
             .filter_map(|address| TcpListener::bind(address).ok())
             .collect();
         let _connected = std::net::TcpStream::connect(bound[0].local_addr().unwrap()).unwrap();
-        let mut asked = HashSet::new();
+        let mut asked = Listeners::default();
         if ask_kernel(&mut asked).is_err() {
             // A kernel without sock_diag: the table is all there is.
             return;
@@ -205,7 +210,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             assert!(asked.contains(&address), "{address} not in {asked:?}");
         }
-        let mut table = HashSet::new();
+        let mut table = Listeners::default();
         read_table(
             BufReader::new(File::open("/proc/net/tcp").unwrap()),
             &mut table,
@@ -218,7 +223,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_cut_is_refused() {
-        let mut listeners = HashSet::new();
+        let mut listeners = Listeners::default();
         let mut message = vec![0; HEADER_BYTES + 4];
         message[0..4].copy_from_slice(&(HEADER_BYTES as u32 + 4).to_ne_bytes());
         message[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::listeners::Listeners;
 use super::{Handle, listeners};
 
 /// How often the table is read while there are ports to watch.
@@ -30,7 +31,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Seen {
     read_at: Option<Instant>,
-    listeners: HashSet<SocketAddr>,
+    listeners: Listeners,
     /// Ports that `Inbound` names.
     watched: BTreeSet<u16>,
     /// Refused a connection since the last poll.

@@ -38,6 +38,15 @@ fn parents() {
     check(&[("traceparent", &w3c("03"))], &yes);
     check(&[("traceparent", &w3c("01-more"))], "new false");
     check(
+        &[("traceparent", &w3c("01").replace('-', "_"))],
+        "new false",
+    );
+    check(&[("traceparent", &w3c("01")[..54])], "new false");
+    check(
+        &[("traceparent", &format!("cc-{TRACE}-{SPAN}-01more"))],
+        "new false",
+    );
+    check(
         &[("traceparent", &format!("cc-{TRACE}-{SPAN}-01-more"))],
         &yes,
     );
