@@ -114,18 +114,18 @@ impl Shape {
 
     fn matches(self, number: usize) -> RouteMatch {
         let path = match self {
-            Self::Exact => PathMatch::Exact(format!("/orders/{number}")),
-            Self::Prefix => PathMatch::Prefix(format!("/tenants/{number}/orders")),
+            Self::Exact => PathMatch::Exact(format!("/orders/{number:05}")),
+            Self::Prefix => PathMatch::Prefix(format!("/tenants/{number:05}/orders")),
             Self::Header => PathMatch::Prefix("/api".to_owned()),
             Self::Regex => {
-                let pattern = format!("^(?:/users/{number}/[0-9]+)$");
+                let pattern = format!("^(?:/users/{number:05}/[0-9]+)$");
                 PathMatch::Regex(pattern.parse().expect("a regular expression"))
             }
         };
         let headers = match self {
             Self::Header => vec![HeaderMatch {
                 name: HeaderName::from_static("x-tenant"),
-                value: TextMatch::Exact(format!("t-{number}")),
+                value: TextMatch::Exact(format!("t-{number:05}")),
             }],
             Self::Exact | Self::Prefix | Self::Regex => Vec::new(),
         };
@@ -136,16 +136,17 @@ impl Shape {
         }
     }
 
-    /// A request that only rule `number` matches.
+    /// A request that only rule `number` matches; as long as any other rule's, so that how many there are is the only
+    /// difference between routes.
     pub fn request(self, number: usize) -> RequestHead {
         let path = match self {
-            Self::Exact => format!("/orders/{number}?expand=lines"),
-            Self::Prefix => format!("/tenants/{number}/orders/17/lines?page=2"),
+            Self::Exact => format!("/orders/{number:05}?expand=lines"),
+            Self::Prefix => format!("/tenants/{number:05}/orders/17/lines?page=2"),
             Self::Header => "/api/orders/17".to_owned(),
-            Self::Regex => format!("/users/{number}/17"),
+            Self::Regex => format!("/users/{number:05}/17"),
         };
         let mut head = request(&path);
-        if let (Self::Header, Ok(tenant)) = (self, format!("t-{number}").parse()) {
+        if let (Self::Header, Ok(tenant)) = (self, format!("t-{number:05}").parse()) {
             head.headers
                 .set(HeaderName::from_static("x-tenant"), tenant);
         }
