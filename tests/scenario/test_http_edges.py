@@ -306,6 +306,29 @@ def test_tcp_through_connect_keeps_half_close(shop):
     assert count == b"100000"
 
 
+def test_a_client_of_its_own_forward_proxy_passes_as_opaque_bytes(shop):
+    """Its CONNECT is for the proxy that it calls, so both sidecars take what follows for a TCP connection."""
+    from mesh import TESTKIT, free_ports
+
+    port = free_ports()
+    shop.program("forward", [TESTKIT, "tcp", "--listen", f"127.0.0.1:{port}"])
+    forward = shop.offer("forward", port)
+    ask = b"CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\n\r\n"
+    with shop.web.http1() as client:
+        client.send("CONNECT forward.shop:80 HTTP/1.1\r\nHost: forward.shop:80\r\n\r\n")
+        assert client.read("CONNECT").status == 200
+        client.send(ask)
+        assert client.take(len(ask)) == ask
+
+    def line(workload):
+        lines = workload.process.text().splitlines()
+        return next((line for line in lines if f" bytes_up={len(ask)} " in line), None)
+
+    for workload in (shop.web, forward):
+        said = wait_until(lambda of=workload: line(of), 5, f"the line of {workload.name}")
+        assert " protocol=tcp " in said, said
+
+
 def test_a_client_that_half_closes_at_once_still_hears_the_application(shop):
     from mesh import TESTKIT, free_ports
 

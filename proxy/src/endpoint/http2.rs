@@ -257,7 +257,10 @@ impl<C: Credentials + 'static> Pool<C> {
                 let limit = self.limits.connect_timeout;
                 let stream = connect::connect(*address, limit).await?;
                 let started = match proof {
-                    None => self.start(stream, 0, LIFE_MAX).await,
+                    None => {
+                        let stream = ReadAhead::new(stream, BytesMut::new());
+                        self.start(stream, 0, LIFE_MAX).await
+                    }
                     Some(proof) => {
                         let to = (proof, Protocol::Http2);
                         let stream = self.tls.connect(stream, *address, to, limit).await?;

@@ -170,12 +170,7 @@ impl Inner {
         while !self.engine.output().is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.engine.output().slices(&mut slices);
-            let io = Pin::new(&mut *socket.io);
-            // A vectored write of one slice is a dearer write.
-            let written = match &slices[..count] {
-                [one] => io.poll_write(cx, one),
-                slices => io.poll_write_vectored(cx, slices),
-            };
+            let written = Pin::new(&mut *socket.io).poll_write_vectored(cx, &slices[..count]);
             let written = match ready!(written) {
                 Ok(0) => Err(io::ErrorKind::WriteZero.into()),
                 written => written,

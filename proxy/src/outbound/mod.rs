@@ -4,8 +4,9 @@
 //! dialled, and that address decides. Explicit, the application speaks HTTP to us, and each
 //! request's host decides. From there on both are the same.
 //!
-//! Each step's future is boxed: a connection mostly rests deep within one of them, and would otherwise
-//! carry the room of all the others with it.
+//! What a connection is, is found out first, and handed on ([`Known`]) to whoever serves it: so a connection that
+//! rests carries nothing of how it was found out. Each step's future is boxed, because a future is as large as the
+//! largest of its steps.
 
 mod attempt;
 mod destination;
@@ -278,13 +279,13 @@ impl Outbound {
     }
 
     /// Serves a connection of which everything is known. What it rests in is all that is kept of it.
-    fn serve_known(self: &Rc<Self>, known: Box<Known>) -> LocalBoxFuture<'_, ()> {
-        let is_http = match known.protocol {
+    fn serve_known(self: &Rc<Self>, mut known: Box<Known>) -> LocalBoxFuture<'_, ()> {
+        let connects = known.client.reader.buffer.starts_with(b"CONNECT ");
+        if known.protocol == Protocol::Http1 && connects {
             // A client that speaks to a forward proxy of its own is none of our business.
-            Protocol::Http1 => !known.client.reader.buffer.starts_with(b"CONNECT "),
-            protocol => protocol.is_http(),
-        };
-        if !is_http {
+            known.protocol = Protocol::Tcp;
+        }
+        if !known.protocol.is_http() {
             return Box::pin(self.serve_tcp(known));
         }
         let Known {

@@ -13,6 +13,19 @@ use super::ReadAhead;
 /// A TLS connection that we opened.
 pub type TlsStream = tokio_rustls::client::TlsStream<ReadAhead<TcpStream>>;
 
+/// Writes to a socket. The kernel takes a vectored write of one slice for a dearer write, so it is a plain one: most
+/// writes are of one head with its body, or one record of TLS.
+pub(super) fn poll_write_slices<S: AsyncWrite>(
+    socket: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    match slices {
+        [one] => socket.poll_write(cx, one),
+        slices => socket.poll_write_vectored(cx, slices),
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum ReadIo {
     Tcp(OwnedReadHalf),
@@ -56,7 +69,7 @@ impl AsyncWrite for WriteIo {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            WriteIo::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            WriteIo::Tcp(io) => poll_write_slices(Pin::new(io), cx, bufs),
             WriteIo::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }

@@ -10,6 +10,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::io::poll_write_slices;
+
 /// Room offered to one read of the socket; what a connection holds at most that was read and not asked
 /// for yet, besides what it began with.
 const READ_MAX: usize = 64 * 1024;
@@ -91,12 +93,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.stream);
-        // A vectored write of one slice is a dearer write, and TLS writes one record at a time mostly.
-        match bufs {
-            [one] => stream.poll_write(cx, one),
-            bufs => stream.poll_write_vectored(cx, bufs),
-        }
+        poll_write_slices(Pin::new(&mut self.stream), cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -258,14 +258,7 @@ impl Writer {
     /// Sends what has gathered.
     pub async fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
-            // Not `write_all_buf`: its vectored write of the one slice is a dearer write.
-            while !self.buffer.is_empty() {
-                let written = self.io.write(&self.buffer).await?;
-                if written == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                self.buffer.advance(written);
-            }
+            self.io.write_all_buf(&mut self.buffer).await?;
             self.push().await?;
         }
         if self.buffer.capacity() > 2 * BUFFER_MAX {
