@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -47,13 +48,24 @@ const SILENT_TURNS_MAX: u32 = 50;
 const WATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whom a connection leads to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     Server(Server),
     Sidecar {
         address: SocketAddr,
         spiffe_id: SpiffeId,
     },
+}
+
+impl Hash for Peer {
+    /// Of the address alone, since few have the same: this is on every request's way.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let address = match self {
+            Peer::Server(server) => &server.address,
+            Peer::Sidecar { address, .. } => address,
+        };
+        address.hash(state);
+    }
 }
 
 /// The pool of one worker.

@@ -115,7 +115,16 @@ struct Table {
 pub struct ConnectionGauge(Arc<AtomicI64>);
 
 thread_local! {
-    static KNOWN: RefCell<HashMap<u64, Arc<Series>, RandomState>> = RefCell::default();
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+/// What a thread has counted in.
+#[derive(Default)]
+struct Known {
+    by_hash: HashMap<u64, Arc<Series>, RandomState>,
+    /// What each direction counted in last, which mostly is the next one's too: to compare its labels takes a third of
+    /// finding them by their hash.
+    last: [Option<Arc<Series>>; 2],
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -206,27 +215,42 @@ impl Metrics {
     }
 
     fn with_series(&self, labels: &Labels<'_>, add: impl FnOnce(&Series)) {
-        let hash = self.hasher.hash_one((self.id, labels));
         KNOWN.with_borrow_mut(|known| {
-            let found = known
-                .get(&hash)
-                .filter(|series| self.serves(series, labels));
-            if let Some(series) = found {
-                if series.labels.overflow {
-                    self.overflow.fetch_add(1, Ordering::Relaxed);
-                }
+            let last = &mut known.last[labels.direction as usize];
+            if let Some(series) = last
+                && series.owner == self.id
+                && series.labels.borrow() == *labels
+            {
                 return add(series);
             }
-            let series = self.find_or_create(hash, labels);
+            let series = self.find(&mut known.by_hash, labels);
             if series.labels.overflow {
                 self.overflow.fetch_add(1, Ordering::Relaxed);
             }
             add(&series);
-            if known.len() >= THREAD_SERIES_MAX {
-                known.clear();
-            }
-            known.insert(hash, series);
+            *last = Some(series);
         });
+    }
+
+    /// The series of these labels, by the thread's own table where it is known there.
+    fn find(
+        &self,
+        known: &mut HashMap<u64, Arc<Series>, RandomState>,
+        labels: &Labels<'_>,
+    ) -> Arc<Series> {
+        let hash = self.hasher.hash_one((self.id, labels));
+        let found = known
+            .get(&hash)
+            .filter(|series| self.serves(series, labels));
+        if let Some(series) = found {
+            return series.clone();
+        }
+        let series = self.find_or_create(hash, labels);
+        if known.len() >= THREAD_SERIES_MAX {
+            known.clear();
+        }
+        known.insert(hash, series.clone());
+        series
     }
 
     /// Labels that once came after the limit stay there: no series ever goes.

@@ -181,6 +181,33 @@ fn series_are_bounded() {
     assert!(page.contains(&format!("weft_series_overflow_total {}\n", 2 * more)));
 }
 
+#[test]
+fn what_was_counted_last_is_counted_by_the_same_labels_and_the_same_page_only() {
+    let (one, _exporter) = telemetry(None);
+    let (other, _exporter) = telemetry(None);
+    for (telemetry, route) in [
+        (&one, "a"),
+        (&one, "a"),
+        (&other, "a"),
+        (&one, "b"),
+        (&one, "a"),
+    ] {
+        telemetry.finish_request(request(telemetry, route));
+    }
+    let counted = |telemetry: &Telemetry, route: &str| {
+        let page = telemetry.render();
+        let of_route = format!("route=\"{route}\"");
+        let line = page
+            .lines()
+            .find(|line| line.starts_with("weft_requests_total{") && line.contains(&of_route));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+    };
+    assert_eq!(counted(&one, "a"), Some(3));
+    assert_eq!(counted(&one, "b"), Some(1));
+    assert_eq!(counted(&other, "a"), Some(1));
+    assert_eq!(counted(&other, "b"), None);
+}
+
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
 
