@@ -98,13 +98,33 @@ export PATH=$PATH:/usr/sbin:/sbin
 install
 environment
 
+# Unit tests are built and run beside the programs and the scenarios, which wait for most of their time, with what
+# those leave of the processor. Their output comes when all else is done.
+UNITS=$ROOT/target/units.log
+units=
+if [ -z "$only" ]; then
+    mkdir -p target
+    setsid nice -n 19 cargo test --workspace --locked --quiet >"$UNITS" 2>&1 &
+    units=$!
+    trap 'kill -- -"$units" 2>/dev/null || true' EXIT
+fi
+
 say "building the programs (release, locked)"
 cargo build --release --locked --bins
 
-if [ -z "$only" ]; then
-    say "unit tests, property tests, house rules"
-    cargo test --workspace --locked --quiet
-fi
+# Ends with the outcome of the scenarios, or that of the unit tests where those alone failed.
+finish() {
+    local outcome=$1
+    if [ -n "$units" ]; then
+        say "unit tests, property tests, house rules"
+        local tested=0
+        wait "$units" || tested=$?
+        trap - EXIT
+        cat "$UNITS" >&2
+        [ "$outcome" != 0 ] || outcome=$tested
+    fi
+    exit "$outcome"
+}
 
 say "scenarios"
 pytest=("$ROOT/target/venv/bin/python" -m pytest "${arguments[@]}")
@@ -113,7 +133,9 @@ pytest+=(-c "$SCENARIOS/pytest.ini" --rootdir "$SCENARIOS")
 
 if [ "$(id -u)" = 0 ]; then
     sweep
-    exec "${pytest[@]}"
+    outcome=0
+    "${pytest[@]}" || outcome=$?
+    finish "$outcome"
 fi
 # Namespaces of one's own need user namespaces and a range of user ids (newuidmap, /etc/subuid).
 inside=(unshare --user --map-root-user --map-auto --net --mount --pid --fork --kill-child)
@@ -136,7 +158,9 @@ if "${inside[@]}" sh -c 'mount -t tmpfs none /run && ip netns add try && ip netn
         rm -rf /run/t/*
         exit $outcome' run "$place" "${pytest[@]}" || outcome=$?
     rmdir "$place"
-    exit "$outcome"
+    finish "$outcome"
 fi
 say "AS $(id -un), AND NO USER NAMESPACES WITH A RANGE OF IDS HERE: the scenarios with interception are SKIPPED"
-exec "${pytest[@]}"
+outcome=0
+"${pytest[@]}" || outcome=$?
+finish "$outcome"
