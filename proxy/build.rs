@@ -16,6 +16,8 @@ const LAYOUT: &str = "layout.txt";
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={LAYOUT}");
+    // Cargo doesn't know of it, since a wrapper around the compiler hands it over (profile/rustc).
+    println!("cargo:rerun-if-changed=profile");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     let is_usual = is("TARGET", "x86_64-unknown-linux-gnu") && is("PROFILE", "release");
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
@@ -38,7 +40,7 @@ fn main() {
 fn sections(layout: &str) -> String {
     let mut script = String::from("SECTIONS {\n  .text.first : {\n");
     for name in layout.lines().filter(|line| !line.is_empty()) {
-        let _ = writeln!(script, "    *(.text.{name} .text.unlikely.{name})");
+        let _ = writeln!(script, "    *(.text.{name} .text.hot.{name} .text.unlikely.{name})");
     }
     script.push_str("  }\n} INSERT BEFORE .text;\n");
     script
