@@ -31,3 +31,4 @@ WEFT_PROGRAMS=$work/programs ./benches/run.sh --rounds 1 --json "$work/bench.jso
 ./benches/pair.py --rounds 1 usual="$work/programs" resilient="$work/programs,@benches/policies/resilience.yaml"
 
 "$merge" merge --output proxy/profile/weft-proxy.profdata "$work"/counts/*.profraw
+rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p' >proxy/profile/llvm

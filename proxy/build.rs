@@ -40,7 +40,8 @@ fn main() {
 fn sections(layout: &str) -> String {
     let mut script = String::from("SECTIONS {\n  .text.first : {\n");
     for name in layout.lines().filter(|line| !line.is_empty()) {
-        let _ = writeln!(script, "    *(.text.{name} .text.hot.{name} .text.unlikely.{name})");
+        let sections = format!(".text.{name} .text.hot.{name} .text.unlikely.{name}");
+        let _ = writeln!(script, "    *({sections})");
     }
     script.push_str("  }\n} INSERT BEFORE .text;\n");
     script
