@@ -104,8 +104,12 @@ UNITS=$ROOT/target/units.log
 units=
 if [ -z "$only" ]; then
     mkdir -p target
-    setsid nice -n 19 cargo test --workspace --locked --quiet >"$UNITS" 2>&1 &
+    # A group of processes of its own, so that all of it can be ended; no session of its own, between which Linux
+    # shares the processor evenly whatever their priority.
+    set -m
+    nice -n 19 cargo test --workspace --locked --quiet >"$UNITS" 2>&1 &
     units=$!
+    set +m
     trap 'kill -- -"$units" 2>/dev/null || true' EXIT
 fi
 
