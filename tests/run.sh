@@ -98,16 +98,24 @@ export PATH=$PATH:/usr/sbin:/sbin
 install
 environment
 
-# Unit tests are built and run beside the programs and the scenarios, which wait for most of their time, with what
-# those leave of the processor. Their output comes when all else is done.
+# Unit tests are built beside the programs and run beside the scenarios, which wait for most of their time. Their output
+# comes when all else is done.
 UNITS=$ROOT/target/units.log
+BUILT=$ROOT/target/units.go
 units=
+run_units() {
+    nice -n 19 cargo test --workspace --locked --quiet --no-run || return
+    # Beside two compilers a test may wait for longer than it has patience.
+    until [ -e "$BUILT" ]; do sleep 1; done
+    nice -n 5 cargo test --workspace --locked --quiet
+}
 if [ -z "$only" ]; then
     mkdir -p target
+    rm -f "$BUILT"
     # A group of processes of its own, so that all of it can be ended; no session of its own, between which Linux
     # shares the processor evenly whatever their priority.
     set -m
-    nice -n 19 cargo test --workspace --locked --quiet >"$UNITS" 2>&1 &
+    run_units >"$UNITS" 2>&1 &
     units=$!
     set +m
     trap 'kill -- -"$units" 2>/dev/null || true' EXIT
@@ -115,6 +123,7 @@ fi
 
 say "building the programs (release, locked)"
 cargo build --release --locked --bins
+[ -z "$units" ] || touch "$BUILT"
 
 # Ends with the outcome of the scenarios, or that of the unit tests where those alone failed.
 finish() {
