@@ -98,46 +98,13 @@ export PATH=$PATH:/usr/sbin:/sbin
 install
 environment
 
-# Unit tests are built beside the programs and run beside the scenarios, which wait for most of their time. Their output
-# comes when all else is done.
-UNITS=$ROOT/target/units.log
-BUILT=$ROOT/target/units.go
-units=
-run_units() {
-    nice -n 19 cargo test --workspace --locked --quiet --no-run || return
-    # Beside two compilers a test may wait for longer than it has patience.
-    until [ -e "$BUILT" ]; do sleep 1; done
-    nice -n 5 cargo test --workspace --locked --quiet
-}
-if [ -z "$only" ]; then
-    mkdir -p target
-    rm -f "$BUILT"
-    # A group of processes of its own, so that all of it can be ended; no session of its own, between which Linux
-    # shares the processor evenly whatever their priority.
-    set -m
-    run_units >"$UNITS" 2>&1 &
-    units=$!
-    set +m
-    trap 'kill -- -"$units" 2>/dev/null || true' EXIT
-fi
-
 say "building the programs (release, locked)"
 cargo build --release --locked --bins
-[ -z "$units" ] || touch "$BUILT"
 
-# Ends with the outcome of the scenarios, or that of the unit tests where those alone failed.
-finish() {
-    local outcome=$1
-    if [ -n "$units" ]; then
-        say "unit tests, property tests, house rules"
-        local tested=0
-        wait "$units" || tested=$?
-        trap - EXIT
-        cat "$UNITS" >&2
-        [ "$outcome" != 0 ] || outcome=$tested
-    fi
-    exit "$outcome"
-}
+if [ -z "$only" ]; then
+    say "unit tests, property tests, house rules"
+    cargo test --workspace --locked --quiet
+fi
 
 say "scenarios"
 pytest=("$ROOT/target/venv/bin/python" -m pytest "${arguments[@]}")
@@ -146,9 +113,7 @@ pytest+=(-c "$SCENARIOS/pytest.ini" --rootdir "$SCENARIOS")
 
 if [ "$(id -u)" = 0 ]; then
     sweep
-    outcome=0
-    "${pytest[@]}" || outcome=$?
-    finish "$outcome"
+    exec "${pytest[@]}"
 fi
 # Namespaces of one's own need user namespaces and a range of user ids (newuidmap, /etc/subuid).
 inside=(unshare --user --map-root-user --map-auto --net --mount --pid --fork --kill-child)
@@ -171,9 +136,7 @@ if "${inside[@]}" sh -c 'mount -t tmpfs none /run && ip netns add try && ip netn
         rm -rf /run/t/*
         exit $outcome' run "$place" "${pytest[@]}" || outcome=$?
     rmdir "$place"
-    finish "$outcome"
+    exit "$outcome"
 fi
 say "AS $(id -un), AND NO USER NAMESPACES WITH A RANGE OF IDS HERE: the scenarios with interception are SKIPPED"
-outcome=0
-"${pytest[@]}" || outcome=$?
-finish "$outcome"
+exec "${pytest[@]}"
