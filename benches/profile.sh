@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Counts what a sidecar does under load, so that the compiler knows which way requests take (proxy/profile/rustc).
-# As root on Debian; takes a quarter of an hour, most of it for a build.
+# As root on Debian; takes three minutes and a release build of everything.
 #
 #   ./benches/profile.sh
 #

@@ -16,8 +16,9 @@ const LAYOUT: &str = "layout.txt";
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={LAYOUT}");
-    // Cargo doesn't know of it, since a wrapper around the compiler hands it over (profile/rustc).
+    // Cargo doesn't know of these, since a wrapper around the compiler hands them over (profile/rustc).
     println!("cargo:rerun-if-changed=profile");
+    println!("cargo:rerun-if-env-changed=WEFT_PROFILE");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     let is_usual = is("TARGET", "x86_64-unknown-linux-gnu") && is("PROFILE", "release");
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();

@@ -122,8 +122,8 @@ thread_local! {
 #[derive(Default)]
 struct Known {
     by_hash: HashMap<u64, Arc<Series>, RandomState>,
-    /// What each direction counted in last, which mostly is the next one's too: to compare its labels takes a third of
-    /// finding them by their hash.
+    /// What each direction counted in last, which mostly is the next one's too: its labels would be compared after they
+    /// were found by their hash as well.
     last: [Option<Arc<Series>>; 2],
 }
 
@@ -218,8 +218,7 @@ impl Metrics {
         KNOWN.with_borrow_mut(|known| {
             let last = &mut known.last[labels.direction as usize];
             if let Some(series) = last
-                && series.owner == self.id
-                && series.labels.borrow() == *labels
+                && self.counts(series, labels)
             {
                 return add(series);
             }
@@ -255,8 +254,12 @@ impl Metrics {
 
     /// Labels that once came after the limit stay there: no series ever goes.
     fn serves(&self, series: &Series, labels: &Labels<'_>) -> bool {
-        series.owner == self.id
-            && (series.labels.borrow() == *labels || series.labels.borrow() == labels.other())
+        self.counts(series, labels) || self.counts(series, &labels.other())
+    }
+
+    /// Whether the series is ours, and of these very labels. A thread may count for several.
+    fn counts(&self, series: &Series, labels: &Labels<'_>) -> bool {
+        series.owner == self.id && series.labels.borrow() == *labels
     }
 
     fn find_or_create(&self, hash: u64, labels: &Labels<'_>) -> Arc<Series> {
