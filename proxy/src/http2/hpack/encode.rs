@@ -30,6 +30,18 @@ const NOT_ADDED: (u8, u32) = (0x00, 4);
 const HUFFMAN_STRING: (u8, u32) = (0x80, 7);
 const PLAIN_STRING: (u8, u32) = (0x00, 7);
 
+/// Fields of a block that are remembered for the next one.
+const BEFORE_MAX: usize = 16;
+
+/// Which whole entry a field was sent as.
+#[derive(Clone, Copy, Debug)]
+enum Sent {
+    /// By its index.
+    Static(usize),
+    /// By the number that it was inserted under.
+    Dynamic(u32),
+}
+
 /// One direction of a connection, as its sender sees it.
 ///
 /// A value enters the table when it is sent for the second time within a short while, so that those
@@ -42,6 +54,10 @@ pub struct Encoder {
     next: u32,
     lookup: Lookup,
     recent: Recent,
+    /// How each field of the last block was sent, in their order: mostly the next block has the same ones.
+    before: [Option<Sent>; BEFORE_MAX],
+    /// Fields of this block so far.
+    position: usize,
     kept: Chunks,
     peer_max: usize,
     /// The smallest and the last maximum since the last block, if there was any.
@@ -76,6 +92,8 @@ impl Encoder {
             next: 0,
             lookup: Lookup::new(),
             recent: Recent::new(),
+            before: [None; BEFORE_MAX],
+            position: 0,
             kept: Chunks::new(KEPT_CHUNK),
             peer_max: TABLE_INITIAL,
             update: None,
@@ -96,6 +114,7 @@ impl Encoder {
 
     /// Begins a block; to be called before its first field.
     pub fn begin(&mut self, out: &mut BytesMut) {
+        self.position = 0;
         let Some((smallest, last)) = self.update.take() else {
             return;
         };
@@ -109,6 +128,10 @@ impl Encoder {
 
     /// Appends a pseudo-header field.
     pub fn pseudo(&mut self, out: &mut BytesMut, name: &Name, value: &[u8]) {
+        let position = self.next_position();
+        if let Some(index) = self.as_before(position, |known| known == name, value) {
+            return put(out, INDEXED, index);
+        }
         let index = match name {
             Name::Authority => Some(1),
             Name::Method => Some(2),
@@ -123,7 +146,8 @@ impl Encoder {
             hash: hash(0, text.as_bytes()),
             index,
         };
-        self.line(out, &subject, value, || name.clone());
+        let sent = self.line(out, &subject, value, || name.clone());
+        self.remember(position, sent);
     }
 
     /// Appends a regular field.
@@ -139,6 +163,11 @@ impl Encoder {
         octets: &[u8],
         sensitive: bool,
     ) {
+        let position = self.next_position();
+        let same = |known: &Name| matches!(known, Name::Regular(known) if known == name);
+        if !sensitive && let Some(index) = self.as_before(position, same, octets) {
+            return put(out, INDEXED, index);
+        }
         let text = name.as_str();
         let hash = hash(0, text.as_bytes());
         let (index, policy) = static_table::known(text, hash);
@@ -152,38 +181,80 @@ impl Encoder {
             Policy::Cookie => octets.len() < SHORT_COOKIE,
             Policy::Usual | Policy::Changing => false,
         };
-        if secret || sensitive {
+        let sent = if secret || sensitive {
             self.literal(out, NEVER_INDEXED, &subject, octets);
+            None
         } else if policy == Policy::Changing {
             self.literal(out, NOT_ADDED, &subject, octets);
+            None
         } else {
-            self.line(out, &subject, octets, || Name::Regular(name.clone()));
+            self.line(out, &subject, octets, || Name::Regular(name.clone()))
+        };
+        self.remember(position, sent);
+    }
+
+    fn next_position(&mut self) -> usize {
+        let position = self.position;
+        self.position += 1;
+        position
+    }
+
+    fn remember(&mut self, position: usize, sent: Option<Sent>) {
+        if let Some(before) = self.before.get_mut(position) {
+            *before = sent;
         }
     }
 
-    /// Appends a field line that may be in a table or come into it, under the name that `owned` gives.
+    /// The index of the entry that the field of this position was in the last block, if that has this value and a
+    /// name that is the same. What may not stand in a table never got into one, so nothing else is asked.
+    fn as_before(
+        &self,
+        position: usize,
+        is_same: impl Fn(&Name) -> bool,
+        value: &[u8],
+    ) -> Option<usize> {
+        let (index, name, known) = match (*self.before.get(position)?)? {
+            Sent::Static(index) => {
+                let field = &LINES.get(index - 1)?.field;
+                (index, &field.name, field.value.as_bytes())
+            }
+            Sent::Dynamic(number) => {
+                let age = age(self.next, number);
+                let (entry, _) = self.table.get(age)?;
+                (LINES.len() + 1 + age, &entry.name, &*entry.value)
+            }
+        };
+        (known == value && is_same(name)).then_some(index)
+    }
+
+    /// Appends a field line that may be in a table or come into it, under the name that `owned` gives. Returns which
+    /// whole entry stands for it now.
     fn line(
         &mut self,
         out: &mut BytesMut,
         subject: &Subject<'_>,
         value: &[u8],
         owned: impl FnOnce() -> Name,
-    ) {
+    ) -> Option<Sent> {
         let in_static = subject.index.and_then(|i| static_table::find(i, value));
         if let Some(index) = in_static {
-            return put(out, INDEXED, index);
+            put(out, INDEXED, index);
+            return Some(Sent::Static(index));
         }
         let size = subject.name.len() + value.len() + ENTRY_OVERHEAD;
         if size > self.table.max() / ENTRY_SHARE {
-            return self.literal(out, NOT_ADDED, subject, value);
+            self.literal(out, NOT_ADDED, subject, value);
+            return None;
         }
         let hash = hash(subject.hash, value);
         let same = |entry: &Entry| entry.value == value && entry.name.as_str() == subject.name;
-        if let Some(index) = self.find(hash, same) {
-            return put(out, INDEXED, index);
+        if let Some(number) = self.find(hash, same) {
+            put(out, INDEXED, self.index(number));
+            return Some(Sent::Dynamic(number));
         }
         if !self.recent.again(hash) {
-            return self.literal(out, NOT_ADDED, subject, value);
+            self.literal(out, NOT_ADDED, subject, value);
+            return None;
         }
         self.name(out, ADDED, subject, put_short);
         put_short(out, value);
@@ -191,7 +262,7 @@ impl Encoder {
             name: owned(),
             value: self.kept.copy(value),
         };
-        self.insert(entry, size, hash, subject);
+        Some(Sent::Dynamic(self.insert(entry, size, hash, subject)))
     }
 
     /// The dynamic table, as the decoder has it.
@@ -201,7 +272,8 @@ impl Encoder {
         self.table.contents(field)
     }
 
-    fn insert(&mut self, entry: Entry, size: usize, hash: u32, subject: &Subject<'_>) {
+    /// Adds an entry, and returns its number.
+    fn insert(&mut self, entry: Entry, size: usize, hash: u32, subject: &Subject<'_>) -> u32 {
         self.table.insert(entry, size);
         let number = self.next;
         self.next = number.wrapping_add(1);
@@ -212,15 +284,20 @@ impl Encoder {
         if subject.index.is_none() {
             self.lookup.insert(subject.hash, number, alive);
         }
+        number
     }
 
-    /// The index of an entry with this hash for which `is_it` holds.
-    fn find(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<usize> {
-        let number = self.lookup.find(hash, |number| {
+    /// The number of an entry with this hash for which `is_it` holds.
+    fn find(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<u32> {
+        self.lookup.find(hash, |number| {
             let entry = self.table.get(age(self.next, number));
             entry.is_some_and(|(entry, _)| is_it(entry))
-        })?;
-        Some(LINES.len() + 1 + age(self.next, number))
+        })
+    }
+
+    /// The index of the entry that was inserted under this number, and is there.
+    fn index(&self, number: u32) -> usize {
+        LINES.len() + 1 + age(self.next, number)
     }
 
     /// Appends a literal that stays out of the table, as plain octets: coding them would cost more
@@ -239,7 +316,8 @@ impl Encoder {
         put_string: fn(&mut BytesMut, &[u8]),
     ) {
         let same = |entry: &Entry| entry.name.as_str() == subject.name;
-        match subject.index.or_else(|| self.find(subject.hash, same)) {
+        let known = || Some(self.index(self.find(subject.hash, same)?));
+        match subject.index.or_else(known) {
             Some(index) => put(out, form, index),
             None => {
                 put(out, form, 0);
