@@ -38,6 +38,16 @@ struct Seen {
     refused: HashSet<u16>,
     /// Bound to `[::]` and yet refused IPv4: `IPV6_V6ONLY`, which the table doesn't tell.
     six_only: HashSet<u16>,
+    /// The last answer about a port that is watched, until anything of the above changes: nearly every request asks
+    /// for the same.
+    last: Option<Found>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Found {
+    port: u16,
+    own: IpAddr,
+    address: SocketAddr,
 }
 
 impl ApplicationPorts {
@@ -56,10 +66,18 @@ impl ApplicationPorts {
     /// nothing listens there.
     pub fn address_of(&self, port: u16, own: IpAddr) -> Option<SocketAddr> {
         let mut seen = self.lock();
-        if !seen.watched.contains(&port) && !seen.is_fresh() {
+        if let Some(last) = seen.last
+            && (last.port, last.own) == (port, own)
+        {
+            return Some(last.address);
+        }
+        let is_watched = seen.watched.contains(&port);
+        if !is_watched && !seen.is_fresh() {
             seen.read();
         }
-        seen.address_of(port, own)
+        let address = seen.address_of(port, own)?;
+        seen.last = is_watched.then_some(Found { port, own, address });
+        Some(address)
     }
 
     /// The application refused a connection to this port: it counts as down until the next poll.
@@ -71,6 +89,7 @@ impl ApplicationPorts {
         if !only_six || !seen.six_only.insert(port) {
             seen.refused.insert(port);
         }
+        seen.last = None;
         self.publish(&seen);
     }
 
@@ -86,6 +105,7 @@ impl ApplicationPorts {
             seen.read();
             seen.refused.clear();
         }
+        seen.last = None;
         self.publish(&seen);
     }
 
@@ -125,6 +145,7 @@ impl Seen {
         let listeners = &self.listeners;
         let any_six = |port: &u16| listeners.contains(&(Ipv6Addr::UNSPECIFIED, *port).into());
         self.six_only.retain(any_six);
+        self.last = None;
         self.read_at = Some(Instant::now());
     }
 
@@ -224,16 +245,22 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let ports = ApplicationPorts::new(four("127.0.0.1"));
         let up = ports.up();
+        let address = || ports.address_of(port, four("127.0.0.1"));
+        let there = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         ports.poll(BTreeSet::from([port]));
         assert!(up.borrow().contains(&port));
+        assert_eq!((address(), address()), (Some(there), Some(there)));
+        assert_eq!(ports.address_of(port, four("127.0.0.2")), Some(there));
         ports.refused(port);
         assert!(up.borrow().is_empty());
-        assert_eq!(ports.address_of(port, four("127.0.0.1")), None);
+        assert_eq!(address(), None);
         ports.poll(BTreeSet::from([port]));
         assert!(up.borrow().contains(&port));
+        assert_eq!(address(), Some(there));
         drop(listener);
         ports.poll(BTreeSet::from([port]));
         assert!(up.borrow().is_empty());
+        assert_eq!(address(), None);
     }
 
     #[test]

@@ -196,13 +196,32 @@ pub(crate) fn check_authority(text: &str) -> Result<(), Refusal> {
 /// Letters, digits, dots and dashes with a port of up to four digits: what nearly every authority is,
 /// and plainly right.
 fn is_plain_authority(text: &str) -> bool {
-    let (host, port) = text.split_once(':').unwrap_or((text, "0"));
-    let is_host = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
-    !host.is_empty()
-        && host.bytes().all(is_host)
-        && (1..=4).contains(&port.len())
-        && port.bytes().all(|b| b.is_ascii_digit())
+    let octets = text.as_bytes();
+    let host = octets
+        .iter()
+        .take_while(|octet| IN_HOST[usize::from(**octet)]);
+    let (host, port) = octets.split_at(host.count());
+    let is_port = match port.split_first() {
+        None => true,
+        Some((b':', digits)) => {
+            (1..=4).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit)
+        }
+        Some(_) => false,
+    };
+    !host.is_empty() && is_port
 }
+
+/// Letters, digits, dots and dashes.
+static IN_HOST: [bool; 256] = {
+    let mut known = [false; 256];
+    let mut octet = 0;
+    while octet < known.len() {
+        let is_known = (octet as u8).is_ascii_alphanumeric();
+        known[octet] = is_known || octet as u8 == b'.' || octet as u8 == b'-';
+        octet += 1;
+    }
+    known
+};
 
 /// RFC 9112 3.2: exactly one Host in HTTP/1.1, one at most in HTTP/1.0.
 fn single_host(headers: &mut Fields, version: Version) -> Result<Option<Text>, Refusal> {

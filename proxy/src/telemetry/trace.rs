@@ -134,20 +134,21 @@ fn insert(headers: &mut Fields, name: HeaderName, value: &str) {
 /// Trace Context 3.2: `00-TRACE-SPAN-FLAGS`, lower-case hex; a later version may append fields; ids
 /// of zeros only, and the version ff, are invalid. Two headers are as good as none.
 fn parse_traceparent(headers: &Fields) -> Option<Parent> {
-    let value = headers.get(&TRACEPARENT)?.to_str().ok()?.trim();
-    if headers.get_all(&TRACEPARENT).nth(1).is_some()
-        || value.bytes().any(|b| b.is_ascii_uppercase())
-    {
+    let name = TRACEPARENT;
+    let mut values = headers.get_all(&name);
+    let value = values.next()?.as_bytes().trim_ascii();
+    if values.next().is_some() {
         return None;
     }
     // Where everything stands is fixed, so nothing is searched.
-    let is_dash = |at: usize| value.as_bytes().get(at) == Some(&b'-');
-    let [version]: [u8; 1] = unhex(value.get(..2)?)?;
-    let trace_id = unhex(value.get(3..35)?)?;
-    let span_id = unhex(value.get(36..52)?)?;
-    let [flags]: [u8; 1] = unhex(value.get(53..55)?)?;
-    let valid = [2, 35, 52].into_iter().all(is_dash)
-        && (value.len() == 55 || version != 0 && is_dash(55))
+    let (known, more) = value.split_first_chunk::<55>()?;
+    let [version]: [u8; 1] = unhex(&known[..2])?;
+    let trace_id = unhex(&known[3..35])?;
+    let span_id = unhex(&known[36..52])?;
+    let [flags]: [u8; 1] = unhex(&known[53..])?;
+    let valid = [2, 35, 52].into_iter().all(|at| known[at] == b'-')
+        && (more.is_empty() || version != 0 && more[0] == b'-')
+        && !has_uppercase(value)
         && version != 0xff
         && trace_id != [0; 16]
         && span_id != [0; 8];
@@ -156,6 +157,13 @@ fn parse_traceparent(headers: &Fields) -> Option<Parent> {
         span_id,
         sampled: Some(flags & 1 == 1),
     })
+}
+
+fn has_uppercase(octets: &[u8]) -> bool {
+    // No early end, so that many are looked at at once.
+    octets
+        .iter()
+        .fold(false, |seen, octet| seen | octet.is_ascii_uppercase())
 }
 
 /// Several headers are one list (Trace Context 3.3.1).
@@ -211,12 +219,12 @@ fn b3_span(trace: &str, span: &str, sampled: Option<bool>) -> Option<Parent> {
     let trace_id = match trace.len() {
         16 => {
             let mut id = [0; 16];
-            id[8..].copy_from_slice(&unhex::<8>(trace)?);
+            id[8..].copy_from_slice(&unhex::<8>(trace.as_bytes())?);
             id
         }
-        _ => unhex(trace)?,
+        _ => unhex(trace.as_bytes())?,
     };
-    let span_id = unhex(span)?;
+    let span_id = unhex(span.as_bytes())?;
     (trace_id != [0; 16] && span_id != [0; 8]).then_some(Parent::Span {
         trace_id,
         span_id,
@@ -258,18 +266,35 @@ fn put_hex(text: &mut [u8], bytes: &[u8]) {
     }
 }
 
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
+/// What each octet is as a digit, in either case; [`NO_DIGIT`] where it is none.
+static VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < DIGITS.len() {
+        let digit = DIGITS[value];
+        values[digit as usize] = value as u8;
+        values[digit.to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+/// Has bits that no digit has.
+const NO_DIGIT: u8 = 0xf0;
+
+/// The bytes that two digits each stand for.
+fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     if digits.len() != 2 * N {
         return None;
     }
     let mut bytes = [0; N];
+    let mut seen = 0;
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high << 4 | low).ok()?;
+        let (high, low) = (VALUES[usize::from(pair[0])], VALUES[usize::from(pair[1])]);
+        seen |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(bytes)
+    (seen & NO_DIGIT == 0).then_some(bytes)
 }
 
 #[cfg(test)]

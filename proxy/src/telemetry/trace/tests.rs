@@ -55,6 +55,11 @@ fn parents() {
         "new false",
     );
     check(&[("traceparent", &w3c("01").to_uppercase())], "new false");
+    check(&[("traceparent", &w3c("0g"))], "new false");
+    check(
+        &[("traceparent", &w3c("01").replace(SPAN, "éééééééé"))],
+        "new false",
+    );
     check(
         &[("traceparent", &format!("00-{}-{SPAN}-01", "0".repeat(32)))],
         "new false",
@@ -67,6 +72,11 @@ fn parents() {
     check(&[("b3", &format!("{TRACE}-{SPAN}-d-{SPAN}"))], &yes);
     check(&[("b3", &format!("{TRACE}-{SPAN}-0"))], &no);
     check(&[("b3", &format!("{TRACE}-{SPAN}"))], &no);
+    check(&[("b3", &format!("{TRACE}-{SPAN}").to_uppercase())], &no);
+    check(
+        &[("b3", &format!("{TRACE}-{}-1", SPAN.replace('0', "g")))],
+        "new false",
+    );
     check(&[("b3", "1")], "new true");
     check(&[("b3", "0")], "new false");
     check(
