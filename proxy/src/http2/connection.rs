@@ -463,9 +463,11 @@ impl Connection {
             return;
         };
         stream.receiver_held = false;
-        let unread: usize = stream.pieces.drain(..).map(|piece| piece.len()).sum();
-        // As much as the windows allowed, so far from 2^32.
-        self.release(unread as u32);
+        if !stream.pieces.is_empty() {
+            let unread: usize = stream.pieces.drain(..).map(|piece| piece.len()).sum();
+            // As much as the windows allowed, so far from 2^32.
+            self.release(unread as u32);
+        }
         self.let_go(key);
     }
 
