@@ -119,6 +119,11 @@ impl Handle {
         self.shared.configuration.load_full()
     }
 
+    /// Whether this is the configuration that is in force now. Cheaper than [`current`](Self::current).
+    pub fn is_current(&self, configuration: &Arc<Configuration>) -> bool {
+        Arc::ptr_eq(&self.shared.configuration.load(), configuration)
+    }
+
     /// A configuration in which every name is present or absent. Asks the control plane for those
     /// that are not known yet, and fails at once when it can't.
     pub async fn resolve(&self, names: &[Name]) -> Result<Arc<Configuration>, Unavailable> {

@@ -1,6 +1,6 @@
 //! A downstream HTTP/2 connection: streams side by side.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -10,6 +10,7 @@ use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::workers::Stream;
 use super::{
     Body, Drain, Request, RequestBody, Responder, Serve, ServerLimits, Told, draining, respond,
 };
@@ -79,12 +80,20 @@ pub async fn serve_http2<S: Serve, I>(
     }
 }
 
-pub(super) async fn serve_stream<S: Serve>(accepted: Accepted, service: &S) {
-    let Accepted {
-        head,
-        receiver,
-        sender,
-    } = accepted;
+/// Serves the stream that is there. It is taken apart where it stands, as each move of it would copy its head.
+pub(super) async fn serve_stream<S: Serve>(stream: &RefCell<Option<Stream<S>>>) {
+    let taken = stream.borrow_mut().take();
+    let Some((
+        Accepted {
+            head,
+            receiver,
+            sender,
+        },
+        service,
+    )) = taken
+    else {
+        return;
+    };
     let responder = Responder::Http2 { stream: sender };
     match head {
         Ok(head) => {

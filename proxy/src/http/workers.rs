@@ -22,13 +22,13 @@ pub struct Workers<S> {
 
 /// Where a task finds its next stream.
 struct Desk<S> {
-    stream: Cell<Option<Stream<S>>>,
+    stream: RefCell<Option<Stream<S>>>,
     /// It has been idle for too long.
     leaves: Cell<bool>,
     waker: Cell<Option<Waker>>,
 }
 
-type Stream<S> = (Accepted, Rc<S>);
+pub(super) type Stream<S> = (Accepted, Rc<S>);
 
 impl<S> Default for Workers<S> {
     fn default() -> Self {
@@ -46,12 +46,12 @@ impl<S: Serve> Workers<S> {
         if let Some(desk) = idle {
             self.unused
                 .set(self.unused.get().min(self.idle.borrow().len()));
-            desk.stream.set(Some((accepted, service)));
+            desk.stream.replace(Some((accepted, service)));
             return desk.wake();
         }
         self.unused.set(0);
         let desk = Rc::new(Desk {
-            stream: Cell::new(Some((accepted, service))),
+            stream: RefCell::new(Some((accepted, service))),
             leaves: Cell::default(),
             waker: Cell::default(),
         });
@@ -86,15 +86,17 @@ impl<S> Desk<S> {
         }
     }
 
-    /// The next stream; nothing when the task is to end.
-    async fn next(&self) -> Option<Stream<S>> {
-        poll_fn(|cx| match self.stream.take() {
-            None if self.leaves.get() => Poll::Ready(None),
-            Some(stream) => Poll::Ready(Some(stream)),
-            None => {
-                self.waker.set(Some(cx.waker().clone()));
-                Poll::Pending
+    /// Waits for the next stream; false when the task is to end.
+    async fn has_next(&self) -> bool {
+        poll_fn(|cx| {
+            if self.stream.borrow().is_some() {
+                return Poll::Ready(true);
             }
+            if self.leaves.get() {
+                return Poll::Ready(false);
+            }
+            self.waker.set(Some(cx.waker().clone()));
+            Poll::Pending
         })
         .await
     }
@@ -103,8 +105,8 @@ impl<S> Desk<S> {
 /// A panic ends the task and with it the stream, and nobody waits for it: its desk is not among the
 /// idle ones.
 async fn work<S: Serve>(workers: Rc<Workers<S>>, desk: Rc<Desk<S>>) {
-    while let Some((accepted, service)) = desk.next().await {
-        serve_stream(accepted, &*service).await;
+    while desk.has_next().await {
+        serve_stream(&desk.stream).await;
         if !workers.keep(&desk) {
             return;
         }

@@ -70,24 +70,19 @@ impl Hop {
         let (mut route, mut timeout) = (None, None);
         // One look at each field: they are all taken away, whether they mean anything here or not.
         headers.retain(|name, value| {
-            if !is_hop(name) {
+            let Some(what) = name.as_str().strip_prefix(HOP_PREFIX) else {
                 return true;
-            }
+            };
             let text = || value.to_str().ok();
-            if *name == PORT {
-                port = port.or_else(|| text()?.parse().ok());
-            } else if *name == PROTOCOL {
-                word = word.or_else(|| protocol(text()?));
-            } else if *name == INSTANCE {
-                instance = instance.take().or(Text::from_value(value.clone()).ok());
-            } else if *name == SOURCE {
-                source = source.take().or(Text::from_value(value.clone()).ok());
-            } else if *name == ROUTE {
-                route = route.take().or(Text::from_value(value.clone()).ok());
-            } else if *name == TIMEOUT {
-                timeout = timeout.or_else(|| text()?.parse().ok());
-            } else if *name == NO_HOST {
-                no_host = true;
+            match what {
+                "port" => port = port.or_else(|| text()?.parse().ok()),
+                "protocol" => word = word.or_else(|| protocol(text()?)),
+                "instance" => instance = instance.take().or(Text::from_value(value.clone()).ok()),
+                "source" => source = source.take().or(Text::from_value(value.clone()).ok()),
+                "route" => route = route.take().or(Text::from_value(value.clone()).ok()),
+                "timeout" => timeout = timeout.or_else(|| text()?.parse().ok()),
+                "no-host" => no_host = true,
+                _ => {}
             }
             false
         });

@@ -1,6 +1,7 @@
 //! Sending a request: to one endpoint after the other, until one answers or another attempt isn't safe, isn't
 //! asked for, or isn't in the budget.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -346,7 +347,8 @@ impl OutboundRequests {
                     ..self.outbound.hop(endpoint, protocol)
                 };
                 let tls = target.tls_to(endpoint);
-                let opening = endpoints.open(endpoint, tls, protocol, hop);
+                // Pinned where it is made, as it is large.
+                let opening = pin!(endpoints.open(endpoint, tls, protocol, hop));
                 within(deadline, opening).await
             }
             (None, Destination::Outside(address)) => endpoints.open_plain(*address, protocol).await,

@@ -1,13 +1,19 @@
 //! Where a connection or a request wants to go.
 
+use std::cell::{RefCell, RefMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Outbound;
+use crate::discovery;
 use crate::model::{
     Address, Cluster, Configuration, Endpoint, Fault, Host, Known, Name, Protocol, Route,
     ServiceName, ServicePort,
 };
+
+/// How long what was looked up is taken for what is; see [`Looked`].
+pub(super) const FOUND_LIFE: Duration = Duration::from_secs(1);
 
 /// A destination, as far as its address or host tells it.
 #[derive(Clone, Debug)]
@@ -18,6 +24,36 @@ pub(super) enum Destination {
     Endpoint(Arc<Endpoint>),
     /// An address that the mesh doesn't know: passed through.
     Outside(SocketAddr),
+}
+
+/// What was looked up last, for as long as nothing changes: requests mostly go on asking for the same.
+#[derive(Default)]
+pub(super) struct Latest(RefCell<Option<Looked>>);
+
+/// See [`Latest`].
+struct Looked {
+    configuration: Arc<Configuration>,
+    /// Looked up again from here on, so that discovery sees that it is used.
+    until: Instant,
+    route: Option<(ServicePort, Arc<Route>)>,
+    cluster: Option<(ServicePort, Arc<Cluster>)>,
+}
+
+impl Latest {
+    /// What is known of the configuration that is in force at `now`; nothing yet, if it is another than before.
+    fn at(&self, now: Instant, discovery: &discovery::Handle) -> RefMut<'_, Looked> {
+        let mut latest = self.0.borrow_mut();
+        latest
+            .take_if(|looked| now >= looked.until || !discovery.is_current(&looked.configuration));
+        RefMut::map(latest, |latest| {
+            latest.get_or_insert_with(|| Looked {
+                configuration: discovery.current(),
+                until: now + FOUND_LIFE,
+                route: None,
+                cluster: None,
+            })
+        })
+    }
 }
 
 impl Outbound {
@@ -156,6 +192,46 @@ impl Outbound {
                 Known::Absent | Known::Unknown => Err(Fault::UnknownDestination),
             },
         }
+    }
+
+    /// As [`route`](Self::route), for a request that came at `now`.
+    pub(super) async fn route_at(
+        &self,
+        port: &ServicePort,
+        now: Instant,
+    ) -> Result<Arc<Route>, Fault> {
+        {
+            let mut latest = self.latest.at(now, &self.discovery);
+            match &latest.route {
+                Some((known, route)) if known == port => return Ok(route.clone()),
+                _ => {}
+            }
+            if let Known::Present(route) = latest.configuration.route(port) {
+                latest.route = Some((port.clone(), route.clone()));
+                return Ok(route);
+            }
+        }
+        self.route(port).await
+    }
+
+    /// As [`cluster`](Self::cluster), for a request that came at `now`.
+    pub(super) async fn cluster_at(
+        &self,
+        port: &ServicePort,
+        now: Instant,
+    ) -> Result<Arc<Cluster>, Fault> {
+        {
+            let mut latest = self.latest.at(now, &self.discovery);
+            match &latest.cluster {
+                Some((known, cluster)) if known == port => return Ok(cluster.clone()),
+                _ => {}
+            }
+            if let Known::Present(cluster) = latest.configuration.cluster(port) {
+                latest.cluster = Some((port.clone(), cluster.clone()));
+                return Ok(cluster);
+            }
+        }
+        self.cluster(port).await
     }
 
     /// Asks for everything of a port at once, so that its first request waits once.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Version};
 
 use super::Outbound;
-use super::destination::Destination;
+use super::destination::{Destination, FOUND_LIFE};
 use super::recent::Done;
 use super::session::{self, Session};
 use super::target::{Routed, Target};
@@ -33,9 +33,6 @@ use crate::telemetry::{Direction, RequestRecord, trace, wall_clock};
 const REST_BYTES_MAX: u64 = 64 * 1024;
 /// How long they are waited for.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// See [`Found`].
-const FOUND_LIFE: Duration = Duration::from_secs(1);
 
 /// Requests of one connection.
 pub(super) struct OutboundRequests {
@@ -123,7 +120,7 @@ impl OutboundRequests {
         let Destination::Service(port) = &target.destination else {
             return Ok(None);
         };
-        let configured = self.outbound.route(port).await?;
+        let configured = self.outbound.route_at(port, now).await?;
         let routed = |rule, backend| Routed::new(configured.clone(), rule, backend, head);
         let cluster = match route::decide(&configured, head, self.outbound.draws.draw()) {
             Ok(Decision::Default) => &configured.default_cluster,
@@ -142,7 +139,7 @@ impl OutboundRequests {
                 return Err(refused.fault);
             }
         };
-        let cluster = self.outbound.cluster(cluster).await?;
+        let cluster = self.outbound.cluster_at(cluster, now).await?;
         target.protocol = cluster.protocol.or(configured.protocol);
         target.cluster = Some(cluster);
         Ok(None)
@@ -203,15 +200,16 @@ impl OutboundRequests {
         scheme: Option<&str>,
         now: Instant,
     ) -> Result<Destination, Fault> {
-        let configuration = self.outbound.discovery.current();
+        let discovery = &self.outbound.discovery;
         if let Some(found) = &*self.found.borrow()
             && found.authority == authority
             && found.scheme.as_deref() == scheme
-            && Arc::ptr_eq(&found.configuration, &configuration)
+            && discovery.is_current(&found.configuration)
             && now < found.until
         {
             return Ok(found.destination.clone());
         }
+        let configuration = discovery.current();
         let destination = self.outbound.find_authority(authority, scheme).await?;
         // An address outside the mesh is the resolver's to say, each time anew.
         if !matches!(destination, Destination::Outside(_)) {

@@ -36,7 +36,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tracing::debug;
 
-use self::destination::Destination;
+use self::destination::{Destination, Latest};
 use self::health::Checks;
 use self::http::OutboundRequests;
 use self::learnt::Learnt;
@@ -65,6 +65,7 @@ pub struct Outbound {
     balancer: Balancer,
     spent: Spent,
     learnt: Learnt,
+    latest: Latest,
     workers: Rc<Workers<OutboundRequests>>,
     recent: RefCell<Recent>,
     checks: Checks,
@@ -113,6 +114,7 @@ impl Outbound {
             own,
             spent,
             learnt: Learnt::default(),
+            latest: Latest::default(),
             workers: Rc::default(),
             recent: RefCell::default(),
             checks: Checks::default(),

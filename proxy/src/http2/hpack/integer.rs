@@ -11,29 +11,35 @@ const INTEGER_MAX: u64 = 1 << 31;
 const CONTINUATIONS_MAX: usize = 5;
 
 /// Takes an integer off the front of `input`, whose first octet holds its lowest `prefix` bits.
+#[inline]
 pub(super) fn decode(input: &mut &[u8], prefix: u32) -> Result<usize, Error> {
-    let (&first, mut rest) = input.split_first().ok_or(Error::Truncated)?;
+    let (&first, rest) = input.split_first().ok_or(Error::Truncated)?;
     let mask = u8::MAX >> (8 - prefix);
-    let mut value = u64::from(first & mask);
-    if first & mask == mask {
-        let mut shift = 0;
-        loop {
-            if shift == 7 * CONTINUATIONS_MAX {
-                return Err(Error::IntegerTooLarge);
-            }
-            let (&octet, after) = rest.split_first().ok_or(Error::Truncated)?;
-            rest = after;
-            value += u64::from(octet & 0x7f) << shift;
-            shift += 7;
-            if octet & 0x80 == 0 {
-                break;
-            }
-        }
-        if value > INTEGER_MAX {
+    *input = rest;
+    if first & mask != mask {
+        return Ok(usize::from(first & mask));
+    }
+    decode_rest(input, u64::from(mask))
+}
+
+/// The octets behind a prefix that is full, and so stands for `value`.
+fn decode_rest(input: &mut &[u8], mut value: u64) -> Result<usize, Error> {
+    let mut shift = 0;
+    loop {
+        if shift == 7 * CONTINUATIONS_MAX {
             return Err(Error::IntegerTooLarge);
         }
+        let (&octet, rest) = input.split_first().ok_or(Error::Truncated)?;
+        *input = rest;
+        value += u64::from(octet & 0x7f) << shift;
+        shift += 7;
+        if octet & 0x80 == 0 {
+            break;
+        }
     }
-    *input = rest;
+    if value > INTEGER_MAX {
+        return Err(Error::IntegerTooLarge);
+    }
     usize::try_from(value).map_err(|_| Error::IntegerTooLarge)
 }
 
