@@ -2,6 +2,7 @@
 //! bytes. It refuses whatever could be read in two ways, because a message that two parsers frame
 //! differently is how requests are smuggled (RFC 9112 11.2).
 
+mod authority;
 mod decode;
 mod encode;
 mod head;
@@ -9,9 +10,9 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use authority::{NO_AUTHORITY, check_authority};
 pub use decode::{BodyDecoder, Decoded};
 pub use encode::{BodyEncoder, write_request, write_response};
-pub(crate) use head::{NO_AUTHORITY, check_authority};
 pub use head::{Reading, ReceivedRequest, ReceivedResponse, receive_request, receive_response};
 
 /// What one message may cost. At the limit the message is refused with [`Refusal::TooLarge`].
