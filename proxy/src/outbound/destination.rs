@@ -3,7 +3,6 @@
 use std::cell::{RefCell, RefMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::Outbound;
 use crate::discovery;
@@ -11,9 +10,6 @@ use crate::model::{
     Address, Cluster, Configuration, Endpoint, Fault, Host, Known, Name, Protocol, Route,
     ServiceName, ServicePort,
 };
-
-/// How long what was looked up is taken for what is; see [`Looked`].
-pub(super) const FOUND_LIFE: Duration = Duration::from_secs(1);
 
 /// A destination, as far as its address or host tells it.
 #[derive(Clone, Debug)]
@@ -26,33 +22,34 @@ pub(super) enum Destination {
     Outside(SocketAddr),
 }
 
-/// What was looked up last, for as long as nothing changes: requests mostly go on asking for the same.
+/// What was looked up since the last sweep, for as long as nothing changes: requests mostly go on asking for the same.
 #[derive(Default)]
 pub(super) struct Latest(RefCell<Option<Looked>>);
 
 /// See [`Latest`].
 struct Looked {
     configuration: Arc<Configuration>,
-    /// Looked up again from here on, so that discovery sees that it is used.
-    until: Instant,
     route: Option<(ServicePort, Arc<Route>)>,
     cluster: Option<(ServicePort, Arc<Cluster>)>,
 }
 
 impl Latest {
-    /// What is known of the configuration that is in force at `now`; nothing yet, if it is another than before.
-    fn at(&self, now: Instant, discovery: &discovery::Handle) -> RefMut<'_, Looked> {
+    /// What is known of the configuration that is in force; nothing yet, if it is another than before.
+    fn of(&self, discovery: &discovery::Handle) -> RefMut<'_, Looked> {
         let mut latest = self.0.borrow_mut();
-        latest
-            .take_if(|looked| now >= looked.until || !discovery.is_current(&looked.configuration));
+        latest.take_if(|looked| !discovery.is_current(&looked.configuration));
         RefMut::map(latest, |latest| {
             latest.get_or_insert_with(|| Looked {
                 configuration: discovery.current(),
-                until: now + FOUND_LIFE,
                 route: None,
                 cluster: None,
             })
         })
+    }
+
+    /// Forgets all of it, so that no old configuration is kept, and discovery sees what is still used.
+    pub(super) fn sweep(&self) {
+        self.0.take();
     }
 }
 
@@ -194,14 +191,10 @@ impl Outbound {
         }
     }
 
-    /// As [`route`](Self::route), for a request that came at `now`.
-    pub(super) async fn route_at(
-        &self,
-        port: &ServicePort,
-        now: Instant,
-    ) -> Result<Arc<Route>, Fault> {
+    /// As [`route`](Self::route), for a request: most ask for the same as the one before.
+    pub(super) async fn latest_route(&self, port: &ServicePort) -> Result<Arc<Route>, Fault> {
         {
-            let mut latest = self.latest.at(now, &self.discovery);
+            let mut latest = self.latest.of(&self.discovery);
             match &latest.route {
                 Some((known, route)) if known == port => return Ok(route.clone()),
                 _ => {}
@@ -214,14 +207,10 @@ impl Outbound {
         self.route(port).await
     }
 
-    /// As [`cluster`](Self::cluster), for a request that came at `now`.
-    pub(super) async fn cluster_at(
-        &self,
-        port: &ServicePort,
-        now: Instant,
-    ) -> Result<Arc<Cluster>, Fault> {
+    /// As [`cluster`](Self::cluster), for a request: most ask for the same as the one before.
+    pub(super) async fn latest_cluster(&self, port: &ServicePort) -> Result<Arc<Cluster>, Fault> {
         {
-            let mut latest = self.latest.at(now, &self.discovery);
+            let mut latest = self.latest.of(&self.discovery);
             match &latest.cluster {
                 Some((known, cluster)) if known == port => return Ok(cluster.clone()),
                 _ => {}

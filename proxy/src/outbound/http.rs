@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Version};
 
 use super::Outbound;
-use super::destination::{Destination, FOUND_LIFE};
+use super::destination::Destination;
 use super::recent::Done;
 use super::session::{self, Session};
 use super::target::{Routed, Target};
@@ -43,6 +43,9 @@ pub(super) struct OutboundRequests {
     found: RefCell<Option<Found>>,
     pub(super) client: SocketAddr,
 }
+
+/// See [`Found`].
+const FOUND_LIFE: Duration = Duration::from_secs(1);
 
 /// What a host means, for as long as nothing changes. Connections mostly go on asking the same.
 struct Found {
@@ -120,7 +123,7 @@ impl OutboundRequests {
         let Destination::Service(port) = &target.destination else {
             return Ok(None);
         };
-        let configured = self.outbound.route_at(port, now).await?;
+        let configured = self.outbound.latest_route(port).await?;
         let routed = |rule, backend| Routed::new(configured.clone(), rule, backend, head);
         let cluster = match route::decide(&configured, head, self.outbound.draws.draw()) {
             Ok(Decision::Default) => &configured.default_cluster,
@@ -139,7 +142,7 @@ impl OutboundRequests {
                 return Err(refused.fault);
             }
         };
-        let cluster = self.outbound.cluster_at(cluster, now).await?;
+        let cluster = self.outbound.latest_cluster(cluster).await?;
         target.protocol = cluster.protocol.or(configured.protocol);
         target.cluster = Some(cluster);
         Ok(None)

@@ -338,6 +338,7 @@ impl Outbound {
     pub fn sweep(&self) {
         self.endpoints.sweep();
         self.learnt.sweep();
+        self.latest.sweep();
         self.workers.sweep();
     }
 }
