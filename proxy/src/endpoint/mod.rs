@@ -137,7 +137,7 @@ impl<C: Credentials + 'static> Endpoints<C> {
         endpoint: &Endpoint,
         tls: Option<&Arc<BackendTls>>,
         protocol: Protocol,
-        hop: Hop,
+        hop: Box<Hop>,
     ) -> Result<Opened, Unanswered> {
         match &endpoint.sidecar {
             None => {

@@ -32,8 +32,8 @@ pub struct Http1Upstream {
 /// A stream of an HTTP/2 connection: to an application, or to another sidecar.
 pub struct Http2Upstream {
     pub connection: Rc<Multiplex>,
-    /// Set when the other end is a sidecar.
-    pub hop: Option<Hop>,
+    /// Set when the other end is a sidecar. Boxed, because an upstream is handed on several times for each request.
+    pub hop: Option<Box<Hop>>,
 }
 
 /// Why there is no answer.

@@ -339,13 +339,13 @@ impl OutboundRequests {
         let opened = match (endpoint, &target.destination) {
             (Some(endpoint), _) => {
                 let routed = target.routed.as_ref();
-                let hop = Hop {
+                let hop = Box::new(Hop {
                     version_10: head.version == Version::HTTP_10 && protocol == Protocol::Http1,
                     no_host: head.authority.is_none(),
                     route: routed.map(Routed::hop_name).unwrap_or_default(),
                     timeout: deadline.map(Deadline::left),
                     ..self.outbound.hop(endpoint, protocol)
-                };
+                });
                 let tls = target.tls_to(endpoint);
                 // Pinned where it is made, as it is large.
                 let opening = pin!(endpoints.open(endpoint, tls, protocol, hop));

@@ -125,7 +125,7 @@ impl Outbound {
                 (Protocol::Http2, head, health_check_request(service))
             }
         };
-        let hop = self.hop(endpoint, protocol);
+        let hop = Box::new(self.hop(endpoint, protocol));
         let mut opened = self.endpoints.open(endpoint, tls, protocol, hop).await?;
         let answered = probe(&mut head, body, &mut opened.upstream).await?;
         Ok(is_well(&policy.kind, &answered))

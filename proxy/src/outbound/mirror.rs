@@ -128,10 +128,10 @@ impl Outbound {
         };
         let protocol = cluster.protocol.filter(|protocol| protocol.is_http());
         let protocol = protocol.unwrap_or(spoken);
-        let hop = Hop {
+        let hop = Box::new(Hop {
             no_host: copy.head.authority.is_none(),
             ..self.hop(&to, protocol)
-        };
+        });
         let mut opened = self
             .endpoints
             .open(&to, cluster.tls.as_ref(), protocol, hop)
