@@ -1,6 +1,5 @@
 //! A downstream HTTP/1 connection: one request after the other (RFC 9112 9.3).
 
-use std::future::pending;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
@@ -21,10 +20,6 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 /// See [`LINGER`].
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
-/// How long a connection that is asked again and again keeps the room for requests after one. It takes several
-/// kilobytes, which a connection that rests does without, and which would be made and filled for each request.
-const ROOM_KEPT: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// Why the connection's HTTP ended.
 pub enum Ended {
     Closed,
@@ -40,18 +35,6 @@ pub enum Ended {
 enum NoRequest {
     End,
     Fault(Fault),
-    /// None has come for [`ROOM_KEPT`].
-    Rests,
-}
-
-/// What becomes of a connection after an answer.
-enum After {
-    /// It broke.
-    Closed,
-    /// It was the last answer.
-    Last,
-    /// Another request may come; or this has come already. Boxed, as a connection has room for it while it rests.
-    Open(Option<Box<Result<ReceivedRequest, NoRequest>>>),
 }
 
 /// Serves requests until the client, the proxy or an error ends the connection. `tunnels` says
@@ -77,15 +60,10 @@ pub fn serve_http1<S: Serve>(
             look,
             is_used: false,
         };
-        let (mut came, mut was_asked) = (None::<Box<_>>, false);
         loop {
-            let next = match came.take() {
-                Some(came) => *came,
-                None => next_request(&mut reader, limits, &mut rest, None).await,
-            };
-            let received = match next {
+            let received = match next_request(&mut reader, limits, &mut rest).await {
                 Ok(received) => received,
-                Err(NoRequest::End | NoRequest::Rests) => return Ended::Closed,
+                Err(NoRequest::End) => return Ended::Closed,
                 Err(NoRequest::Fault(fault)) => {
                     service.refused(fault, Version::HTTP_11);
                     Box::pin(refuse(&mut writer, fault)).await;
@@ -106,81 +84,51 @@ pub fn serve_http1<S: Serve>(
                 Box::pin(refuse(&mut writer, Fault::MalformedRequest)).await;
                 return Ended::Closed;
             }
-            let ends = (&mut reader, &mut writer);
+            let mut keep_alive = received.keep_alive;
             // Boxed, so that a connection between two requests is small.
-            let after = match std::mem::replace(&mut was_asked, true) {
-                false => Box::pin(serve_one(received, ends, &*service, limits, &drain)).await,
-                true => {
-                    let row = serve_row(received, ends, &*service, limits, &drain, &mut rest);
-                    Box::pin(row).await
-                }
-            };
-            match after {
-                After::Closed => return Ended::Closed,
-                After::Last => {
-                    Box::pin(linger(&mut reader, &mut writer)).await;
-                    return Ended::Closed;
-                }
-                After::Open(already) => came = already,
+            let whole = Box::pin(serve_one(
+                received,
+                &mut reader,
+                &mut writer,
+                &mut keep_alive,
+                &*service,
+                limits,
+                &drain,
+            ))
+            .await;
+            if writer.within_message || writer.flush().await.is_err() {
+                return Ended::Closed;
+            }
+            writer.shrink();
+            if !whole || !keep_alive {
+                Box::pin(linger(&mut reader, &mut writer)).await;
+                return Ended::Closed;
             }
         }
     }
 }
 
-/// Serves a request and those that follow it soon.
-async fn serve_row<S: Serve, D: Future<Output = ()>>(
-    first: ReceivedRequest,
-    (reader, writer): (&mut Reader, &mut Writer),
-    service: &S,
-    limits: &ServerLimits,
-    drain: &Drain,
-    rest: &mut Rest<'_, D>,
-) -> After {
-    let mut rests = pin!(sleep(ROOM_KEPT));
-    let (mut received, mut is_used) = (first, false);
-    loop {
-        match serve_one(received, (reader, writer), service, limits, drain).await {
-            After::Open(_) => {}
-            ended => return ended,
-        }
-        received = loop {
-            match next_request(reader, limits, rest, Some(rests.as_mut())).await {
-                Ok(next) if next.head.method != Method::CONNECT => {
-                    is_used = true;
-                    break next;
-                }
-                Err(NoRequest::Rests) if std::mem::take(&mut is_used) => {
-                    rests.as_mut().reset(Instant::now() + ROOM_KEPT);
-                }
-                Err(NoRequest::Rests) => return After::Open(None),
-                other => return After::Open(Some(Box::new(other))),
-            }
-        };
-    }
-}
-
-/// Serves one request.
+/// Serves one request; false when its body was not received whole, so that the connection cannot go
+/// on.
 async fn serve_one<S: Serve>(
     received: ReceivedRequest,
-    (reader, writer): (&mut Reader, &mut Writer),
+    reader: &mut Reader,
+    writer: &mut Writer,
+    keep_alive: &mut bool,
     service: &S,
     limits: &ServerLimits,
     drain: &Drain,
-) -> After {
-    let ReceivedRequest {
-        head,
-        body,
-        mut keep_alive,
-    } = received;
+) -> bool {
+    let ReceivedRequest { head, body, .. } = received;
     let upgrade = head.upgrade.is_some();
     // Whatever the answer is, what follows a request for another protocol may be in that protocol.
-    keep_alive &= !upgrade;
+    *keep_alive &= !upgrade;
     let mut decoder = BodyDecoder::new(body);
     let responder = Responder::Http1 {
         writer,
         method: head.method.clone(),
         version: head.version,
-        keep_alive: &mut keep_alive,
+        keep_alive,
         drain: Some(drain),
     };
     let body = Body::Http1 {
@@ -196,15 +144,7 @@ async fn serve_one<S: Serve>(
     };
     service.serve(&mut request).await;
     drop(request);
-    if writer.within_message || writer.flush().await.is_err() {
-        return After::Closed;
-    }
-    writer.shrink();
-    // A body that was not received whole stands before the next request.
-    match decoder.is_done() && !upgrade && keep_alive {
-        true => After::Open(None),
-        false => After::Last,
-    }
+    decoder.is_done() && !upgrade
 }
 
 /// What else than a request a connection waits for. Both are waited for as long as the connection lasts: to begin
@@ -221,7 +161,6 @@ async fn next_request<D: Future<Output = ()>>(
     reader: &mut Reader,
     limits: &ServerLimits,
     rest: &mut Rest<'_, D>,
-    mut rests: Option<Pin<&mut Sleep>>,
 ) -> Result<ReceivedRequest, NoRequest> {
     let mut deadline = None;
     loop {
@@ -247,7 +186,6 @@ async fn next_request<D: Future<Output = ()>>(
                     rest.look.as_mut().reset(Instant::now() + limits.idle_timeout);
                     continue;
                 }
-                () = over(&mut rests) => return Err(NoRequest::Rests),
             }
         } else {
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_timeout);
@@ -257,14 +195,6 @@ async fn next_request<D: Future<Output = ()>>(
         if !matches!(read, Ok(read) if read > 0) {
             return Err(NoRequest::End);
         }
-    }
-}
-
-/// Returns when the time is over, if there is one.
-async fn over(time: &mut Option<Pin<&mut Sleep>>) {
-    match time {
-        Some(time) => time.as_mut().await,
-        None => pending().await,
     }
 }
 
@@ -401,29 +331,6 @@ mod tests {
             ask(&mut client).await;
             drain.send(true).unwrap();
             assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn a_connection_goes_on_after_it_gave_its_room_back() {
-        let idle = Duration::from_secs(3600);
-        with_client(idle, |mut client, _drain| async move {
-            for _ in 0..2 {
-                for _ in 0..3 {
-                    ask(&mut client).await;
-                }
-                // Longer than two looks at whether it rests.
-                sleep(2 * ROOM_KEPT + ROOM_KEPT / 5).await;
-            }
-            ask(&mut client).await;
-            // What comes in a row, and none of it can serve, is still told.
-            ask(&mut client).await;
-            let tunnel = b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n";
-            client.write_all(tunnel).await.unwrap();
-            let mut answer = Vec::new();
-            client.read_to_end(&mut answer).await.unwrap();
-            assert!(answer.starts_with(b"HTTP/1.1 400 "), "{answer:?}");
         })
         .await;
     }
