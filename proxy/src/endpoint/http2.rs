@@ -26,7 +26,7 @@ use super::{Credentials, Limits, Server, TLS_BUFFER_MAX, connect};
 use crate::http::Unanswered;
 use crate::http2::{ErrorCode, Role};
 use crate::identity::explain;
-use crate::model::{Fault, Protocol};
+use crate::model::{Fault, Protocol, Sidecar};
 use crate::multiplex::Multiplex;
 use crate::tcp::ReadAhead;
 
@@ -55,6 +55,15 @@ pub(super) enum Peer {
         address: SocketAddr,
         spiffe_id: SpiffeId,
     },
+}
+
+impl Peer {
+    pub(super) fn of(sidecar: &Sidecar) -> Self {
+        Self::Sidecar {
+            address: sidecar.address,
+            spiffe_id: sidecar.spiffe_id.clone(),
+        }
+    }
 }
 
 impl Hash for Peer {
@@ -181,8 +190,8 @@ impl Share {
     }
 
     /// For opening the stream.
-    pub fn connection(&self) -> Rc<Multiplex> {
-        self.connection.multiplex.clone()
+    pub fn connection(&self) -> &Rc<Multiplex> {
+        &self.connection.multiplex
     }
 }
 
@@ -228,7 +237,8 @@ impl<C: Credentials + 'static> Pool<C> {
         Ok(Share::new(connected?))
     }
 
-    fn share_open(&self, peer: &Peer) -> Option<Share> {
+    /// A share of a connection that has room, if there is one.
+    pub(super) fn share_open(&self, peer: &Peer) -> Option<Share> {
         let generation = self.credentials.generation();
         let peers = self.peers.borrow();
         let open = &peers.get(peer)?.open;

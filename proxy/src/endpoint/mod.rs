@@ -145,13 +145,9 @@ impl<C: Credentials + 'static> Endpoints<C> {
                 self.open_server(server, protocol).await
             }
             Some(sidecar) => {
-                let peer = http2::Peer::Sidecar {
-                    address: sidecar.address,
-                    spiffe_id: sidecar.spiffe_id.clone(),
-                };
-                let share = self.http2.share(&peer).await?;
+                let share = self.http2.share(&http2::Peer::of(sidecar)).await?;
                 let upstream = Upstream::Http2(Http2Upstream {
-                    connection: share.connection(),
+                    connection: share.connection().clone(),
                     hop: Some(hop),
                 });
                 Ok(Opened {
@@ -161,6 +157,20 @@ impl<C: Credentials + 'static> Endpoints<C> {
                 })
             }
         }
+    }
+
+    /// A share of the HTTP/2 connection that [`open`](Self::open) would take, if there is one now.
+    pub fn share_now(&self, endpoint: &Endpoint, tls: Option<&Arc<BackendTls>>) -> Option<Share> {
+        self.http2.share_open(&match &endpoint.sidecar {
+            Some(sidecar) => http2::Peer::of(sidecar),
+            None => http2::Peer::Server(Server::of(endpoint.address, tls)),
+        })
+    }
+
+    /// The same in plaintext, for [`open_plain`](Self::open_plain).
+    pub fn share_plain_now(&self, address: SocketAddr) -> Option<Share> {
+        let server = Server::plain(address);
+        self.http2.share_open(&http2::Peer::Server(server))
     }
 
     /// A connection, or a stream, in plaintext.
@@ -176,7 +186,7 @@ impl<C: Credentials + 'static> Endpoints<C> {
         if protocol == Protocol::Http2 {
             let share = self.http2.share(&http2::Peer::Server(server)).await?;
             let upstream = Upstream::Http2(Http2Upstream {
-                connection: share.connection(),
+                connection: share.connection().clone(),
                 hop: None,
             });
             return Ok(Opened {
@@ -215,11 +225,7 @@ impl<C: Credentials + 'static> Endpoints<C> {
                 Some(tls) => self.open_tls(endpoint.address, tls).await,
             },
             Some(sidecar) => {
-                let peer = http2::Peer::Sidecar {
-                    address: sidecar.address,
-                    spiffe_id: sidecar.spiffe_id.clone(),
-                };
-                tcp::open_stream(self.http2.share(&peer).await?, hop).await
+                tcp::open_stream(self.http2.share(&http2::Peer::of(sidecar)).await?, hop).await
             }
         }
     }

@@ -10,9 +10,9 @@ use http::Version;
 
 use super::BodyCopy;
 use crate::http1::{self, BodyDecoder, Decoded, Refusal};
-use crate::http2;
+use crate::http2::{self, Taken};
 use crate::model::Fields;
-use crate::multiplex::StreamReceiver;
+use crate::multiplex::{StreamReceiver, Turn};
 use crate::tcp::{Reader, Receiver};
 
 /// What may be read ahead of a client's next request while its answer is on the way.
@@ -155,13 +155,54 @@ impl<'a> RequestBody<'a> {
             return Ok(piece.clone());
         }
         let piece = self.body.next().await?;
-        let size = match &piece {
+        self.keep(&piece);
+        Ok(piece)
+    }
+
+    /// The next piece of a body on a stream, if it has come.
+    pub(super) fn take(&mut self) -> Option<Result<Piece, BodyError>> {
+        if let Some(piece) = self.kept.get(self.position) {
+            self.position += 1;
+            return Some(Ok(piece.clone()));
+        }
+        let Body::Http2 { stream } = &mut self.body else {
+            return None;
+        };
+        let piece = match stream.take() {
+            Taken::Piece(http2::Piece::Data(data)) => Piece::Data(data),
+            Taken::Piece(http2::Piece::Trailers(trailers)) => Piece::End(trailers),
+            Taken::End => Piece::End(Fields::new()),
+            Taken::Failed(failure) => return Some(Err(failure.into())),
+            // A request has one head, which came before.
+            Taken::Pending | Taken::Piece(http2::Piece::Head(_)) => return None,
+        };
+        self.keep(&piece);
+        Some(Ok(piece))
+    }
+
+    /// As [`StreamReceiver::attach`], for a body on a stream.
+    pub(super) fn attach(&self, turn: Rc<dyn Turn>) {
+        if let Body::Http2 { stream } = &self.body {
+            stream.attach(turn);
+        }
+    }
+
+    /// As [`StreamReceiver::detach`].
+    pub(super) fn detach(&self) {
+        if let Body::Http2 { stream } = &self.body {
+            stream.detach();
+        }
+    }
+
+    /// Takes note of a piece that was received, and keeps it as long as there is room.
+    fn keep(&mut self, piece: &Piece) {
+        let size = match piece {
             Piece::Data(data) => data.len(),
             Piece::End(_) => 0,
         };
         self.received += size as u64;
         for copy in &self.copies {
-            copy.push(&piece);
+            copy.push(piece);
         }
         self.kept_bytes += size;
         if self.kept_bytes > REPLAY_MAX {
@@ -173,7 +214,6 @@ impl<'a> RequestBody<'a> {
             self.kept.push(piece.clone());
             self.position = self.kept.len();
         }
-        Ok(piece)
     }
 
     /// Becomes true once too much was read to begin anew; for whoever decides while the body is being sent.
@@ -181,6 +221,11 @@ impl<'a> RequestBody<'a> {
         let now = self.overflowed;
         let flag = self.overflow.get_or_insert_with(|| Rc::new(Cell::new(now)));
         flag.clone()
+    }
+
+    /// Whether it can still be begun anew.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.overflowed
     }
 
     /// Goes back to the beginning; false when that is no longer possible.

@@ -2,7 +2,9 @@
 //! connection ([`serve_http1`], [`serve_http2`]), a story decides where it goes, and [`exchange`]
 //! carries it there and the answer back. Which of both sides speaks which version plays no part.
 
+mod alarms;
 mod body;
+mod carrier;
 mod exchange;
 mod grpc;
 mod mirror;
@@ -20,6 +22,7 @@ mod websocket;
 mod workers;
 
 pub use body::{Body, BodyError, Piece, RequestBody};
+pub use carrier::{Carriers, Errand, carry};
 pub use exchange::{Failure, Outcome, exchange};
 pub use grpc::{Pushback, pushback, status_for_rules};
 pub use mirror::{BodyCopy, exchange_copy};
@@ -43,7 +46,7 @@ use ::http::Version;
 use futures_util::future::LocalBoxFuture;
 
 use crate::model::{Fault, RequestHead};
-use crate::multiplex::Accepted;
+use crate::multiplex::{Accepted, StreamReceiver, StreamSender};
 
 /// A request on its way: what it says, what is still to come of it, and where its answer goes.
 pub struct Request<'d> {
@@ -51,6 +54,18 @@ pub struct Request<'d> {
     pub body: RequestBody<'d>,
     /// Taken by whoever answers.
     pub responder: Option<Responder<'d>>,
+}
+
+impl Request<'static> {
+    /// A request on a stream of HTTP/2.
+    pub fn of_stream(head: RequestHead, receiver: StreamReceiver, sender: StreamSender) -> Self {
+        let body = RequestBody::new(Body::Http2 { stream: receiver }, head.version);
+        Self {
+            head,
+            body,
+            responder: Some(Responder::Http2 { stream: sender }),
+        }
+    }
 }
 
 /// A story that serves requests.
@@ -67,6 +82,11 @@ pub trait Serve: Sized + 'static {
         self: &Rc<Self>,
         accepted: Accepted,
     ) -> ControlFlow<LocalBoxFuture<'static, ()>, Accepted> {
+        ControlFlow::Continue(accepted)
+    }
+    /// Serves a stream without a task of its own, where nothing about it has to be waited for but the other side
+    /// ([`carry`]); the stream again, where it is to be served as any other.
+    fn carry(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
         ControlFlow::Continue(accepted)
     }
 }

@@ -3,17 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 
 use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::error;
 
 use super::workers::Stream;
-use super::{
-    Body, Drain, Request, RequestBody, Responder, Serve, ServerLimits, Told, draining, respond,
-};
+use super::{Drain, Request, Responder, Serve, ServerLimits, Told, draining, respond};
 use crate::http1::Refusal;
 use crate::http2::{ErrorCode, Role};
 use crate::model::Fault;
@@ -37,7 +37,7 @@ pub async fn serve_http2<S: Serve, I>(
         used.set(true);
         match service.tunnel(accepted) {
             ControlFlow::Break(tunnel) => drop(tokio::task::spawn_local(tunnel)),
-            ControlFlow::Continue(accepted) => service.workers().serve(accepted, service.clone()),
+            ControlFlow::Continue(accepted) => begin_stream(&service, accepted),
         }
     }));
     let mut told = false;
@@ -80,6 +80,18 @@ pub async fn serve_http2<S: Serve, I>(
     }
 }
 
+/// Has a stream served: carried where that can be, by a task otherwise. A panic ends the stream, and nothing else.
+fn begin_stream<S: Serve>(service: &Rc<S>, accepted: Accepted) {
+    let carried = catch_unwind(AssertUnwindSafe(|| service.carry(accepted)));
+    match carried {
+        Ok(ControlFlow::Break(())) => {}
+        Ok(ControlFlow::Continue(accepted)) => {
+            service.workers().serve(accepted, service.clone());
+        }
+        Err(_) => error!("serving a stream panicked; the stream is ended"),
+    }
+}
+
 /// Serves the stream that is there. It is taken apart where it stands, as each move of it would copy its head.
 pub(super) async fn serve_stream<S: Serve>(stream: &RefCell<Option<Stream<S>>>) {
     let taken = stream.borrow_mut().take();
@@ -94,15 +106,9 @@ pub(super) async fn serve_stream<S: Serve>(stream: &RefCell<Option<Stream<S>>>) 
     else {
         return;
     };
-    let responder = Responder::Http2 { stream: sender };
     match head {
         Ok(head) => {
-            let body = RequestBody::new(Body::Http2 { stream: receiver }, head.version);
-            let mut request = Request {
-                head,
-                body,
-                responder: Some(responder),
-            };
+            let mut request = Request::of_stream(head, receiver, sender);
             service.serve(&mut request).await;
         }
         Err(refusal) => {
@@ -111,6 +117,7 @@ pub(super) async fn serve_stream<S: Serve>(stream: &RefCell<Option<Stream<S>>>) 
                 Refusal::TooLarge(_) => Fault::HeadersTooLarge,
             };
             service.refused(fault, Version::HTTP_2);
+            let responder = Responder::Http2 { stream: sender };
             // A client that is gone can't be told.
             let _ = Box::pin(respond(responder, Told::of(fault, false))).await;
             drop(receiver);

@@ -9,7 +9,7 @@ use super::{Body, Sink};
 use crate::http1::{self, BodyDecoder, BodyLength, receive_response, write_request};
 use crate::http2::{self, NotOpened, Put};
 use crate::model::{Fault, Hop, RequestHead, ResponseHead, hop};
-use crate::multiplex::{Multiplex, StreamReceiver};
+use crate::multiplex::{Multiplex, StreamReceiver, StreamSender};
 use crate::tcp::{Reader, Writer};
 
 /// A connection, or a share of one, that takes one request.
@@ -34,6 +34,25 @@ pub struct Http2Upstream {
     pub connection: Rc<Multiplex>,
     /// Set when the other end is a sidecar. Boxed, because an upstream is handed on several times for each request.
     pub hop: Option<Box<Hop>>,
+}
+
+/// Opens a stream with a request's head, and what is said to a sidecar; `end` says that nothing follows it.
+pub(super) fn open_stream(
+    connection: &Rc<Multiplex>,
+    hop: Option<&Hop>,
+    head: &RequestHead,
+    end: bool,
+) -> Result<(StreamSender, StreamReceiver), Unanswered> {
+    let extra = |put: &mut Put<'_>| {
+        if let Some(hop) = hop {
+            hop.each_field(put);
+        }
+    };
+    let opened = connection.open(head, extra, end);
+    opened.map_err(|error| match error {
+        NotOpened::Full => Unanswered::unprocessed(Fault::Overload),
+        NotOpened::NoConnectProtocol => Unanswered::new(Fault::UpstreamProtocol, false),
+    })
 }
 
 /// Why there is no answer.
@@ -108,16 +127,8 @@ impl Upstream {
             }
             Upstream::Http2(stream) => {
                 let ended = empty && head.upgrade.is_none();
-                let hop = |put: &mut Put<'_>| {
-                    if let Some(hop) = &stream.hop {
-                        hop.each_field(put);
-                    }
-                };
-                let opened = stream.connection.open(head, hop, ended);
-                let (sender, receiver) = opened.map_err(|error| match error {
-                    NotOpened::Full => Unanswered::unprocessed(Fault::Overload),
-                    NotOpened::NoConnectProtocol => Unanswered::new(Fault::UpstreamProtocol, false),
-                })?;
+                let hop = stream.hop.as_deref();
+                let (sender, receiver) = open_stream(&stream.connection, hop, head, ended)?;
                 let answer = Answer::Http2 {
                     stream: Some(receiver),
                     hop: stream.hop.is_some(),
@@ -230,7 +241,7 @@ impl Answer<'_> {
 }
 
 /// Reads what only the other sidecar says, and takes it away.
-fn check_hop(mut head: ResponseHead) -> Result<ResponseHead, Unanswered> {
+pub(super) fn check_hop(mut head: ResponseHead) -> Result<ResponseHead, Unanswered> {
     if let Some(reason) = hop::unprocessed(&head.headers) {
         let fault = Fault::from_reason(reason).unwrap_or(Fault::ConnectFailed);
         return Err(Unanswered::new(fault, true));
@@ -244,7 +255,7 @@ fn check_hop(mut head: ResponseHead) -> Result<ResponseHead, Unanswered> {
 }
 
 /// A stream that we ended ourselves was no HTTP/2; otherwise the other side ended it.
-fn lost(failure: http2::Failure) -> Unanswered {
+pub(super) fn lost(failure: http2::Failure) -> Unanswered {
     let fault = if failure.remote {
         Fault::UpstreamReset
     } else {

@@ -9,10 +9,11 @@ pub(crate) const NO_AUTHORITY: Refusal =
     Refusal::Malformed("the authority is not HOST or HOST:PORT");
 
 /// RFC 9110 4.2.3 and 4.2.4: a host, perhaps a port, and no user information.
-pub(crate) fn check_authority(text: &str) -> Result<(), Refusal> {
-    if is_plain_authority(text) {
+pub(crate) fn check_authority(octets: &[u8]) -> Result<(), Refusal> {
+    if is_plain_authority(octets) {
         return Ok(());
     }
+    let text = std::str::from_utf8(octets).map_err(|_| NO_AUTHORITY)?;
     if text.contains('@') {
         return Err(Refusal::Malformed("the authority holds user information"));
     }
@@ -32,8 +33,7 @@ pub(crate) fn check_authority(text: &str) -> Result<(), Refusal> {
 
 /// Letters, digits, dots and dashes with a port of up to four digits: what nearly every authority is,
 /// and plainly right.
-fn is_plain_authority(text: &str) -> bool {
-    let octets = text.as_bytes();
+fn is_plain_authority(octets: &[u8]) -> bool {
     let host = octets
         .iter()
         .take_while(|octet| IN_HOST[usize::from(**octet)]);

@@ -5,7 +5,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 
 use super::BodyLength;
-use crate::model::{Fields, RequestHead, ResponseHead};
+use crate::model::{Fields, RequestHead, ResponseHead, Text};
 
 /// Room that is made for a head at once; most need no more.
 const HEAD_USUAL: usize = 768;
@@ -18,11 +18,13 @@ pub fn write_request(buffer: &mut BytesMut, head: &RequestHead, has_body: bool) 
     let chunked = has_body && length.is_none() && head.upgrade.is_none();
     let old = head.version == Version::HTTP_10 && !chunked;
     buffer.reserve(HEAD_USUAL);
+    let authority = head.authority.as_ref();
+    let authority = authority.map_or(&b""[..], Text::as_bytes);
 
     buffer.put_slice(head.method.as_str().as_bytes());
     buffer.put_u8(b' ');
     if head.method == Method::CONNECT && head.path.is_empty() {
-        buffer.put_slice(head.authority.as_deref().unwrap_or_default().as_bytes());
+        buffer.put_slice(authority);
     } else {
         buffer.put_slice(head.path.as_bytes());
     }
@@ -32,11 +34,7 @@ pub fn write_request(buffer: &mut BytesMut, head: &RequestHead, has_body: bool) 
         b" HTTP/1.1\r\n"
     });
     if head.authority.is_some() || !old {
-        put_field(
-            buffer,
-            b"host",
-            head.authority.as_deref().unwrap_or_default().as_bytes(),
-        );
+        put_field(buffer, b"host", authority);
     }
     put_fields(buffer, &head.headers);
     if let Some(token) = &head.upgrade {
@@ -183,7 +181,6 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::model::Text;
 
     fn request(version: Version, headers: &[(&'static str, &'static str)]) -> RequestHead {
         let mut map = Fields::new();

@@ -118,7 +118,7 @@ struct Target {
 fn split_target(method: &Method, target: Text, host: Option<Text>) -> Result<Target, Refusal> {
     let malformed = Refusal::Malformed;
     if method == Method::CONNECT {
-        check_authority(&target)?;
+        check_authority(target.as_bytes())?;
         if !target.contains(':') {
             return Err(malformed("CONNECT without a port"));
         }
@@ -148,7 +148,7 @@ fn split_target(method: &Method, target: Text, host: Option<Text>) -> Result<Tar
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    check_authority(authority)?;
+    check_authority(authority.as_bytes())?;
     if path.contains('#') {
         return Err(malformed("the request target holds a fragment"));
     }
@@ -184,7 +184,7 @@ fn single_host(headers: &mut Fields, version: Version) -> Result<Option<Text>, R
     if host.is_empty() {
         return Ok(None);
     }
-    check_authority(&host)?;
+    check_authority(host.as_bytes())?;
     Ok(Some(host))
 }
 

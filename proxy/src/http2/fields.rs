@@ -195,7 +195,7 @@ impl FieldList {
             return Ok(None);
         };
         let text = Text::from_value(authority).map_err(|_| NO_AUTHORITY)?;
-        check_authority(&text)?;
+        check_authority(text.as_bytes())?;
         Ok(Some(text))
     }
 

@@ -7,7 +7,7 @@ use super::Role;
 use super::connection::{Connection, sendable};
 use super::hpack::Name;
 use super::stream::{Failure, Key};
-use crate::model::{RequestHead, ResponseHead};
+use crate::model::{RequestHead, ResponseHead, Text};
 
 /// HTTP/2 needs an authority where HTTP/1.0 may have none.
 const NO_AUTHORITY: &str = "unknown.invalid";
@@ -60,20 +60,20 @@ impl Connection {
                 Some(_) => Method::CONNECT.as_str(),
                 None => head.method.as_str(),
             };
-            let authority = head.authority.as_deref().unwrap_or(NO_AUTHORITY);
+            let authority = head.authority.as_ref();
+            let authority = authority.map_or(NO_AUTHORITY.as_bytes(), Text::as_bytes);
             encoder.pseudo(out, &Name::Method, method.as_bytes());
             // RFC 9113 8.5: a tunnel has no path and no scheme.
             if head.method != Method::CONNECT {
-                let scheme = head.scheme.as_deref().unwrap_or("http");
-                let path = if head.path.is_empty() {
-                    "/"
-                } else {
-                    &head.path
+                let scheme = head.scheme.as_ref().map_or(&b"http"[..], Text::as_bytes);
+                let path = match head.path.as_bytes() {
+                    b"" => b"/",
+                    path => path,
                 };
-                encoder.pseudo(out, &Name::Scheme, scheme.as_bytes());
-                encoder.pseudo(out, &Name::Path, path.as_bytes());
+                encoder.pseudo(out, &Name::Scheme, scheme);
+                encoder.pseudo(out, &Name::Path, path);
             }
-            encoder.pseudo(out, &Name::Authority, authority.as_bytes());
+            encoder.pseudo(out, &Name::Authority, authority);
             if let Some(protocol) = &head.upgrade {
                 encoder.pseudo(out, &Name::Protocol, protocol.as_bytes());
             }

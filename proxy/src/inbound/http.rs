@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Version};
 use weft_proto::spiffe::SpiffeId;
 
 use super::Inbound;
+use super::admit::Known;
 use crate::admission::{Asked, Pass};
 use crate::authorization::decide;
 use crate::endpoint::Opened;
@@ -57,10 +58,11 @@ pub(super) struct PlainRequests {
 }
 
 /// Where one request goes, and on whose behalf.
-struct Call<'c> {
-    application: Result<SocketAddr, Fault>,
-    protocol: Protocol,
-    peer: Option<&'c SpiffeId>,
+pub(super) struct Call {
+    pub(super) application: Result<SocketAddr, Fault>,
+    pub(super) protocol: Protocol,
+    pub(super) port: u16,
+    peer: Option<SpiffeId>,
     source: Party,
     client: SocketAddr,
     /// It came over the hop, so the other side understands what is said to sidecars alone.
@@ -69,6 +71,17 @@ struct Call<'c> {
     route: Text,
     /// How long the caller's sidecar waits for the answer.
     timeout: Option<Duration>,
+}
+
+impl Call {
+    /// The request as policies see it.
+    pub(super) fn asked<'a>(&'a self, head: &'a RequestHead) -> Asked<'a> {
+        Asked {
+            head,
+            caller: self.peer.as_ref(),
+            route: Some(&*self.route).filter(|route| !route.is_empty()),
+        }
+    }
 }
 
 impl HopRequests {
@@ -103,32 +116,46 @@ impl HopRequests {
     }
 }
 
-impl Serve for HopRequests {
-    async fn serve(&self, request: &mut Request<'_>) {
-        let hop = match Hop::take(&mut request.head.headers) {
-            Ok(hop) => hop,
-            Err(_) => {
-                let told = Told::of(Fault::MalformedRequest, false);
-                return Box::pin(self.inbound.answer(request, told)).await;
-            }
-        };
+impl HopRequests {
+    /// What the other sidecar says of a request, taken off its head.
+    pub(super) fn call(&self, head: &mut RequestHead) -> Result<Call, &'static str> {
+        let hop = Hop::take(&mut head.headers)?;
         let checked = self.check(&hop);
         if hop.no_host {
-            request.head.authority = None;
+            head.authority = None;
         }
-        request.head.scheme = None;
-        request.head.version = hop.version();
-        let call = Call {
+        head.scheme = None;
+        head.version = hop.version();
+        Ok(Call {
             application: checked.and_then(|()| self.inbound.application(hop.port)),
             protocol: hop.protocol,
-            peer: Some(&self.peer),
+            port: hop.port,
+            peer: Some(self.peer.clone()),
             source: self.caller(&hop.source),
             client: self.client,
             on_hop: true,
             route: hop.route,
             timeout: hop.timeout,
-        };
-        self.inbound.serve_request(request, call, hop.port).await;
+        })
+    }
+}
+
+impl Serve for HopRequests {
+    async fn serve(&self, request: &mut Request<'_>) {
+        match self.call(&mut request.head) {
+            Ok(call) => {
+                let begun = self.inbound.begin(&mut request.head, call);
+                self.inbound.go_on(request, begun).await;
+            }
+            Err(_) => {
+                let told = Told::of(Fault::MalformedRequest, false);
+                Box::pin(self.inbound.answer(request, told)).await;
+            }
+        }
+    }
+
+    fn carry(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
+        self.carry_stream(accepted)
     }
 
     fn refused(&self, fault: Fault, version: Version) {
@@ -165,6 +192,7 @@ impl Serve for PlainRequests {
         let call = Call {
             application: decide(None, self.inbound.policy).map(|_| self.application),
             protocol,
+            port: self.application.port(),
             peer: None,
             source: Party::default(),
             client: self.client,
@@ -172,9 +200,8 @@ impl Serve for PlainRequests {
             route: Text::default(),
             timeout: None,
         };
-        self.inbound
-            .serve_request(request, call, self.application.port())
-            .await;
+        let begun = self.inbound.begin(&mut request.head, call);
+        self.inbound.go_on(request, begun).await;
     }
 
     fn refused(&self, fault: Fault, version: Version) {
@@ -197,6 +224,16 @@ fn shorten_grpc_timeout(head: &mut RequestHead, waited: Duration) {
     }
 }
 
+/// A request's trace, and its place at the application until the answer begins.
+pub(super) type Sent = ([u8; 16], Cell<Option<Pass>>);
+
+/// Whether another attempt does no harm after one that failed, the last of so many, and can be made.
+fn is_repeatable(failed: &Unanswered, request: &mut Request<'_>, attempts: u32) -> bool {
+    let harmless = failed.unprocessed || (failed.stale && is_idempotent(&request.head.method));
+    let wanted = attempts < ATTEMPTS_MAX && request.responder.is_some();
+    harmless && wanted && request.body.rewind()
+}
+
 /// Whether the application closed the connection without having read what was on it.
 async fn was_unread(failed: &Unanswered, opened: &Opened) -> bool {
     if failed.unread || !failed.silent {
@@ -210,35 +247,47 @@ async fn was_unread(failed: &Unanswered, opened: &Opened) -> bool {
     }
 }
 
+/// A request that was joined to its trace and looked at.
+pub(super) struct Begun {
+    pub(super) call: Call,
+    pub(super) context: trace::Context,
+    pub(super) began: Instant,
+    pub(super) known: Rc<Known>,
+}
+
 impl Inbound {
-    async fn serve_request(&self, request: &mut Request<'_>, call: Call<'_>, port: u16) {
-        let headers = &mut request.head.headers;
-        let context = self.telemetry.begin(headers);
-        context.inject(headers);
-        let began = Instant::now();
-        let known = self.known(port);
+    /// Joins a request to its trace, and finds out what is known of its port.
+    pub(super) fn begin(&self, head: &mut RequestHead, call: Call) -> Begun {
+        let context = self.telemetry.begin(&head.headers);
+        context.inject(&mut head.headers);
+        Begun {
+            context,
+            began: Instant::now(),
+            known: self.known(call.port),
+            call,
+        }
+    }
+
+    /// Lets a request in, and has the application answer it.
+    pub(super) async fn go_on(&self, request: &mut Request<'_>, begun: Begun) {
+        let Begun {
+            call, began, known, ..
+        } = &begun;
         let mut retry_after = None;
         let ended = match call.application {
-            // An application that is told to end at the same time closes connections with what is on them.
-            // What can't be repeated then is better off elsewhere, as long as nobody has seen it.
-            Ok(_) if call.on_hop && self.is_leaving() && !is_idempotent(&request.head.method) => {
-                Err(Failure::Unanswered(Unanswered::unprocessed(
-                    Fault::Draining,
-                )))
-            }
+            Ok(_) if self.refuses_to_repeat(call, &request.head) => Err(Failure::Unanswered(
+                Unanswered::unprocessed(Fault::Draining),
+            )),
             Ok(address) => {
                 let until = call.timeout.and_then(|timeout| began.checked_add(timeout));
-                let asked = Asked {
-                    head: &request.head,
-                    caller: call.peer,
-                    route: Some(&*call.route).filter(|route| !route.is_empty()),
-                };
-                match self.admit(port, &known.policy, asked, (began, until)).await {
+                let asked = call.asked(&request.head);
+                let entered = self.admit(call.port, &known.policy, asked, (*began, until));
+                match entered.await {
                     Ok(pass) => {
-                        let admitted = pass.as_ref().map_or(began, Pass::admitted);
-                        shorten_grpc_timeout(&mut request.head, admitted - began);
-                        let sent = (context.trace_id, pass);
-                        self.forward(request, address, &call, sent).await
+                        let admitted = pass.as_ref().map_or(*began, Pass::admitted);
+                        shorten_grpc_timeout(&mut request.head, admitted - *began);
+                        let sent = (begun.context.trace_id, Cell::new(pass));
+                        self.forward(request, address, call, &sent, None).await
                     }
                     Err(refusal) => {
                         retry_after = Some(refusal.retry_after);
@@ -251,18 +300,45 @@ impl Inbound {
             }
             Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
         };
+        self.finish(request, begun, ended, retry_after).await;
+    }
+
+    /// An application that is told to end at the same time closes connections with what is on them. What can't be
+    /// repeated then is better off elsewhere, as long as nobody has seen it.
+    pub(super) fn refuses_to_repeat(&self, call: &Call, head: &RequestHead) -> bool {
+        call.on_hop && self.is_leaving() && !is_idempotent(&head.method)
+    }
+
+    /// Tells the other side what went wrong, if something did, and telemetry how it ended.
+    pub(super) async fn finish(
+        &self,
+        request: &mut Request<'_>,
+        begun: Begun,
+        ended: Result<Outcome, Failure>,
+        retry_after: Option<Duration>,
+    ) {
+        if let Err(Failure::Unanswered(failed)) = &ended {
+            let told = Told::of(failed.fault, request.head.is_grpc());
+            let told = Told {
+                unprocessed: failed.unprocessed && begun.call.on_hop,
+                retry_after: retry_after.unwrap_or(told.retry_after),
+                ..told
+            };
+            Box::pin(self.answer(request, told)).await;
+        }
+        self.conclude(request, begun, &ended);
+    }
+
+    /// Takes note of how a request ended whose client was told.
+    pub(super) fn conclude(
+        &self,
+        request: &mut Request<'_>,
+        begun: Begun,
+        ended: &Result<Outcome, Failure>,
+    ) {
         let ended = match ended {
             Ok(outcome) => Ok(outcome),
-            Err(Failure::Unanswered(failed)) => {
-                let told = Told::of(failed.fault, request.head.is_grpc());
-                let told = Told {
-                    unprocessed: failed.unprocessed && call.on_hop,
-                    retry_after: retry_after.unwrap_or(told.retry_after),
-                    ..told
-                };
-                Box::pin(self.answer(request, told)).await;
-                Err(failed.fault)
-            }
+            Err(Failure::Unanswered(failed)) => Err(failed.fault),
             // Nobody here has an answer thrown away.
             Err(Failure::ClientGone | Failure::Again(_)) => {
                 if let Some(responder) = request.responder.take() {
@@ -271,13 +347,7 @@ impl Inbound {
                 Err(Fault::ClientGone)
             }
         };
-        self.record(
-            request,
-            call,
-            ended.as_ref().map_err(|fault| *fault),
-            (context, began),
-            &known.party,
-        );
+        self.record(request, begun, ended);
     }
 
     /// Takes note of a request that was answered before it could be read.
@@ -305,30 +375,24 @@ impl Inbound {
     }
 
     /// To the application. Only a pooled connection that closed before it answered is tried a second
-    /// time: the application was closing it while the request was on its way.
-    async fn forward(
+    /// time: the application was closing it while the request was on its way. `failed` is what became of a first
+    /// attempt, if there was one.
+    pub(super) async fn forward(
         &self,
         request: &mut Request<'_>,
         address: SocketAddr,
-        call: &Call<'_>,
-        (trace_id, pass): ([u8; 16], Option<Pass>),
+        call: &Call,
+        sent: &Sent,
+        failed: Option<Unanswered>,
     ) -> Result<Outcome, Failure> {
-        let Request {
-            head,
-            body,
-            responder,
-        } = request;
-        let pass = Cell::new(pass);
-        // What failed below, and was tried again there, is not to be tried again above.
-        let mark = |head: &mut ResponseHead| {
-            if let Some(pass) = pass.take() {
-                pass.answered(head.status.is_server_error(), Instant::now());
-            }
-            if head.status.is_server_error() && self.spent.contains(&trace_id, Instant::now()) {
-                head.headers.set(NO_RETRY, HeaderValue::from_static("1"));
-            }
-        };
+        let mark = |head: &mut ResponseHead| self.mark(head, sent);
         let mut attempts = 0;
+        if let Some(failed) = failed {
+            attempts = 1;
+            if !is_repeatable(&failed, request, attempts) {
+                return Err(Failure::Unanswered(failed));
+            }
+        }
         loop {
             attempts += 1;
             let terms = Terms {
@@ -337,6 +401,11 @@ impl Inbound {
             };
             let opened = self.endpoints.open_plain(address, call.protocol).await;
             let mut opened = opened.map_err(|failed| self.unreachable(address, failed))?;
+            let Request {
+                head,
+                body,
+                responder,
+            } = request;
             let ended = if head.upgrade.is_some() {
                 let upgraded = exchange_upgrade(
                     head,
@@ -359,20 +428,27 @@ impl Inbound {
                     return Ok(outcome);
                 }
                 Err(Failure::Unanswered(failed)) => {
-                    let repeatable =
-                        failed.unprocessed || (failed.stale && is_idempotent(&head.method));
-                    let again = repeatable && attempts < ATTEMPTS_MAX;
-                    let small = body.received <= UNREAD_BYTES_MAX;
+                    let small = request.body.received <= UNREAD_BYTES_MAX;
                     if small && was_unread(&failed, &opened).await && self.is_leaving() {
                         let elsewhere = Unanswered::unprocessed(Fault::Draining);
                         return Err(Failure::Unanswered(elsewhere));
                     }
-                    if !again || responder.is_none() || !body.rewind() {
+                    if !is_repeatable(&failed, request, attempts) {
                         return Err(Failure::Unanswered(failed));
                     }
                 }
                 Err(failed) => return Err(failed),
             }
+        }
+    }
+
+    /// Learns from an answer's head, and marks a failure that was tried again below: it is not to be tried again above.
+    pub(super) fn mark(&self, head: &mut ResponseHead, (trace_id, pass): &Sent) {
+        if let Some(pass) = pass.take() {
+            pass.answered(head.status.is_server_error(), Instant::now());
+        }
+        if head.status.is_server_error() && self.spent.contains(trace_id, Instant::now()) {
+            head.headers.set(NO_RETRY, HeaderValue::from_static("1"));
         }
     }
 
@@ -392,14 +468,13 @@ impl Inbound {
         }
     }
 
-    fn record(
-        &self,
-        request: &Request<'_>,
-        call: Call<'_>,
-        ended: Result<&Outcome, Fault>,
-        (context, began): (trace::Context, Instant),
-        destination: &Party,
-    ) {
+    fn record(&self, request: &Request<'_>, begun: Begun, ended: Result<&Outcome, Fault>) {
+        let Begun {
+            call,
+            context,
+            began,
+            known,
+        } = begun;
         let head = &request.head;
         let ending = Ending::of(ended, head.is_grpc());
         self.telemetry.finish_request(RequestRecord {
@@ -409,16 +484,16 @@ impl Inbound {
             duration: began.elapsed(),
             method: head.method.clone(),
             scheme: "http",
-            authority: head.authority.as_deref().map(Cow::Borrowed),
+            authority: head.authority.as_ref().map(Cow::Borrowed),
             path: Cow::Borrowed(&head.path),
             version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
             source: Cow::Owned(call.source),
-            destination: Cow::Borrowed(destination),
+            destination: Cow::Borrowed(&known.party),
             route: (!call.route.is_empty()).then(|| Cow::Borrowed(&*call.route)),
-            peer: call.peer.map(Cow::Borrowed),
+            peer: call.peer.as_ref().map(Cow::Borrowed),
             tls: call.on_hop,
             request_bytes: request.body.received,
             response_bytes: ending.response_bytes,

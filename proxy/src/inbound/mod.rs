@@ -6,6 +6,7 @@
 //! themselves. Anything else must have been redirected here, and goes where it was going.
 
 mod admit;
+mod carry;
 mod http;
 mod plain;
 mod tcp;
@@ -28,13 +29,14 @@ use weft_proto::spiffe::SpiffeId;
 use weft_proto::svid;
 
 use self::admit::Last;
+use self::carry::Incoming;
 use self::http::{HopRequests, PlainRequests};
 use crate::admission::Admission;
 use crate::authorization::Policy;
 use crate::detect::client_hello;
 use crate::discovery::{self, ApplicationPorts};
 use crate::endpoint::{self, Endpoints, TLS_BUFFER_MAX};
-use crate::http::{Drain, ServerLimits, Spent, Workers, serve_http2};
+use crate::http::{Carriers, Drain, ServerLimits, Spent, Workers, serve_http2};
 use crate::identity::{Identity, explain};
 use crate::listener::Accepted;
 use crate::model::{Fault, InboundPolicy, Own, Protocol};
@@ -61,6 +63,7 @@ pub struct Inbound {
     endpoints: Endpoints<Identity>,
     hop_workers: Rc<Workers<HopRequests>>,
     plain_workers: Rc<Workers<PlainRequests>>,
+    carriers: Rc<Carriers<Incoming>>,
     limits: ServerLimits,
     drain: Drain,
     spent: Spent,
@@ -134,6 +137,7 @@ impl Inbound {
             endpoints,
             hop_workers: Rc::default(),
             plain_workers: Rc::default(),
+            carriers: Rc::default(),
             limits,
             drain,
             spent,
@@ -269,6 +273,7 @@ impl Inbound {
         self.endpoints.sweep();
         self.hop_workers.sweep();
         self.plain_workers.sweep();
+        self.carriers.sweep();
         self.show_concurrency();
     }
 }

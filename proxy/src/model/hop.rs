@@ -122,6 +122,12 @@ fn protocol(word: &str) -> Option<(Protocol, bool)> {
     }
 }
 
+/// The protocol that the application is to be spoken with, before the rest of what the hop says is taken off.
+pub fn protocol_of(headers: &Fields) -> Option<Protocol> {
+    let word = headers.get(&PROTOCOL)?.to_str().ok()?;
+    protocol(word).map(|(protocol, _)| protocol)
+}
+
 fn is_hop(name: &HeaderName) -> bool {
     name.as_str().starts_with(HOP_PREFIX)
 }

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::timeout;
 
-use super::{Accepted, Inner, Multiplex, set};
+use super::{Accepted, Inner, Multiplex, set, turn};
 use crate::http2::Ended;
 
 /// Room offered to one read.
@@ -49,6 +49,11 @@ impl Drop for Guard<'_> {
         let mut inner = self.0.inner.borrow_mut();
         inner.engine.lost("the connection was closed");
         inner.notify();
+        drop(inner);
+        // Not here: this may be a panic's way out.
+        if !turn::is_empty() {
+            tokio::task::spawn_local(async { turn::run() });
+        }
     }
 }
 
@@ -87,7 +92,8 @@ impl Multiplex {
         socket: &mut Socket<'_, I>,
         accept: &mut impl FnMut(Accepted),
     ) -> Poll<io::Result<()>> {
-        set(&mut self.inner.borrow_mut().driver, cx.waker());
+        // What gathers while this reads is sent at its end, so nobody need wake it for that.
+        let waker = self.inner.borrow_mut().driver.take();
         let mut reads = 0;
         while !socket.is_at_end && self.inner.borrow().engine.ended().is_none() {
             if reads == READS_MAX {
@@ -105,13 +111,21 @@ impl Multiplex {
                 inner.notify();
             }
             self.accept_all(accept);
+            turn::run();
         }
+        turn::run();
         let mut inner = self.inner.borrow_mut();
+        inner.driver = waker;
+        set(&mut inner.driver, cx.waker());
         if socket.is_at_end {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
-        ready!(inner.poll_write(cx, socket))?;
-        if inner.engine.is_over() {
+        let written = inner.poll_write(cx, socket);
+        drop(inner);
+        // Those who got room; what they send wakes this again.
+        turn::run();
+        ready!(written)?;
+        if self.inner.borrow().engine.is_over() {
             return Pin::new(&mut *socket.io).poll_shutdown(cx);
         }
         Poll::Pending

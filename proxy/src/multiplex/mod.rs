@@ -7,6 +7,7 @@ mod drive;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub(crate) mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -18,6 +19,7 @@ use crate::http2::{Connection, Ended, ErrorCode, Key, Limits, NotOpened, Put, Ro
 use crate::model::RequestHead;
 
 pub use stream::{StreamReceiver, StreamSender};
+pub use turn::Turn;
 
 /// A shared connection. Its streams end when its driver is dropped.
 #[derive(Debug)]
@@ -36,11 +38,12 @@ struct Inner {
     pinger: Option<Waker>,
 }
 
-/// Who waits for a stream.
+/// Who waits for a stream: tasks, or whoever is attached to it.
 #[derive(Debug, Default)]
 struct Waiting {
     receiver: Option<Waker>,
     sender: Option<Waker>,
+    attached: Option<Rc<dyn Turn>>,
 }
 
 /// A request that came in.
@@ -181,6 +184,10 @@ impl Inner {
             let Some(waiting) = self.waiting.get_mut(notice.key.slot()) else {
                 continue;
             };
+            if let Some(attached) = &waiting.attached {
+                turn::push(attached);
+                continue;
+            }
             if notice.readable
                 && let Some(receiver) = waiting.receiver.take()
             {

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
-use super::{Multiplex, set};
+use super::{Multiplex, Turn, set};
 use crate::http2::{ErrorCode, Failure, Key, Piece, Taken};
 use crate::model::{Fields, ResponseHead};
 
@@ -51,6 +51,29 @@ impl StreamReceiver {
         .await
     }
 
+    /// What there is to take now. Whoever waits for more is attached.
+    pub fn take(&mut self) -> Taken {
+        let mut inner = self.multiplex.inner.borrow_mut();
+        let taken = inner.engine.take(self.key);
+        if matches!(taken, Taken::Piece(_)) {
+            // The peer is told that there is room.
+            inner.wake_driver();
+        }
+        taken
+    }
+
+    /// From here on `turn` is called when something happens to the stream, in either direction, and no task is woken.
+    pub fn attach(&self, turn: Rc<dyn Turn>) {
+        let mut inner = self.multiplex.inner.borrow_mut();
+        inner.waiting(self.key).attached = Some(turn);
+    }
+
+    /// Tasks are woken again.
+    pub fn detach(&self) {
+        let mut inner = self.multiplex.inner.borrow_mut();
+        inner.waiting(self.key).attached = None;
+    }
+
     /// Whether everything has been taken.
     pub fn is_drained(&self) -> bool {
         self.multiplex.inner.borrow().engine.is_drained(self.key)
@@ -60,6 +83,9 @@ impl StreamReceiver {
 impl Drop for StreamReceiver {
     fn drop(&mut self) {
         let mut inner = self.multiplex.inner.borrow_mut();
+        if let Some(waiting) = inner.waiting.get_mut(self.key.slot()) {
+            waiting.attached = None;
+        }
         inner.engine.drop_receiver(self.key);
         inner.wake_driver();
     }
@@ -91,6 +117,24 @@ impl StreamSender {
             Poll::Pending
         })
         .await
+    }
+
+    /// Hands on as much of `data` as the peer's window allows now; who is attached has a turn when more may go.
+    pub fn send(&mut self, data: &mut Bytes) -> Result<(), Failure> {
+        let mut inner = self.multiplex.inner.borrow_mut();
+        inner.engine.send_data(self.key, data)?;
+        inner.wake_driver();
+        Ok(())
+    }
+
+    /// Whether nothing that is sent would arrive.
+    pub fn is_gone(&self) -> bool {
+        self.multiplex
+            .inner
+            .borrow()
+            .engine
+            .failure(self.key)
+            .is_some()
     }
 
     /// Ends our side, with trailers if there are any.

@@ -1,6 +1,7 @@
 //! Sending a request: to one endpoint after the other, until one answers or another attempt isn't safe, isn't
 //! asked for, or isn't in the budget.
 
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,19 +33,42 @@ const BACKOFF_GROWTH_MAX: u32 = 10;
 /// How often a gRPC call was sent before (gRFC A6).
 const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
+/// What holds for all attempts at a request, and what came of them so far.
+pub(super) struct Course {
+    /// When the time for the whole request is over.
+    pub(super) whole: Option<Deadline>,
+    cluster: Option<Arc<Cluster>>,
+    /// The request's place in the cluster.
+    _admitted: Option<Admitted>,
+    /// The request's session, and its endpoint where that is still there.
+    pub(super) session: Option<(Session, Option<Arc<str>>)>,
+    /// Says where the request goes, where the cluster goes by that.
+    key: Option<u64>,
+    /// Endpoints that failed.
+    tried: Vec<Arc<str>>,
+}
+
 impl OutboundRequests {
-    /// Sends the request until an endpoint answers for good. A failure that others have tried again is
-    /// remembered, for the answer of our workload.
+    /// Sends the request until an endpoint answers for good.
     pub(super) async fn attempt(
         &self,
         request: &mut Request<'_>,
         trail: &mut Trail,
     ) -> Result<Outcome, Failure> {
-        let ended = self.attempt_all(request, trail).await;
+        let ended = match self.set_out(&request.head, trail).await {
+            Ok(mut course) => self.attempt_all(request, trail, &mut course).await,
+            Err(failed) => Err(failed),
+        };
+        self.remember_spent(trail, &ended);
+        ended
+    }
+
+    /// A failure that others have tried again is remembered, for the answer of our workload.
+    pub(super) fn remember_spent(&self, trail: &Trail, ended: &Result<Outcome, Failure>) {
         let routed = trail.target.as_ref();
         let routed = routed.and_then(|target| target.routed.as_ref());
         let was_tried = trail.attempts > 0 || routed.and_then(Routed::retry).is_some();
-        let spent = match &ended {
+        let spent = match ended {
             Ok(outcome) => outcome.is_failure() && (was_tried || outcome.is_final),
             Err(Failure::Unanswered(_)) => was_tried,
             Err(_) => false,
@@ -54,121 +78,177 @@ impl OutboundRequests {
                 .spent
                 .insert(trail.context.trace_id, Instant::now());
         }
-        ended
     }
 
-    async fn attempt_all(
+    /// Finds out what holds for all attempts, and waits for room in the cluster.
+    pub(super) async fn set_out(
         &self,
-        request: &mut Request<'_>,
+        head: &RequestHead,
         trail: &mut Trail,
-    ) -> Result<Outcome, Failure> {
-        let whole = self.deadline(&request.head, trail);
-        let cluster = trail.target.as_ref();
-        let cluster = cluster.and_then(|target| target.cluster.clone());
+    ) -> Result<Course, Failure> {
+        let whole = self.deadline(head, trail);
         let target = trail.target.as_ref();
+        let cluster = target.and_then(|target| target.cluster.clone());
         if target.is_some_and(|target| target.faults().next().is_some()) {
-            let injected = self.inject(&request.head, trail, whole);
+            let injected = self.inject(head, trail, whole);
             Box::pin(injected).await?;
         }
-        let _admitted = match &cluster {
+        let admitted = match &cluster {
             Some(cluster) => Some(self.admit(cluster, trail.began, whole).await?),
             None => None,
         };
-        let session = self.session(&request.head, trail, cluster.as_ref());
         let key = cluster
             .as_ref()
-            .and_then(|cluster| self.hash_key(cluster, &request.head));
-        let version = request.head.version;
-        let mut tried: Vec<Arc<str>> = Vec::new();
+            .and_then(|cluster| self.hash_key(cluster, head));
+        Ok(Course {
+            whole,
+            session: self.session(head, trail, cluster.as_ref()),
+            key,
+            tried: Vec::new(),
+            cluster,
+            _admitted: admitted,
+        })
+    }
+
+    /// Chooses the next endpoint, into `trail` too. Nothing is picked where there is nothing to choose among.
+    pub(super) fn choose(
+        &self,
+        trail: &mut Trail,
+        course: &Course,
+    ) -> Result<Option<Picked>, Failure> {
+        let Some(target) = &trail.target else {
+            return Err(unprocessed(Fault::NoEndpoint));
+        };
+        // One look at the clock is enough for the first attempt: this is on every request's way.
+        let began = match course.tried.is_empty() {
+            true => trail.began,
+            false => Instant::now(),
+        };
+        let picked = course.cluster.as_ref().and_then(|cluster| {
+            let session = course.session.as_ref();
+            let wanted = Wanted {
+                tried: &course.tried,
+                key: course.key,
+                session: session.and_then(|(_, id)| id.as_ref()),
+            };
+            self.pick(cluster, wanted, began)
+        });
+        trail.endpoint = match (&picked, &target.destination) {
+            (Some(picked), _) => Some(picked.endpoint.clone()),
+            (None, Destination::Endpoint(endpoint)) => Some(endpoint.clone()),
+            (None, Destination::Service(_)) => return Err(unprocessed(Fault::NoEndpoint)),
+            (None, Destination::Outside(_)) => None,
+        };
+        Ok(picked)
+    }
+
+    /// Makes one attempt after the other.
+    pub(super) async fn attempt_all(
+        &self,
+        request: &mut Request<'_>,
+        trail: &mut Trail,
+        course: &mut Course,
+    ) -> Result<Outcome, Failure> {
         loop {
+            let mut picked = self.choose(trail, course)?;
+            request.head.version = trail.version;
             let Some(target) = &trail.target else {
                 return Err(unprocessed(Fault::NoEndpoint));
             };
-            // One look at the clock is enough for the first attempt: this is on every request's way.
-            let began = match tried.is_empty() {
-                true => trail.began,
-                false => Instant::now(),
-            };
-            let mut picked = cluster.as_ref().and_then(|cluster| {
-                let wanted = Wanted {
-                    tried: &tried,
-                    key,
-                    session: session.as_ref().and_then(|(_, id)| id.as_ref()),
-                };
-                self.pick(cluster, wanted, began)
-            });
-            trail.endpoint = match (&picked, &target.destination) {
-                (Some(picked), _) => Some(picked.endpoint.clone()),
-                (None, Destination::Endpoint(endpoint)) => Some(endpoint.clone()),
-                (None, Destination::Service(_)) => return Err(unprocessed(Fault::NoEndpoint)),
-                (None, Destination::Outside(_)) => None,
-            };
-            request.head.version = version;
-            let rule = target.routed.as_ref().and_then(Routed::retry);
-            let rule = rule.filter(|rule| trail.attempts < rule.attempts);
             let (sent, hedges) = {
+                let rule = next_retry(target, trail.attempts);
                 let overflow = rule.map(|_| request.body.overflow());
                 let again = |head: &ResponseHead| {
                     let in_time = overflow.as_ref().is_some_and(|overflow| !overflow.get());
                     in_time && rule.is_some_and(|rule| is_asked(rule, head))
                 };
                 let terms = Terms {
-                    deadline: Deadline::first(whole, one_attempt(target)),
+                    deadline: Deadline::first(course.whole, one_attempt(target)),
                     change: None,
                     again: rule.map(|_| &again as &dyn Fn(&ResponseHead) -> bool),
                     timed: picked.as_ref().is_some_and(Picked::is_timed),
                 };
-                let before = session.as_ref().map(|(before, _)| *before);
+                let before = course.session.as_ref().map(|(before, _)| *before);
                 let way = Way {
                     target,
                     before,
                     terms,
                 };
-                self.send_once_or_twice(request, &mut trail.endpoint, &mut picked, &mut tried, way)
+                let (endpoint, tried) = (&mut trail.endpoint, &mut course.tried);
+                self.send_once_or_twice(request, endpoint, &mut picked, tried, way)
                     .await
             };
-            trail.attempts += hedges;
-            let mut pushed_back = None;
-            // What failed, where nobody asks for another attempt that would do no harm.
-            let unasked = match sent {
-                Ok(outcome) => {
-                    picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now));
-                    return Ok(outcome);
-                }
-                Err(Failure::ClientGone) => return Err(Failure::ClientGone),
-                Err(Failure::Again(outcome)) => {
-                    tried.extend(picked.as_ref().map(|picked| picked.endpoint.id.clone()));
-                    pushed_back = outcome.pushback;
-                    picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now));
-                    request.body.rewind();
-                    None
-                }
-                Err(Failure::Unanswered(failed)) => {
-                    tried.extend(picked.as_ref().map(|picked| picked.endpoint.id.clone()));
-                    picked.inspect(|picked| blame(picked, &failed));
-                    let safe = self.is_safe(&failed, request, trail.attempts, &tried, &cluster);
-                    repeatable(failed, request, safe, rule.is_some())?
-                }
-            };
-            let in_budget = cluster.as_ref().is_none_or(|cluster| {
-                let balancer = &self.outbound.balancer;
-                balancer.may_repeat(cluster, Instant::now())
-            });
-            let asked = unasked.is_none();
-            if !in_budget {
-                let spent = || Unanswered::unprocessed(Fault::RetryBudgetSpent);
-                return Err(Failure::Unanswered(unasked.unwrap_or_else(spent)));
-            }
-            trail.attempts += 1;
-            if let Some(rule) = rule.filter(|_| asked) {
-                let pause = self.pause(rule, trail.attempts, pushed_back);
-                sleep(pause, whole).await?;
-            }
-            if request.head.is_grpc() {
-                let attempts = HeaderValue::from(trail.attempts);
-                request.head.headers.set(GRPC_PREVIOUS_ATTEMPTS, attempts);
+            let repeated = self.repeat(request, trail, course, (picked, hedges), sent);
+            if let ControlFlow::Break(ended) = repeated.await {
+                return ended;
             }
         }
+    }
+
+    /// What follows from how an attempt ended: that it was the last, or another one, after a pause where its rule
+    /// wants one. `hedges` are attempts that were made beside it.
+    pub(super) async fn repeat(
+        &self,
+        request: &mut Request<'_>,
+        trail: &mut Trail,
+        course: &mut Course,
+        (picked, hedges): (Option<Picked>, u32),
+        sent: Result<Outcome, Failure>,
+    ) -> ControlFlow<Result<Outcome, Failure>> {
+        let target = trail.target.as_ref();
+        let by_rule = target.is_some_and(|target| next_retry(target, trail.attempts).is_some());
+        trail.attempts += hedges;
+        let mut pushed_back = None;
+        // What failed, where nobody asks for another attempt that would do no harm.
+        let unasked = match sent {
+            Ok(outcome) => {
+                picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now));
+                return ControlFlow::Break(Ok(outcome));
+            }
+            Err(Failure::ClientGone) => return ControlFlow::Break(Err(Failure::ClientGone)),
+            Err(Failure::Again(outcome)) => {
+                let id = picked.as_ref().map(|picked| picked.endpoint.id.clone());
+                course.tried.extend(id);
+                pushed_back = outcome.pushback;
+                picked.inspect(|picked| picked.answered(seen(&outcome), Instant::now));
+                request.body.rewind();
+                None
+            }
+            Err(Failure::Unanswered(failed)) => {
+                let id = picked.as_ref().map(|picked| picked.endpoint.id.clone());
+                course.tried.extend(id);
+                picked.inspect(|picked| blame(picked, &failed));
+                let safe = self.is_safe(&failed, request, trail.attempts, course);
+                match repeatable(failed, request, safe, by_rule) {
+                    Ok(unasked) => unasked,
+                    Err(failed) => return ControlFlow::Break(Err(failed)),
+                }
+            }
+        };
+        let in_budget = course.cluster.as_ref().is_none_or(|cluster| {
+            let balancer = &self.outbound.balancer;
+            balancer.may_repeat(cluster, Instant::now())
+        });
+        let asked = unasked.is_none();
+        if !in_budget {
+            let spent = || Unanswered::unprocessed(Fault::RetryBudgetSpent);
+            let failed = unasked.unwrap_or_else(spent);
+            return ControlFlow::Break(Err(Failure::Unanswered(failed)));
+        }
+        trail.attempts += 1;
+        if asked && by_rule {
+            let rule = trail.target.as_ref();
+            let rule = rule.and_then(|target| target.routed.as_ref()?.retry());
+            let pause = rule.map(|rule| self.pause(rule, trail.attempts, pushed_back));
+            if let Err(late) = sleep(pause.unwrap_or_default(), course.whole).await {
+                return ControlFlow::Break(Err(late));
+            }
+        }
+        if request.head.is_grpc() {
+            let attempts = HeaderValue::from(trail.attempts);
+            request.head.headers.set(GRPC_PREVIOUS_ATTEMPTS, attempts);
+        }
+        ControlFlow::Continue(())
     }
 
     /// Waits for room in the cluster.
@@ -250,15 +330,15 @@ impl OutboundRequests {
         failed: &Unanswered,
         request: &Request<'_>,
         attempts: u32,
-        tried: &[Arc<str>],
-        cluster: &Option<Arc<Cluster>>,
+        course: &Course,
     ) -> bool {
         let unseen = failed.unprocessed || (failed.stale && is_idempotent(&request.head.method));
         // Where no connection can be had, only another endpoint's may.
         let may_do_better = !failed.fault.is_unreachable()
-            || cluster
+            || course
+                .cluster
                 .as_ref()
-                .is_some_and(|cluster| self.outbound.balancer.has_untried(cluster, tried));
+                .is_some_and(|cluster| self.outbound.balancer.has_untried(cluster, &course.tried));
         unseen && attempts < SAFE_RETRIES_MAX && failed.fault.may_pass() && may_do_better
     }
 
@@ -326,26 +406,11 @@ impl OutboundRequests {
         endpoint: Option<&Endpoint>,
         deadline: Option<Deadline>,
     ) -> Result<Opened, Failure> {
-        let spoken = if head.version == Version::HTTP_2 {
-            Protocol::Http2
-        } else {
-            Protocol::Http1
-        };
-        let protocol = target
-            .protocol
-            .filter(|protocol| protocol.is_http())
-            .unwrap_or(spoken);
+        let protocol = protocol_to(target, head.version);
         let endpoints = &self.outbound.endpoints;
         let opened = match (endpoint, &target.destination) {
             (Some(endpoint), _) => {
-                let routed = target.routed.as_ref();
-                let hop = Box::new(Hop {
-                    version_10: head.version == Version::HTTP_10 && protocol == Protocol::Http1,
-                    no_host: head.authority.is_none(),
-                    route: routed.map(Routed::hop_name).unwrap_or_default(),
-                    timeout: deadline.map(Deadline::left),
-                    ..self.outbound.hop(endpoint, protocol)
-                });
+                let hop = Box::new(self.hop_to(target, endpoint, head, deadline));
                 let tls = target.tls_to(endpoint);
                 // Pinned where it is made, as it is large.
                 let opening = pin!(endpoints.open(endpoint, tls, protocol, hop));
@@ -355,19 +420,59 @@ impl OutboundRequests {
             (None, _) => Err(Unanswered::unprocessed(Fault::NoEndpoint)),
         };
         let opened = opened.map_err(Failure::Unanswered)?;
-        if let (Some(endpoint), Some(cluster)) = (endpoint, &target.cluster)
-            && cluster.tls.is_some()
-        {
-            let tls = target.tls_to(endpoint).is_some();
-            let scheme = if tls { "https" } else { "http" };
-            head.scheme = Some(Text::from_static(scheme));
-        }
+        set_scheme(head, target, endpoint);
         Ok(opened)
+    }
+
+    /// What the sidecar of an endpoint is told of a request.
+    pub(super) fn hop_to(
+        &self,
+        target: &Target,
+        endpoint: &Endpoint,
+        head: &RequestHead,
+        deadline: Option<Deadline>,
+    ) -> Hop {
+        let protocol = protocol_to(target, head.version);
+        let routed = target.routed.as_ref();
+        Hop {
+            version_10: head.version == Version::HTTP_10 && protocol == Protocol::Http1,
+            no_host: head.authority.is_none(),
+            route: routed.map(Routed::hop_name).unwrap_or_default(),
+            timeout: deadline.map(Deadline::left),
+            ..self.outbound.hop(endpoint, protocol)
+        }
     }
 }
 
+/// What the application is spoken with: what the service says, or what the client spoke.
+pub(super) fn protocol_to(target: &Target, spoken: Version) -> Protocol {
+    let spoken = match spoken {
+        Version::HTTP_2 => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    let known = target.protocol.filter(|protocol| protocol.is_http());
+    known.unwrap_or(spoken)
+}
+
+/// A service that wants TLS learns by the scheme whether it is spoken.
+pub(super) fn set_scheme(head: &mut RequestHead, target: &Target, endpoint: Option<&Endpoint>) {
+    if let (Some(endpoint), Some(cluster)) = (endpoint, &target.cluster)
+        && cluster.tls.is_some()
+    {
+        let tls = target.tls_to(endpoint).is_some();
+        let scheme = if tls { "https" } else { "http" };
+        head.scheme = Some(Text::from_static(scheme));
+    }
+}
+
+/// The rule that may have a request sent again after the next attempt, when so many were added already.
+pub(super) fn next_retry(target: &Target, attempts: u32) -> Option<&Retry> {
+    let rule = target.routed.as_ref()?.retry();
+    rule.filter(|rule| attempts < rule.attempts)
+}
+
 /// Whether an answer is one that a rule has the request sent again for, and nobody did so further down.
-fn is_asked(rule: &Retry, head: &ResponseHead) -> bool {
+pub(super) fn is_asked(rule: &Retry, head: &ResponseHead) -> bool {
     let asked = rule.codes.contains(&status_for_rules(head).as_u16());
     let refused = pushback(&head.headers) == Some(Pushback::Never);
     asked && !refused && !head.headers.contains(&NO_RETRY)
@@ -441,7 +546,7 @@ async fn send(
 }
 
 /// When the time for an attempt that begins now is over.
-fn one_attempt(target: &Target) -> Option<Deadline> {
+pub(super) fn one_attempt(target: &Target) -> Option<Deadline> {
     let timeout = target.routed.as_ref()?.backend_request_timeout()?;
     after(Instant::now(), timeout, Fault::BackendTimeout)
 }

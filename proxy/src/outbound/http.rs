@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use crate::model::{
     Configuration, Endpoint, Fault, FaultStatus, Fields, Protocol, RequestHead, ResponseHead, Rule,
     Text, hop,
 };
+use crate::multiplex::Accepted;
 use crate::route::{self, Decision};
 use crate::tcp::{Writer, relay};
 use crate::telemetry::{Direction, RequestRecord, trace, wall_clock};
@@ -40,17 +42,21 @@ pub(super) struct OutboundRequests {
     /// Where all of them go; each request's own host decides otherwise.
     destination: Option<Destination>,
     /// What the last request's host was found to mean.
-    found: RefCell<Option<Found>>,
+    known: RefCell<Option<KnownHost>>,
     pub(super) client: SocketAddr,
 }
 
-/// See [`Found`].
-const FOUND_LIFE: Duration = Duration::from_secs(1);
+/// Where a request goes: to its target, or nowhere, because a route has an answer at once.
+pub(super) type Found = Result<Option<Box<ResponseHead>>, Fault>;
+
+/// See [`KnownHost`].
+const KNOWN_LIFE: Duration = Duration::from_secs(1);
 
 /// What a host means, for as long as nothing changes. Connections mostly go on asking the same.
-struct Found {
-    authority: String,
-    scheme: Option<String>,
+struct KnownHost {
+    /// Copies: slices would keep whole read buffers.
+    authority: Box<[u8]>,
+    scheme: Option<Box<[u8]>>,
     destination: Destination,
     configuration: Arc<Configuration>,
     /// Looked up again from here on, so that discovery sees that it is used.
@@ -60,6 +66,8 @@ struct Found {
 /// What telemetry is told of a request, gathered on its way.
 pub(super) struct Trail {
     pub(super) began: Instant,
+    /// In which the client spoke.
+    pub(super) version: Version,
     pub(super) context: trace::Context,
     pub(super) target: Option<Target>,
     pub(super) endpoint: Option<Arc<Endpoint>>,
@@ -86,7 +94,7 @@ impl OutboundRequests {
         Self {
             outbound,
             destination: None,
-            found: RefCell::default(),
+            known: RefCell::default(),
             client,
         }
     }
@@ -99,22 +107,98 @@ impl OutboundRequests {
         Self {
             outbound,
             destination: Some(destination),
-            found: RefCell::default(),
+            known: RefCell::default(),
             client,
         }
     }
 
-    /// Finds out where the request goes, into `trail`; an answer where the route has one at once.
-    async fn find_target(
+    /// Joins the request to its trace, and begins its trail.
+    pub(super) fn begin(&self, head: &mut RequestHead) -> Trail {
+        hop::strip(&mut head.headers);
+        let context = self.outbound.telemetry.begin(&head.headers);
+        context.inject(&mut head.headers);
+        Trail {
+            began: Instant::now(),
+            version: head.version,
+            context,
+            target: None,
+            endpoint: None,
+            attempts: 0,
+            status: None,
+            asked: None,
+        }
+    }
+
+    /// Serves a request whose trail has begun; `found` is where it goes, if that was found out already.
+    pub(super) async fn go_on(
         &self,
-        head: &RequestHead,
+        request: &mut Request<'_>,
+        mut trail: Trail,
+        found: Option<Found>,
+    ) {
+        let found = match found {
+            Some(found) => found,
+            None => self.find_target(&request.head, &mut trail).await,
+        };
+        let ended = match found {
+            Ok(None) => {
+                self.prepare(request, &mut trail);
+                self.attempt(request, &mut trail).await
+            }
+            Ok(Some(response)) => Box::pin(answer_at_once(request, *response)).await,
+            Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
+        };
+        self.finish(request, trail, ended).await;
+    }
+
+    /// Tells the client what went wrong, if something did, and telemetry how it ended.
+    pub(super) async fn finish(
+        &self,
+        request: &mut Request<'_>,
+        mut trail: Trail,
+        ended: Result<Outcome, Failure>,
+    ) {
+        if let Err(Failure::Unanswered(failed)) = &ended
+            && let Some(responder) = request.responder.take()
+        {
+            // A client that is gone can't be told.
+            let told = trail.told(failed.fault, &request.head);
+            let _ = Box::pin(respond(responder, told)).await;
+            request.head.version = trail.version;
+            Box::pin(take_rest(request)).await;
+        }
+        self.conclude(request, &mut trail, &ended);
+    }
+
+    /// Takes note of how a request ended whose client was told.
+    pub(super) fn conclude(
+        &self,
+        request: &mut Request<'_>,
         trail: &mut Trail,
-    ) -> Result<Option<Box<ResponseHead>>, Fault> {
+        ended: &Result<Outcome, Failure>,
+    ) {
+        request.head.version = trail.version;
+        let fault = match ended {
+            Ok(outcome) => return self.record(request, trail, Ok(outcome)),
+            Err(Failure::Unanswered(failed)) => failed.fault,
+            // An attempt that is to be repeated is repeated, so only the client's absence is left.
+            Err(Failure::ClientGone | Failure::Again(_)) => {
+                if let Some(responder) = request.responder.take() {
+                    responder.reset(ErrorCode::CANCEL);
+                }
+                Fault::ClientGone
+            }
+        };
+        self.record(request, trail, Err(fault));
+    }
+
+    /// Finds out where the request goes, into `trail`; an answer where the route has one at once.
+    pub(super) async fn find_target(&self, head: &RequestHead, trail: &mut Trail) -> Found {
         let destination = match &self.destination {
             Some(destination) => destination.clone(),
             None => {
-                let authority = head.authority.as_deref().ok_or(Fault::MalformedRequest)?;
-                self.find_host(authority, head.scheme.as_deref(), trail.began)
+                let authority = head.authority.as_ref().ok_or(Fault::MalformedRequest)?;
+                self.find_host(authority, head.scheme.as_ref(), trail.began)
                     .await?
             }
         };
@@ -172,8 +256,9 @@ impl OutboundRequests {
         None
     }
 
-    /// Does to the request what the route's filters say, and sends off what is mirrored.
-    fn prepare(&self, request: &mut Request<'_>, trail: &mut Trail) {
+    /// Does to the request what the route's filters say, and sends off what is mirrored; once, however often it is
+    /// called.
+    pub(super) fn prepare(&self, request: &mut Request<'_>, trail: &mut Trail) {
         let Some(routed) = trail
             .target
             .as_ref()
@@ -181,7 +266,7 @@ impl OutboundRequests {
         else {
             return;
         };
-        if routed.filters().next().is_none() {
+        if trail.asked.is_some() || routed.filters().next().is_none() {
             return;
         }
         let head = &mut request.head;
@@ -199,29 +284,32 @@ impl OutboundRequests {
 
     async fn find_host(
         &self,
-        authority: &str,
-        scheme: Option<&str>,
+        authority: &Text,
+        scheme: Option<&Text>,
         now: Instant,
     ) -> Result<Destination, Fault> {
         let discovery = &self.outbound.discovery;
-        if let Some(found) = &*self.found.borrow()
-            && found.authority == authority
-            && found.scheme.as_deref() == scheme
-            && discovery.is_current(&found.configuration)
-            && now < found.until
+        if let Some(known) = &*self.known.borrow()
+            && *known.authority == *authority.as_bytes()
+            && known.scheme.as_deref() == scheme.map(Text::as_bytes)
+            && discovery.is_current(&known.configuration)
+            && now < known.until
         {
-            return Ok(found.destination.clone());
+            return Ok(known.destination.clone());
         }
         let configuration = discovery.current();
-        let destination = self.outbound.find_authority(authority, scheme).await?;
+        let finding = self
+            .outbound
+            .find_authority(authority, scheme.map(|text| &**text));
+        let destination = finding.await?;
         // An address outside the mesh is the resolver's to say, each time anew.
         if !matches!(destination, Destination::Outside(_)) {
-            *self.found.borrow_mut() = Some(Found {
-                authority: authority.to_owned(),
-                scheme: scheme.map(str::to_owned),
+            *self.known.borrow_mut() = Some(KnownHost {
+                authority: authority.as_bytes().into(),
+                scheme: scheme.map(|scheme| scheme.as_bytes().into()),
                 destination: destination.clone(),
                 configuration,
-                until: now + FOUND_LIFE,
+                until: now + KNOWN_LIFE,
             });
         }
         Ok(destination)
@@ -265,11 +353,11 @@ impl OutboundRequests {
         }
     }
 
-    fn record(&self, request: &Request<'_>, trail: Trail, ended: Result<&Outcome, Fault>) {
+    fn record(&self, request: &Request<'_>, trail: &mut Trail, ended: Result<&Outcome, Fault>) {
         let head = &request.head;
         let (authority, path) = match &trail.asked {
-            Some((authority, path)) => (authority.as_deref(), &**path),
-            None => (head.authority.as_deref(), &*head.path),
+            Some((authority, path)) => (authority.as_ref(), path),
+            None => (head.authority.as_ref(), &head.path),
         };
         let outbound = &self.outbound;
         let ending = Ending::of_told(ended.map_err(|fault| trail.told(fault, head)));
@@ -283,7 +371,7 @@ impl OutboundRequests {
         let tls = tls.and_then(|(target, endpoint)| target.tls_to(endpoint));
         let routed = target.and_then(|target| target.routed.as_ref());
         let mut recent = outbound.recent.borrow_mut();
-        let done = recent.next(authority.unwrap_or_default(), path);
+        let done = recent.next(authority, path);
         *done = Done {
             trace_id: trail.context.trace_id,
             start: Some(start),
@@ -303,7 +391,7 @@ impl OutboundRequests {
         };
         outbound.telemetry.finish_request(RequestRecord {
             direction: Direction::Outbound,
-            context: trail.context,
+            context: trail.context.take(),
             start,
             duration,
             method: head.method.clone(),
@@ -334,49 +422,12 @@ impl Serve for OutboundRequests {
             // Boxed, as everything rare here, so that the usual request's state stays small.
             return Box::pin(self.serve_tunnel(request)).await;
         }
-        let headers = &mut request.head.headers;
-        hop::strip(headers);
-        let context = self.outbound.telemetry.begin(headers);
-        context.inject(headers);
-        let mut trail = Trail {
-            began: Instant::now(),
-            context,
-            target: None,
-            endpoint: None,
-            attempts: 0,
-            status: None,
-            asked: None,
-        };
-        let version = request.head.version;
-        let ended = match self.find_target(&request.head, &mut trail).await {
-            Ok(None) => {
-                self.prepare(request, &mut trail);
-                self.attempt(request, &mut trail).await
-            }
-            Ok(Some(response)) => Box::pin(answer_at_once(request, *response)).await,
-            Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
-        };
-        request.head.version = version;
-        let responder = request.responder.take();
-        match ended {
-            Ok(outcome) => self.record(request, trail, Ok(&outcome)),
-            Err(Failure::Unanswered(failed)) => {
-                if let Some(responder) = responder {
-                    // A client that is gone can't be told.
-                    let told = trail.told(failed.fault, &request.head);
-                    let _ = Box::pin(respond(responder, told)).await;
-                    Box::pin(take_rest(request)).await;
-                }
-                self.record(request, trail, Err(failed.fault));
-            }
-            // An attempt that is to be repeated is repeated, so only the client's absence is left.
-            Err(Failure::ClientGone | Failure::Again(_)) => {
-                if let Some(responder) = responder {
-                    responder.reset(ErrorCode::CANCEL);
-                }
-                self.record(request, trail, Err(Fault::ClientGone));
-            }
-        }
+        let trail = self.begin(&mut request.head);
+        self.go_on(request, trail, None).await;
+    }
+
+    fn carry(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
+        self.carry_stream(accepted)
     }
 
     fn refused(&self, fault: Fault, version: Version) {

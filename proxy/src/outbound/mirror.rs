@@ -88,7 +88,7 @@ impl Outbound {
             duration: began.elapsed(),
             method: head.method.clone(),
             scheme: "http",
-            authority: head.authority.as_deref().map(Cow::Borrowed),
+            authority: head.authority.as_ref().map(Cow::Borrowed),
             path: Cow::Borrowed(&head.path),
             version: head.version,
             status: ending.status.as_u16(),

@@ -9,6 +9,7 @@
 //! largest of its steps.
 
 mod attempt;
+mod carry;
 mod destination;
 mod explain;
 mod health;
@@ -36,6 +37,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tracing::debug;
 
+use self::carry::Outgoing;
 use self::destination::{Destination, Latest};
 use self::health::Checks;
 use self::http::OutboundRequests;
@@ -44,7 +46,7 @@ use self::recent::Recent;
 use crate::balance::Balancer;
 use crate::discovery;
 use crate::endpoint::{self, Endpoints};
-use crate::http::{Drain, Ended, ServerLimits, Spent, Workers, serve_http1, serve_http2};
+use crate::http::{Carriers, Drain, Ended, ServerLimits, Spent, Workers, serve_http1, serve_http2};
 use crate::identity::Identity;
 use crate::listener::Accepted;
 use crate::model::{Fault, Own, Protocol, Text};
@@ -67,6 +69,7 @@ pub struct Outbound {
     learnt: Learnt,
     latest: Latest,
     workers: Rc<Workers<OutboundRequests>>,
+    carriers: Rc<Carriers<Outgoing>>,
     recent: RefCell<Recent>,
     checks: Checks,
     /// Mirrored requests on their way; each holds a clone.
@@ -116,6 +119,7 @@ impl Outbound {
             learnt: Learnt::default(),
             latest: Latest::default(),
             workers: Rc::default(),
+            carriers: Rc::default(),
             recent: RefCell::default(),
             checks: Checks::default(),
             copies: Rc::default(),
@@ -340,6 +344,7 @@ impl Outbound {
         self.learnt.sweep();
         self.latest.sweep();
         self.workers.sweep();
+        self.carriers.sweep();
     }
 }
 

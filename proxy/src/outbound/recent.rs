@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::model::{Fault, ServicePort};
+use crate::model::{Fault, ServicePort, Text};
 
 /// Requests that each worker remembers; the oldest is forgotten for one more.
 pub(super) const RECENT_MAX: usize = 512;
@@ -30,8 +30,8 @@ pub(super) struct Done {
     pub start: Option<SystemTime>,
     pub duration: Duration,
     pub method: Method,
-    pub authority: String,
-    pub path: String,
+    pub authority: Vec<u8>,
+    pub path: Vec<u8>,
     /// Name and rule.
     pub route: Option<(Arc<str>, u32)>,
     pub cluster: Option<ServicePort>,
@@ -44,14 +44,14 @@ pub(super) struct Done {
 
 impl Recent {
     /// Room for one more: the place of the oldest, whose texts' memory is used again.
-    pub(super) fn next(&mut self, authority: &str, path: &str) -> &mut Done {
+    pub(super) fn next(&mut self, authority: Option<&Text>, path: &Text) -> &mut Done {
         if self.done.len() < RECENT_MAX {
             self.done.push(Done::default());
         }
         let done = &mut self.done[self.next];
         self.next = (self.next + 1) % RECENT_MAX;
-        copy(&mut done.authority, authority);
-        copy(&mut done.path, path);
+        copy(&mut done.authority, authority.map_or(b"", Text::as_bytes));
+        copy(&mut done.path, path.as_bytes());
         done
     }
 
@@ -64,10 +64,9 @@ impl Recent {
     }
 }
 
-/// Both texts are visible ASCII, so any byte is a boundary.
-fn copy(kept: &mut String, text: &str) {
+fn copy(kept: &mut Vec<u8>, text: &[u8]) {
     kept.clear();
-    kept.push_str(&text[..text.len().min(TEXT_BYTES_MAX)]);
+    kept.extend_from_slice(&text[..text.len().min(TEXT_BYTES_MAX)]);
 }
 
 impl Done {
@@ -77,8 +76,8 @@ impl Done {
             "direction": "outbound",
             "at": at.map(|at| at.to_string()),
             "method": self.method.as_str(),
-            "authority": self.authority,
-            "path": self.path,
+            "authority": String::from_utf8_lossy(&self.authority),
+            "path": String::from_utf8_lossy(&self.path),
             "route": self.route.as_ref().map(|(name, _)| &**name),
             "rule": self.route.as_ref().map(|(_, rule)| rule),
             "cluster": self.cluster.as_ref().map(ToString::to_string),
@@ -102,7 +101,8 @@ mod tests {
         let mut recent = Recent::default();
         for number in 0..RECENT_MAX as u16 + 2 {
             let long = "a".repeat(usize::from(number));
-            let done = recent.next("orders", &format!("/{number}/{long}"));
+            let path = Text::try_from(&*format!("/{number}/{long}")).unwrap();
+            let done = recent.next(Some(&Text::from_static("orders")), &path);
             done.trace_id = [(number % 256) as u8; 16];
             done.status = number;
         }

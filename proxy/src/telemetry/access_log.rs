@@ -83,8 +83,8 @@ fn request_fields(record: &RequestRecord<'_>) -> Map<String, Value> {
     fields.set("direction", record.direction.as_str());
     fields.set("method", record.method.as_str());
     fields.set("scheme", record.scheme);
-    fields.some("authority", record.authority.as_deref());
-    fields.set("path", &*record.path);
+    fields.some("authority", record.authority.as_ref().map(|text| &***text));
+    fields.set("path", &**record.path);
     fields.set("version", format!("{:?}", record.version));
     fields.set("status", record.status);
     fields.some("grpc_status", record.grpc_status);

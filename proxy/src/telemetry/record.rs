@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use weft_proto::spiffe::SpiffeId;
 
 use super::trace;
-use crate::model::{Fault, Own, Protocol, ServiceName};
+use crate::model::{Fault, Own, Protocol, ServiceName, Text};
 
 /// Which way the traffic went, seen from the workload beside this proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,9 +60,9 @@ pub struct RequestRecord<'r> {
     pub duration: Duration,
     pub method: http::Method,
     pub scheme: &'static str,
-    pub authority: Option<Cow<'r, str>>,
+    pub authority: Option<Cow<'r, Text>>,
     /// With its query; spans and metrics cut that off.
-    pub path: Cow<'r, str>,
+    pub path: Cow<'r, Text>,
     pub version: http::Version,
     pub status: u16,
     pub grpc_status: Option<u16>,
@@ -108,7 +108,7 @@ impl<'r> RequestRecord<'r> {
             method: http::Method::from_bytes(UNREAD_METHOD).unwrap_or_default(),
             scheme: "http",
             authority: None,
-            path: Cow::Borrowed(""),
+            path: Cow::Owned(Text::default()),
             version,
             status,
             grpc_status: None,

@@ -36,7 +36,7 @@ fn from_request(record: &RequestRecord<'_>) -> SpanData {
     }
     attributes.set("url.scheme", record.scheme);
     attributes.set("url.path", path.to_owned());
-    attributes.authority(record.authority.as_deref());
+    attributes.authority(record.authority.as_ref().map(|text| &***text));
     if record.status != 0 {
         attributes.set("http.response.status_code", i64::from(record.status));
     }

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
-use crate::model::ServiceName;
+use crate::model::{ServiceName, Text};
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -53,8 +53,8 @@ fn request<'r>(telemetry: &Telemetry, route: &'r str) -> RequestRecord<'r> {
         duration: Duration::from_micros(1500),
         method: http::Method::GET,
         scheme: "http",
-        authority: Some("orders:80".into()),
-        path: "/list?token=secret".into(),
+        authority: Some(Cow::Owned(Text::from_static("orders:80"))),
+        path: Cow::Owned(Text::from_static("/list?token=secret")),
         version: http::Version::HTTP_11,
         status: 503,
         grpc_status: None,

@@ -77,6 +77,14 @@ impl Context {
         }
     }
 
+    /// The context, without what only the next span needs left behind.
+    pub fn take(&mut self) -> Self {
+        Self {
+            tracestate: self.tracestate.take(),
+            ..*self
+        }
+    }
+
     /// Makes our span the parent of the next one. B3 headers are kept in step where the request
     /// came with them, and never added.
     pub fn inject(&self, headers: &mut Fields) {
@@ -258,11 +266,21 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
+/// The two digits of each byte.
+static PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// Writes two digits for each byte.
 fn put_hex(text: &mut [u8], bytes: &[u8]) {
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 0xf)];
+    for (pair, byte) in text.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *pair = PAIRS[usize::from(*byte)];
     }
 }
 
