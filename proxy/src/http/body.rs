@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Version;
+use smallvec::SmallVec;
 
 use super::BodyCopy;
 use crate::http1::{self, BodyDecoder, Decoded, Refusal};
@@ -113,7 +114,8 @@ impl Body<'_> {
 /// A request body that can be sent again as long as little of it has been read.
 pub struct RequestBody<'a> {
     body: Body<'a>,
-    kept: Vec<Piece>,
+    /// Most bodies are a piece and an end.
+    kept: SmallVec<[Piece; 2]>,
     kept_bytes: usize,
     position: usize,
     overflowed: bool,
@@ -130,7 +132,7 @@ impl<'a> RequestBody<'a> {
         Self {
             body,
             version,
-            kept: Vec::new(),
+            kept: SmallVec::new(),
             kept_bytes: 0,
             position: 0,
             overflowed: false,
@@ -208,7 +210,7 @@ impl<'a> RequestBody<'a> {
         if self.kept_bytes > REPLAY_MAX {
             self.overflowed = true;
             self.overflow.iter().for_each(|flag| flag.set(true));
-            self.kept = Vec::new();
+            self.kept = SmallVec::new();
             self.position = 0;
         } else if !self.overflowed {
             self.kept.push(piece.clone());

@@ -55,7 +55,7 @@ impl<E> Carriers<E> {
         kept.unwrap_or_else(|| {
             Rc::new(Carrier {
                 is_due: Cell::new(false),
-                carried: RefCell::new(None),
+                carried: RefCell::default(),
             })
         })
     }
@@ -75,57 +75,68 @@ impl<E> Carriers<E> {
     }
 }
 
+/// A request that is to be carried, or served by a task if it can't be. It stands where it is carried from the
+/// beginning, as each move of it would copy it whole.
+pub struct Load<E>(Rc<Carrier<E>>);
+
+impl<E: Errand> Load<E> {
+    pub fn new(carriers: &Carriers<E>, request: Request<'static>, errand: E) -> Self {
+        let carrier = carriers.take();
+        {
+            let mut carried = carrier.carried.borrow_mut();
+            carried.request = Some(request);
+            carried.errand = Some(errand);
+        }
+        Self(carrier)
+    }
+
+    /// Does something with it.
+    pub fn with<R>(&self, look: impl FnOnce(&mut Request<'static>, &mut E) -> R) -> Option<R> {
+        let mut carried = self.0.carried.borrow_mut();
+        let Carried {
+            request, errand, ..
+        } = &mut *carried;
+        Some(look(request.as_mut()?, errand.as_mut()?))
+    }
+
+    /// Takes it back, to be served by a task.
+    pub fn take(self) -> Option<(Request<'static>, E)> {
+        let mut carried = self.0.carried.borrow_mut();
+        let taken = carried.request.take().zip(carried.errand.take());
+        drop(carried);
+        let carriers = taken.as_ref().map(|(_, errand)| errand.carriers().clone());
+        if let Some(carriers) = carriers {
+            carriers.give_back(self.0);
+        }
+        taken
+    }
+}
+
 /// Carries a request on a stream of `connection`, to a sidecar where there is a `hop`, and the answer back, and tells
 /// `errand` what came of it. Of the terms only `deadline` and `timed` are looked at: the errand knows the rest.
 pub fn carry<E: Errand>(
-    request: Request<'static>,
+    Load(carrier): Load<E>,
     (connection, hop): (&Rc<Multiplex>, Option<&Hop>),
     terms: Terms<'_>,
-    mut errand: E,
 ) {
-    let watch = terms.watch();
-    let empty = request.body.is_empty();
-    let (sender, receiver) = match open_stream(connection, hop, &request.head, empty) {
-        Ok(opened) => opened,
-        Err(failed) => return errand.over(&mut Some(request), Err(Failure::Unanswered(failed))),
-    };
-    let carrier = errand.carriers().take();
-    request.body.attach(carrier.clone());
-    receiver.attach(carrier.clone());
-    let alarm = terms
-        .deadline
-        .map(|deadline| SetAlarm::new(deadline, carrier.clone()));
-    *carrier.carried.borrow_mut() = Some(Carried {
-        request: Some(request),
-        sender,
-        receiver,
-        on_hop: hop.is_some(),
-        upward: Bytes::new(),
-        is_sent: empty,
-        sink: None,
-        downward: Bytes::new(),
-        watch,
-        alarm,
-        errand,
-    });
-    // Some of the body may have come already.
+    carrier.set_out((connection, hop), terms);
+    // Some of the body may have come already, and what failed at once is over.
     carrier.turn();
 }
 
 /// See [`carry`]. Both streams hold it until it is over.
 pub struct Carrier<E> {
     is_due: Cell<bool>,
-    carried: RefCell<Option<Carried<E>>>,
+    carried: RefCell<Carried<E>>,
 }
 
-/// What is on its way.
+/// What is on its way. Nothing of it is there before and after.
 struct Carried<E> {
-    /// There until it is over.
     request: Option<Request<'static>>,
-    sender: StreamSender,
-    receiver: StreamReceiver,
-    /// The other end is a sidecar.
-    on_hop: bool,
+    errand: Option<E>,
+    upstream: Option<Upstream>,
+    /// Why there is no upstream.
+    failed: Option<Unanswered>,
     /// What the upstream had no room for yet.
     upward: Bytes,
     /// Nothing more goes to the upstream.
@@ -136,7 +147,31 @@ struct Carried<E> {
     downward: Bytes,
     watch: Watch,
     alarm: Option<SetAlarm>,
-    errand: E,
+}
+
+/// The stream that the request was sent on.
+struct Upstream {
+    sender: StreamSender,
+    receiver: StreamReceiver,
+    /// The other end is a sidecar.
+    on_hop: bool,
+}
+
+impl<E> Default for Carried<E> {
+    fn default() -> Self {
+        Self {
+            request: None,
+            errand: None,
+            upstream: None,
+            failed: None,
+            upward: Bytes::new(),
+            is_sent: false,
+            sink: None,
+            downward: Bytes::new(),
+            watch: Watch::default(),
+            alarm: None,
+        }
+    }
 }
 
 /// An answer that is being passed on.
@@ -153,20 +188,52 @@ impl<E> fmt::Debug for Carrier<E> {
     }
 }
 
+impl<E: Errand> Carrier<E> {
+    fn set_out(
+        self: &Rc<Self>,
+        (connection, hop): (&Rc<Multiplex>, Option<&Hop>),
+        terms: Terms<'_>,
+    ) {
+        let mut carried = self.carried.borrow_mut();
+        let Some(request) = &carried.request else {
+            return;
+        };
+        let watch = terms.watch();
+        let empty = request.body.is_empty();
+        let opened = open_stream(connection, hop, &request.head, empty);
+        if opened.is_ok() {
+            request.body.attach(self.clone());
+        }
+        match opened {
+            Ok((sender, receiver)) => {
+                receiver.attach(self.clone());
+                carried.upstream = Some(Upstream {
+                    sender,
+                    receiver,
+                    on_hop: hop.is_some(),
+                });
+            }
+            Err(failed) => carried.failed = Some(failed),
+        }
+        carried.is_sent = empty;
+        carried.watch = watch;
+        carried.alarm = terms
+            .deadline
+            .map(|deadline| SetAlarm::new(deadline, self.clone()));
+    }
+}
+
 impl<E: Errand> Turn for Carrier<E> {
     fn turn(self: Rc<Self>) {
         let mut carried = self.carried.borrow_mut();
-        let Some(under_way) = carried.as_mut() else {
+        let Poll::Ready(ended) = carried.go_on() else {
             return;
         };
-        let Poll::Ready(ended) = under_way.go_on() else {
-            return;
-        };
-        under_way.end(ended);
-        let next = under_way.errand.carriers().clone();
-        *carried = None;
+        let carriers = carried.end(ended);
         drop(carried);
-        next.give_back(self);
+        if let Some(carriers) = carriers {
+            carriers.give_back(self);
+        }
     }
 
     fn give_up(&self) {
@@ -182,20 +249,46 @@ impl<E: Errand> Turn for Carrier<E> {
 impl<E: Errand> Carried<E> {
     /// Hands on what there is. The answer comes first: it may end the exchange before the request is sent.
     fn go_on(&mut self) -> Poll<Result<(), Failure>> {
-        if let Poll::Ready(ended) = self.answer() {
+        if let Some(failed) = self.failed.take() {
+            return Poll::Ready(Err(Failure::Unanswered(failed)));
+        }
+        let Self {
+            request: Some(request),
+            errand: Some(errand),
+            upstream: Some(upstream),
+            ..
+        } = self
+        else {
+            return Poll::Pending;
+        };
+        while self.sink.is_none() {
+            match upstream.next_head(request, (&mut *errand, &self.watch)) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(begun)) => self.sink = begun,
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+            }
+        }
+        if let Some(answering) = &mut self.sink
+            && let Poll::Ready(ended) =
+                answering.pass_on(&mut upstream.receiver, &mut self.downward)
+        {
             return Poll::Ready(ended);
         }
-        if self.send().is_ready() {
-            return Poll::Ready(Err(Failure::ClientGone));
+        if !self.is_sent {
+            match upstream.send(&mut request.body, &mut self.upward) {
+                Poll::Pending => {}
+                Poll::Ready(true) => self.is_sent = true,
+                Poll::Ready(false) => return Poll::Ready(Err(Failure::ClientGone)),
+            }
         }
         match self.alarm.as_ref().and_then(SetAlarm::rung) {
-            Some(fault) => Poll::Ready(self.give_up_late(fault)),
+            Some(fault) => Poll::Ready(self.break_off(fault)),
             None => Poll::Pending,
         }
     }
 
-    /// The time is over: an answer that has begun is broken off.
-    fn give_up_late(&mut self, fault: Fault) -> Result<(), Failure> {
+    /// The time is over: an answer that has begun ends here.
+    fn break_off(&mut self, fault: Fault) -> Result<(), Failure> {
         let Some(answering) = &mut self.sink else {
             return Err(Failure::Unanswered(Unanswered::late(fault)));
         };
@@ -204,113 +297,119 @@ impl<E: Errand> Carried<E> {
         Ok(())
     }
 
-    /// Passes the answer on.
-    fn answer(&mut self) -> Poll<Result<(), Failure>> {
-        while self.sink.is_none() {
-            let unanswered = match self.receiver.take() {
-                Taken::Pending if self.is_client_gone() => {
-                    return Poll::Ready(Err(Failure::ClientGone));
-                }
-                Taken::Pending => return Poll::Pending,
-                Taken::Piece(http2::Piece::Head(head)) => match self.take_head(head) {
-                    Ok(()) => continue,
-                    Err(failure) => return Poll::Ready(Err(failure)),
-                },
-                Taken::Failed(failure) => lost(failure),
-                Taken::Piece(_) | Taken::End => Unanswered::late(Fault::UpstreamProtocol),
-            };
-            return Poll::Ready(Err(Failure::Unanswered(unanswered)));
-        }
-        match &mut self.sink {
-            Some(answering) => answering.pass_on(&mut self.receiver, &mut self.downward),
-            None => Poll::Pending,
-        }
-    }
-
-    /// The client's stream, as long as no answer has begun.
-    fn waiting(&mut self) -> Result<&mut StreamSender, Failure> {
-        let request = self.request.as_mut();
-        match request.and_then(|request| request.responder.as_mut()) {
-            Some(Responder::Http2 { stream }) => Ok(stream),
-            _ => Err(Failure::ClientGone),
-        }
-    }
-
-    fn is_client_gone(&mut self) -> bool {
-        self.waiting().map_or(true, |stream| stream.is_gone())
-    }
-
-    /// A head of the answer: an informational one, or the final one.
-    fn take_head(&mut self, mut head: ResponseHead) -> Result<(), Failure> {
-        if self.on_hop {
-            head = check_hop(head).map_err(Failure::Unanswered)?;
-        }
-        // The engine takes no 101, so this is one that others follow.
-        if head.status.is_informational() {
-            let passed_on = self.waiting()?.respond(&head, false);
-            return passed_on.map_err(|_| Failure::ClientGone);
-        }
-        let outcome = Outcome::of(&head, self.watch.read());
-        let is_kept = self.request.as_ref().is_some_and(|r| r.body.is_kept());
-        if is_kept && self.errand.again(&head) {
-            return Err(Failure::Again(outcome));
-        }
-        self.errand.change(&mut head);
-        let is_whole = self.receiver.is_drained();
-        let responder = self.request.as_mut();
-        let responder = responder.and_then(|request| request.responder.take());
-        let Some(Responder::Http2 { mut stream }) = responder else {
-            return Err(Failure::ClientGone);
-        };
-        let responded = stream.respond(&head, is_whole);
-        responded.map_err(|_| Failure::ClientGone)?;
-        self.sink = Some(Answering {
-            stream,
-            is_whole,
-            outcome,
-        });
-        Ok(())
-    }
-
-    /// Sends the body. Ready when the client is gone: an upstream that takes no more of it says why in its answer, or
-    /// ends, and both are seen there.
-    fn send(&mut self) -> Poll<()> {
-        while !self.is_sent {
-            if !self.upward.is_empty() {
-                self.is_sent = self.sender.send(&mut self.upward).is_err();
-                if !self.upward.is_empty() {
-                    return Poll::Pending;
-                }
-            }
-            let body = self.request.as_mut().map(|request| &mut request.body);
-            match body.and_then(RequestBody::take) {
-                None => return Poll::Pending,
-                Some(Err(_)) => {
-                    self.sender.reset(ErrorCode::CANCEL);
-                    return Poll::Ready(());
-                }
-                Some(Ok(Piece::Data(data))) => self.upward = data,
-                Some(Ok(Piece::End(trailers))) => {
-                    // An upstream that is gone is seen where its answer is.
-                    let _ = self.sender.finish(&trailers);
-                    self.is_sent = true;
-                }
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Says what came of it.
-    fn end(&mut self, ended: Result<(), Failure>) {
-        self.receiver.detach();
+    /// Says what came of it, and lets go of everything. Returned is where the carrier belongs.
+    fn end(&mut self, ended: Result<(), Failure>) -> Option<Rc<Carriers<E>>> {
         if let Some(request) = &self.request {
             request.body.detach();
         }
-        let ended = ended.and_then(|()| match self.sink.take() {
-            Some(answering) => Ok(answering.outcome),
-            None => Err(Failure::ClientGone),
-        });
-        self.errand.over(&mut self.request, ended);
+        let answering = self.sink.take();
+        let outcome = answering.map(|answering| answering.outcome);
+        let ended = ended.and_then(|()| outcome.ok_or(Failure::ClientGone));
+        // The upstream's stream ends before anything else is done about the request.
+        self.upstream = None;
+        self.alarm = None;
+        let mut carriers = None;
+        if let Some(errand) = &mut self.errand {
+            errand.over(&mut self.request, ended);
+            carriers = Some(errand.carriers().clone());
+        }
+        self.request = None;
+        self.errand = None;
+        self.upward = Bytes::new();
+        self.downward = Bytes::new();
+        carriers
+    }
+}
+
+/// The client's stream, as long as no answer has begun.
+fn waiting<'r>(request: &'r mut Request<'static>) -> Result<&'r mut StreamSender, Failure> {
+    match &mut request.responder {
+        Some(Responder::Http2 { stream }) => Ok(stream),
+        _ => Err(Failure::ClientGone),
+    }
+}
+
+impl Upstream {
+    /// Takes the next head of the answer: an informational one is passed on, and the final one begins the answer.
+    fn next_head(
+        &mut self,
+        request: &mut Request<'static>,
+        (errand, watch): (&mut impl Errand, &Watch),
+    ) -> Poll<Result<Option<Answering>, Failure>> {
+        let unanswered = match self.receiver.take() {
+            Taken::Pending => {
+                return match waiting(request) {
+                    Ok(stream) if !stream.is_gone() => Poll::Pending,
+                    _ => Poll::Ready(Err(Failure::ClientGone)),
+                };
+            }
+            Taken::Piece(http2::Piece::Head(head)) => {
+                return Poll::Ready(self.take_head(head, request, (errand, watch)));
+            }
+            Taken::Failed(failure) => lost(failure),
+            Taken::Piece(_) | Taken::End => Unanswered::late(Fault::UpstreamProtocol),
+        };
+        Poll::Ready(Err(Failure::Unanswered(unanswered)))
+    }
+
+    fn take_head(
+        &mut self,
+        mut head: ResponseHead,
+        request: &mut Request<'static>,
+        (errand, watch): (&mut impl Errand, &Watch),
+    ) -> Result<Option<Answering>, Failure> {
+        if self.on_hop {
+            head = check_hop(head).map_err(Failure::Unanswered)?;
+        }
+        let client_gone = |_| Failure::ClientGone;
+        // The engine takes no 101, so this is one that others follow.
+        if head.status.is_informational() {
+            let passed_on = waiting(request)?.respond(&head, false);
+            return passed_on.map(|()| None).map_err(client_gone);
+        }
+        let outcome = Outcome::of(&head, watch.read());
+        if request.body.is_kept() && errand.again(&head) {
+            return Err(Failure::Again(outcome));
+        }
+        errand.change(&mut head);
+        let Some(Responder::Http2 { mut stream }) = request.responder.take() else {
+            return Err(Failure::ClientGone);
+        };
+        let is_whole = self.receiver.is_drained();
+        stream.respond(&head, is_whole).map_err(client_gone)?;
+        Ok(Some(Answering {
+            stream,
+            is_whole,
+            outcome,
+        }))
+    }
+
+    /// Sends the body. Ready when nothing more is to be sent: false says that the client is gone. An upstream that
+    /// takes no more of it says why in its answer, or ends, and both are seen there.
+    fn send(&mut self, body: &mut RequestBody<'static>, upward: &mut Bytes) -> Poll<bool> {
+        loop {
+            if !upward.is_empty() {
+                if self.sender.send(upward).is_err() {
+                    return Poll::Ready(true);
+                }
+                if !upward.is_empty() {
+                    return Poll::Pending;
+                }
+            }
+            match body.take() {
+                None => return Poll::Pending,
+                Some(Err(_)) => {
+                    self.sender.reset(ErrorCode::CANCEL);
+                    return Poll::Ready(false);
+                }
+                Some(Ok(Piece::Data(data))) => *upward = data,
+                Some(Ok(Piece::End(trailers))) => {
+                    // An upstream that is gone is seen where its answer is.
+                    let _ = self.sender.finish(&trailers);
+                    return Poll::Ready(true);
+                }
+            }
+        }
     }
 }
 

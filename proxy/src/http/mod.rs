@@ -22,7 +22,7 @@ mod websocket;
 mod workers;
 
 pub use body::{Body, BodyError, Piece, RequestBody};
-pub use carrier::{Carriers, Errand, carry};
+pub use carrier::{Carriers, Errand, Load, carry};
 pub use exchange::{Failure, Outcome, exchange};
 pub use grpc::{Pushback, pushback, status_for_rules};
 pub use mirror::{BodyCopy, exchange_copy};

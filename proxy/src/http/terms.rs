@@ -29,6 +29,7 @@ impl Terms<'_> {
 }
 
 /// Measures from when it was made.
+#[derive(Default)]
 pub(super) struct Watch(Option<Instant>);
 
 impl Watch {

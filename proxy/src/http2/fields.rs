@@ -113,7 +113,7 @@ impl FieldList {
 
     /// The head of a request. The outer error is a malformed message, whose stream is reset
     /// (RFC 9113 8.1.1); the inner one can be answered.
-    pub fn into_request(mut self) -> Result<Result<RequestHead, Refusal>, &'static str> {
+    pub fn take_request(&mut self) -> Result<Result<RequestHead, Refusal>, &'static str> {
         if self.is_too_large() {
             return Ok(Err(Refusal::TooLarge("the header list is too large")));
         }
@@ -174,7 +174,7 @@ impl FieldList {
             path,
             version: Version::HTTP_2,
             upgrade,
-            headers: self.headers,
+            headers: std::mem::take(&mut self.headers),
         }))
     }
 
@@ -201,7 +201,7 @@ impl FieldList {
 
     /// The head of a response, informational ones too. `upgrade` is the protocol that the request
     /// asked for, if a 2xx means that it is spoken from here on.
-    pub fn into_response(mut self, upgrade: Option<&str>) -> Result<ResponseHead, &'static str> {
+    pub fn take_response(&mut self, upgrade: Option<&str>) -> Result<ResponseHead, &'static str> {
         if self.is_too_large() {
             return Err("the header list is too large");
         }
@@ -226,12 +226,12 @@ impl FieldList {
             status,
             version: Version::HTTP_2,
             upgrade,
-            headers: self.headers,
+            headers: std::mem::take(&mut self.headers),
         })
     }
 
     /// A trailer section (RFC 9113 8.1).
-    pub fn into_trailers(self) -> Result<Fields, &'static str> {
+    pub fn take_trailers(&mut self) -> Result<Fields, &'static str> {
         if self.is_too_large() {
             return Err("the trailer section is too large");
         }
@@ -241,7 +241,7 @@ impl FieldList {
         if self.has_request_fields() || self.status.is_some() {
             return Err("a trailer section with a pseudo-header field");
         }
-        Ok(self.headers)
+        Ok(std::mem::take(&mut self.headers))
     }
 
     fn has_request_fields(&self) -> bool {

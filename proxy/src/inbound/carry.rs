@@ -2,7 +2,6 @@
 //! nothing has to be waited for on the way there. The rest goes the general way ([`go_on`](Inbound::go_on)).
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -12,7 +11,7 @@ use http::Method;
 use super::Inbound;
 use super::http::{Begun, HopRequests, Sent};
 use crate::endpoint::Share;
-use crate::http::{Carriers, Errand, Failure, Outcome, Request, Terms, Told, carry};
+use crate::http::{Carriers, Errand, Failure, Load, Outcome, Request, Terms, Told, carry};
 use crate::model::{Fault, Protocol, RequestHead, ResponseHead, hop};
 use crate::multiplex::Accepted;
 
@@ -22,22 +21,14 @@ pub(super) struct Incoming {
     /// There until it is over.
     begun: Option<Begun>,
     sent: Sent,
-    application: SocketAddr,
     /// Counts as a stream of the application's connection.
-    _share: Share,
-}
-
-/// What a request goes to.
-struct Admitted {
-    application: SocketAddr,
-    sent: Sent,
-    share: Share,
+    share: Option<Share>,
 }
 
 impl HopRequests {
     /// Carries the request on a stream; the stream again, if it is none that could be.
     pub(super) fn carry_stream(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
-        let (head, receiver, sender) = match accepted {
+        let (mut head, receiver, sender) = match accepted {
             Accepted {
                 head: Ok(head),
                 receiver,
@@ -45,9 +36,11 @@ impl HopRequests {
             } if may_be_carried(&head) => (head, receiver, sender),
             accepted => return ControlFlow::Continue(accepted),
         };
+        let inbound = &self.inbound;
+        let call = self.call(&mut head);
+        let begun = call.map(|call| inbound.begin(&mut head, call));
         let mut request = Request::of_stream(head, receiver, sender);
-        let inbound = self.inbound.clone();
-        let Ok(call) = self.call(&mut request.head) else {
+        let Ok(begun) = begun else {
             let requests = self.clone();
             tokio::task::spawn_local(async move {
                 let told = Told::of(Fault::MalformedRequest, false);
@@ -55,29 +48,33 @@ impl HopRequests {
             });
             return ControlFlow::Break(());
         };
-        let begun = inbound.begin(&mut request.head, call);
-        match inbound.admit_now(&request.head, &begun) {
-            Some(admitted) => {
-                let Admitted {
-                    application,
-                    sent,
-                    share,
-                } = admitted;
-                let connection = share.connection().clone();
-                let incoming = Incoming {
-                    inbound,
-                    begun: Some(begun),
-                    sent,
-                    application,
-                    _share: share,
-                };
-                carry(request, (&connection, None), Terms::default(), incoming);
-            }
-            None => drop(tokio::task::spawn_local(async move {
-                inbound.go_on(&mut request, begun).await;
-            })),
+        let incoming = Incoming {
+            inbound: inbound.clone(),
+            sent: (begun.context.trace_id, Cell::new(None)),
+            begun: Some(begun),
+            share: None,
+        };
+        let load = Load::new(&inbound.carriers, request, incoming);
+        let connection = load.with(|request, incoming| {
+            let share = inbound.admit_now(&request.head, incoming)?;
+            let share = incoming.share.insert(share);
+            Some(share.connection().clone())
+        });
+        match connection.flatten() {
+            Some(connection) => carry(load, (&connection, None), Terms::default()),
+            None => leave_to_task(load),
         }
         ControlFlow::Break(())
+    }
+}
+
+fn leave_to_task(load: Load<Incoming>) {
+    let Some((mut request, incoming)) = load.take() else {
+        return;
+    };
+    let Incoming { inbound, begun, .. } = incoming;
+    if let Some(begun) = begun {
+        tokio::task::spawn_local(async move { inbound.go_on(&mut request, begun).await });
     }
 }
 
@@ -88,25 +85,22 @@ fn may_be_carried(head: &RequestHead) -> bool {
 }
 
 impl Inbound {
-    /// Lets a request in, and opens its way to the application; nothing, where anything of it has to be waited for.
-    fn admit_now(&self, head: &RequestHead, begun: &Begun) -> Option<Admitted> {
+    /// Lets a request in, and gets a share of an open connection to the application; nothing, where anything of it has
+    /// to be waited for.
+    fn admit_now(&self, head: &RequestHead, incoming: &Incoming) -> Option<Share> {
         let Begun {
             call, began, known, ..
-        } = begun;
+        } = incoming.begun.as_ref()?;
         let policy = &known.policy;
         // Their tokens are taken once.
         let is_limited = !policy.rate_limits.is_empty() || policy.global_rate_limit.is_some();
         if is_limited || self.refuses_to_repeat(call, head) {
             return None;
         }
-        let application = call.application.ok()?;
+        let share = self.endpoints.share_plain_now(call.application.ok()?)?;
         let admitting = self.admit(call.port, policy, call.asked(head), (*began, None));
-        let pass = admitting.now_or_never()?.ok()?;
-        Some(Admitted {
-            application,
-            sent: (begun.context.trace_id, Cell::new(pass)),
-            share: self.endpoints.share_plain_now(application)?,
-        })
+        incoming.sent.1.set(admitting.now_or_never()?.ok()?);
+        Some(share)
     }
 }
 
@@ -135,12 +129,17 @@ impl Errand for Incoming {
             return;
         };
         // It may be sent again, and whoever asked is told otherwise.
-        let application = self.application;
         let sent: Sent = (self.sent.0, Cell::new(self.sent.1.take()));
         tokio::task::spawn_local(async move {
             let call = &begun.call;
-            let forwarded = inbound.forward(&mut request, application, call, &sent, Some(failed));
-            let ended = forwarded.await;
+            let ended = match call.application {
+                Ok(address) => {
+                    let forwarded =
+                        inbound.forward(&mut request, address, call, &sent, Some(failed));
+                    forwarded.await
+                }
+                Err(_) => Err(Failure::Unanswered(failed)),
+            };
             drop(sent);
             inbound.finish(&mut request, begun, ended, None).await;
         });

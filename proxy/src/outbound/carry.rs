@@ -17,9 +17,9 @@ use super::hedge::hedge_after;
 use super::http::{Found, OutboundRequests, Trail};
 use crate::balance::Picked;
 use crate::endpoint::Share;
-use crate::http::{Carriers, Deadline, Errand, Failure, Outcome, Request, Terms, carry};
-use crate::model::{Protocol, ResponseHead};
-use crate::multiplex::Accepted;
+use crate::http::{Carriers, Deadline, Errand, Failure, Load, Outcome, Request, Terms, carry};
+use crate::model::{Hop, Protocol, ResponseHead};
+use crate::multiplex::{Accepted, Multiplex};
 
 /// A request that is being carried.
 pub(super) struct Outgoing {
@@ -27,27 +27,28 @@ pub(super) struct Outgoing {
     /// There until it is over.
     way: Option<Way>,
     /// Counts as a stream of the upstream's connection.
-    _share: Share,
+    share: Option<Share>,
 }
 
 /// How a request has come so far.
 struct Way {
     trail: Trail,
-    course: Course,
+    /// Set once it has set out.
+    course: Option<Course>,
     picked: Option<Picked>,
 }
 
-/// What the first attempt goes to.
-struct Chosen {
-    course: Course,
-    picked: Option<Picked>,
-    share: Share,
+/// What a request is sent on.
+struct Opened {
+    connection: Rc<Multiplex>,
+    hop: Option<Hop>,
+    terms: Terms<'static>,
 }
 
 impl OutboundRequests {
     /// Carries the request on a stream; the stream again, if it is none that could be.
     pub(super) fn carry_stream(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
-        let (head, receiver, sender) = match accepted {
+        let (mut head, receiver, sender) = match accepted {
             Accepted {
                 head: Ok(head),
                 receiver,
@@ -57,52 +58,67 @@ impl OutboundRequests {
             }
             accepted => return ControlFlow::Continue(accepted),
         };
-        let mut request = Request::of_stream(head, receiver, sender);
-        let mut trail = self.begin(&mut request.head);
-        // Where it has to be waited for, what was begun is dropped, and a task begins anew.
-        let found = self.find_target(&request.head, &mut trail).now_or_never();
-        let chosen = match &found {
-            Some(Ok(None)) => {
-                self.prepare(&mut request, &mut trail);
-                self.choose_now(&request, &mut trail)
-            }
-            _ => None,
+        let outgoing = Outgoing {
+            requests: self.clone(),
+            way: Some(Way {
+                trail: self.begin(&mut head),
+                course: None,
+                picked: None,
+            }),
+            share: None,
         };
-        match chosen {
-            Some(chosen) => self.carry_request(request, trail, chosen),
-            None => self.leave_to_task(request, trail, found),
+        let request = Request::of_stream(head, receiver, sender);
+        let load = Load::new(&self.outbound.carriers, request, outgoing);
+        let mut found = None;
+        let opened = load.with(|request, outgoing| {
+            let way = outgoing.way.as_mut()?;
+            // Where it has to be waited for, what was begun is dropped, and a task begins anew.
+            found = self
+                .find_target(&request.head, &mut way.trail)
+                .now_or_never();
+            let Some(Ok(None)) = &found else {
+                return None;
+            };
+            self.prepare(request, &mut way.trail);
+            let share = self.choose_now(request, way)?;
+            let opened = self.set_out_on(request, way, &share);
+            outgoing.share = Some(share);
+            opened
+        });
+        match opened.flatten() {
+            Some(Opened {
+                connection,
+                hop,
+                terms,
+            }) => carry(load, (&connection, hop.as_ref()), terms),
+            None => self.leave_to_task(load, found),
         }
         ControlFlow::Break(())
     }
 
-    /// What the first attempt needs; nothing, where anything of it isn't there at once.
-    fn choose_now(&self, request: &Request<'static>, trail: &mut Trail) -> Option<Chosen> {
-        if trail.target.as_ref()?.faults().next().is_some() {
+    /// Chooses whom the first attempt goes to, and gets a share of an open connection to there; nothing, where
+    /// anything of it isn't there at once.
+    fn choose_now(&self, request: &Request<'static>, way: &mut Way) -> Option<Share> {
+        if way.trail.target.as_ref()?.faults().next().is_some() {
             return None;
         }
-        let course = self.set_out(&request.head, trail).now_or_never()?.ok()?;
-        let picked = self.choose(trail, &course).ok()?;
-        let hedged = picked.as_ref();
-        if hedged
-            .and_then(|picked| hedge_after(request, picked))
-            .is_some()
-        {
+        let set_out = self.set_out(&request.head, &mut way.trail);
+        let course = way.course.insert(set_out.now_or_never()?.ok()?);
+        way.picked = self.choose(&mut way.trail, course).ok()?;
+        let picked = way.picked.as_ref();
+        if picked.is_some_and(|picked| hedge_after(request, picked).is_some()) {
             return None;
         }
-        let share = self.share_now(trail)?;
-        Some(Chosen {
-            course,
-            picked,
-            share,
-        })
-    }
-
-    /// A share of an open connection to where the request goes.
-    fn share_now(&self, trail: &Trail) -> Option<Share> {
-        let target = trail.target.as_ref()?;
+        let Trail {
+            target,
+            endpoint,
+            version,
+            ..
+        } = &way.trail;
+        let target = target.as_ref()?;
         let endpoints = &self.outbound.endpoints;
-        let is_http2 = protocol_to(target, trail.version) == Protocol::Http2;
-        match (&trail.endpoint, &target.destination) {
+        let is_http2 = protocol_to(target, *version) == Protocol::Http2;
+        match (endpoint, &target.destination) {
             (Some(endpoint), _) if is_http2 || endpoint.sidecar.is_some() => {
                 endpoints.share_now(endpoint, target.tls_to(endpoint))
             }
@@ -113,44 +129,32 @@ impl OutboundRequests {
         }
     }
 
-    fn carry_request(self: &Rc<Self>, mut request: Request<'static>, trail: Trail, chosen: Chosen) {
-        let Chosen {
-            course,
-            picked,
-            share,
-        } = chosen;
-        let (target, endpoint) = (trail.target.as_ref(), trail.endpoint.as_deref());
-        let (mut hop, mut deadline) = (None, None);
-        if let Some(target) = target {
-            let sidecar = endpoint.filter(|endpoint| endpoint.sidecar.is_some());
-            deadline = Deadline::first(course.whole, one_attempt(target));
-            hop = sidecar.map(|endpoint| self.hop_to(target, endpoint, &request.head, deadline));
-            set_scheme(&mut request.head, target, endpoint);
-        }
-        let connection = share.connection().clone();
-        let terms = Terms {
-            deadline,
-            timed: picked.as_ref().is_some_and(Picked::is_timed),
-            ..Terms::default()
-        };
-        let outgoing = Outgoing {
-            requests: self.clone(),
-            way: Some(Way {
-                trail,
-                course,
-                picked,
-            }),
-            _share: share,
-        };
-        carry(request, (&connection, hop.as_ref()), terms, outgoing);
+    /// What is said to whoever was chosen, and how long it may take.
+    fn set_out_on(&self, request: &mut Request<'_>, way: &Way, share: &Share) -> Option<Opened> {
+        let (target, endpoint) = (way.trail.target.as_ref()?, way.trail.endpoint.as_deref());
+        let deadline = Deadline::first(way.course.as_ref()?.whole, one_attempt(target));
+        let sidecar = endpoint.filter(|endpoint| endpoint.sidecar.is_some());
+        let hop = sidecar.map(|endpoint| self.hop_to(target, endpoint, &request.head, deadline));
+        set_scheme(&mut request.head, target, endpoint);
+        Some(Opened {
+            connection: share.connection().clone(),
+            hop,
+            terms: Terms {
+                deadline,
+                timed: way.picked.as_ref().is_some_and(Picked::is_timed),
+                ..Terms::default()
+            },
+        })
     }
 
-    fn leave_to_task(
-        self: &Rc<Self>,
-        mut request: Request<'static>,
-        trail: Trail,
-        found: Option<Found>,
-    ) {
+    fn leave_to_task(self: &Rc<Self>, load: Load<Outgoing>, found: Option<Found>) {
+        let Some((mut request, outgoing)) = load.take() else {
+            return;
+        };
+        // What was chosen in vain is given back, and chosen anew.
+        let Some(Way { trail, .. }) = outgoing.way else {
+            return;
+        };
         let requests = self.clone();
         tokio::task::spawn_local(async move {
             requests.go_on(&mut request, trail, found).await;
@@ -170,7 +174,8 @@ impl Errand for Outgoing {
             && let Some(target) = &trail.target
             && target.changes_response()
         {
-            let before = course.session.as_ref().map(|(before, _)| *before);
+            let session = course.as_ref().and_then(|course| course.session.as_ref());
+            let before = session.map(|(before, _)| *before);
             target.change_response(head, trail.endpoint.as_deref(), before);
         }
     }
@@ -206,9 +211,12 @@ async fn repeat(
 ) {
     let Way {
         mut trail,
-        mut course,
+        course: Some(mut course),
         picked,
-    } = way;
+    } = way
+    else {
+        return;
+    };
     let picked = (picked, 0);
     let repeated = requests.repeat(&mut request, &mut trail, &mut course, picked, ended);
     let ended = match repeated.await {

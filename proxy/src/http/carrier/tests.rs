@@ -54,7 +54,8 @@ impl Serve for Porter {
             ..Terms::default()
         };
         let upstream = self.upstream.borrow().clone().unwrap();
-        carry(request, (&upstream, None), terms, Trip(self.clone()));
+        let load = Load::new(&self.carriers, request, Trip(self.clone()));
+        carry(load, (&upstream, None), terms);
         ControlFlow::Break(())
     }
 }

@@ -44,18 +44,24 @@ fn decode_rest(input: &mut &[u8], mut value: u64) -> Result<usize, Error> {
 }
 
 /// Appends `value` with `flags` above its prefix of `prefix` bits.
+#[inline]
 pub(super) fn encode(out: &mut BytesMut, flags: u8, prefix: u32, value: usize) {
     let mask = u8::MAX >> (8 - prefix);
     match u8::try_from(value) {
         Ok(small) if small < mask => out.put_u8(flags | small),
         _ => {
             out.put_u8(flags | mask);
-            let mut left = value - usize::from(mask);
-            while left >= 0x80 {
-                out.put_u8(left as u8 | 0x80);
-                left >>= 7;
-            }
-            out.put_u8(left as u8);
+            encode_rest(out, value - usize::from(mask));
         }
     }
+}
+
+/// What a full prefix leaves of a value.
+#[cold]
+fn encode_rest(out: &mut BytesMut, mut left: usize) {
+    while left >= 0x80 {
+        out.put_u8(left as u8 | 0x80);
+        left >>= 7;
+    }
+    out.put_u8(left as u8);
 }
