@@ -84,6 +84,7 @@ pub fn serve_http1<S: Serve>(
                 Box::pin(refuse(&mut writer, Fault::MalformedRequest)).await;
                 return Ended::Closed;
             }
+            let client_closes = !received.keep_alive;
             let mut keep_alive = received.keep_alive;
             // Boxed, so that a connection between two requests is small.
             let whole = Box::pin(serve_one(
@@ -100,6 +101,10 @@ pub fn serve_http1<S: Serve>(
                 return Ended::Closed;
             }
             writer.shrink();
+            if client_closes && whole && reader.buffer.is_empty() {
+                // It said that nothing follows (RFC 9112 9.6), so there is nothing that a reset could answer.
+                return Ended::Closed;
+            }
             if !whole || !keep_alive {
                 Box::pin(linger(&mut reader, &mut writer)).await;
                 return Ended::Closed;
@@ -321,6 +326,32 @@ mod tests {
             assert!(answered.elapsed() >= idle, "{:?}", answered.elapsed());
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_reads_the_whole_answer() {
+        // Whatever else it sends doesn't cost it the answer.
+        let pipelined = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for (fields, more) in [
+            ("", ""),
+            ("", pipelined),
+            ("Content-Length: 2\r\n", "ab"),
+            ("Content-Length: 2\r\n", "abc"),
+        ] {
+            with_client(Duration::from_secs(3600), |mut client, _drain| async move {
+                let request = format!(
+                    "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n{more}"
+                );
+                client.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = Vec::new();
+                client.read_to_end(&mut answer).await.unwrap();
+                assert!(
+                    answer.starts_with(b"HTTP/1.1 204 "),
+                    "{request}: {answer:?}"
+                );
+            })
+            .await;
+        }
     }
 
     #[tokio::test]
