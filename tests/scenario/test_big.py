@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import socket
 import subprocess
 import threading
 import time
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import frames
 from mesh import TESTKIT, free_ports, service
 from process import wait_until
 
@@ -56,8 +58,6 @@ def big(shared_mesh, soak):
 
 
 def _connects(port):
-    import socket
-
     with socket.create_connection(("127.0.0.1", port), 1):
         return True
 
@@ -171,3 +171,31 @@ def test_readers_that_stand_still_hold_up_nobody_else(big):
         other = curl(big, "http1", "-m", "20", "http://files.shop/bytes/10000000")
         assert hashlib.file_digest(other.stdout, "sha256").hexdigest() == pattern_hash(10_000_000)
     assert_small(big.web, big.files)
+
+
+def test_a_thousand_streams_that_nobody_reads_stay_within_the_bound(big):
+    """Each holds its window in each sidecar at most, and they hold up nobody else."""
+    big.apply(service("heap"))
+    heap, still = big.instance("heap"), big.workload("still")
+    big.wait_endpoints(still, 1, "heap.shop")
+    request = [(":method", "GET"), (":scheme", "http"), (":authority", "heap.shop"), (":path", "/bytes/10000000")]
+    windows = frames.settings((frames.WINDOW, 1 << 20)) + frames.window_update(0, 1 << 30)
+    streams = b"".join(frames.headers(1 + 2 * number, request) for number in range(125))
+    sidecars = (still.process, heap.process)
+    with contextlib.ExitStack() as clients:
+        for _ in range(8):
+            client = clients.enter_context(socket.create_connection(still.outbound))
+            client.sendall(frames.PREFACE + windows + streams)
+
+        def memory_at_rest():
+            before = [one.rss_mib() for one in sidecars]
+            time.sleep(1)
+            return max(before) > 60 and [one.rss_mib() for one in sidecars] <= [mib + 1 for mib in before]
+
+        wait_until(memory_at_rest, 60, what="windows that are full")
+        assert still.get("/alive", "heap.shop").status == 200
+        # 1,000 windows of 256 KiB, what has gathered for 8 connections on each side, and what a sidecar takes itself.
+        bound = 1000 / 4 + 16 / 4 + PEAK_MIB
+        for one in sidecars:
+            assert one.peak_rss_mib() < bound, f"{one.name} had {one.peak_rss_mib():.0f} MiB of {bound:.0f}"
+    assert still.get("/afterwards", "heap.shop").status == 200
