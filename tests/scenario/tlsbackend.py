@@ -56,7 +56,8 @@ class TlsServer:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         configuration = root / "nginx.conf"
         configuration.write_text(
-            f"daemon off; pid {root}/pid; error_log {root}/error.log; user root; worker_processes 1;"
+            # One process: a worker would outlive a master that is killed, as everything here is in the end.
+            f"daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;"
             "events {} http { access_log off; keepalive_timeout 60s;"
             + "".join(f"{kind}_temp_path {root}/{kind};" for kind in kinds)
             + f"server {{ listen 127.0.0.1:{self.port} ssl {'http2' if http2 else ''};"
