@@ -114,9 +114,7 @@ impl HopRequests {
         }
         decide(Some(&self.peer), self.inbound.policy).map(drop)
     }
-}
 
-impl HopRequests {
     /// What the other sidecar says of a request, taken off its head.
     pub(super) fn call(&self, head: &mut RequestHead) -> Result<Call, &'static str> {
         let hop = Hop::take(&mut head.headers)?;

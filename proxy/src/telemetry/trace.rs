@@ -80,7 +80,7 @@ impl Context {
         }
     }
 
-    /// The context, without what only the next span needs left behind.
+    /// The context for the record of what is over. Its tracestate is moved, and nothing is copied but numbers.
     pub fn take(&mut self) -> Self {
         Self {
             tracestate: self.tracestate.take(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local, yield_now};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::super::{Deadline, Serve, ServerLimits, Told, Workers, respond, serve_http2};
 use super::*;
@@ -228,6 +228,18 @@ async fn send(mut sender: StreamSender, length: usize, trailers: &Fields) {
     let _ = sender.finish(trailers);
 }
 
+/// Runs a test that ends, or fails.
+async fn run(test: impl Future<Output = ()>) {
+    let limit = timeout(Duration::from_secs(20), test);
+    LocalSet::new().run_until(limit).await.expect("it hangs");
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn what_the_client_sees_and_how_it_ended() {
     let check = async |path: &str, length: usize, seen: &str, ended: &str| {
@@ -240,16 +252,12 @@ async fn what_the_client_sees_and_how_it_ended() {
         let sent = spawn_local(async move { send(sender, length, &trailers).await });
         assert_eq!(read(receiver).await, seen, "{path}");
         sent.abort();
-        while porter.ended.borrow().is_empty() {
-            yield_now().await;
-        }
+        until(|| !porter.ended.borrow().is_empty()).await;
         let expected = [(path.to_owned(), ended.to_owned())];
         assert_eq!(*porter.ended.borrow(), expected, "{path}");
         // Nothing is left of it on the connection to the application, and its carrier is kept.
         let upstream = porter.upstream.borrow().clone().unwrap();
-        while upstream.has_streams() {
-            yield_now().await;
-        }
+        until(|| !upstream.has_streams()).await;
         assert_eq!(porter.carriers.0.borrow().len(), 1, "{path}");
     };
     let rows = async {
@@ -271,7 +279,7 @@ async fn what_the_client_sees_and_how_it_ended() {
         check("/slow-late", 3, late, "broken off: request_timeout").await;
         check("/again", 3, "CANCEL", "again: 502").await;
     };
-    LocalSet::new().run_until(rows).await;
+    run(rows).await;
 }
 
 #[tokio::test]
@@ -280,28 +288,20 @@ async fn a_client_that_is_gone_is_noticed() {
         let (client, porter) = start().await;
         let (sender, receiver) = open(&client, "/silent", true);
         let upstream = porter.upstream.borrow().clone().unwrap();
-        while !upstream.has_streams() {
-            yield_now().await;
-        }
+        until(|| upstream.has_streams()).await;
         drop((sender, receiver));
-        while upstream.has_streams() {
-            yield_now().await;
-        }
+        until(|| !upstream.has_streams()).await;
         let expected = [("/silent".to_owned(), "client gone".to_owned())];
         assert_eq!(*porter.ended.borrow(), expected);
 
         // The same with its whole connection.
         let _waiting = open(&client, "/silent", true);
-        while !upstream.has_streams() {
-            yield_now().await;
-        }
+        until(|| upstream.has_streams()).await;
         client.lose("given up");
-        while upstream.has_streams() {
-            yield_now().await;
-        }
+        until(|| !upstream.has_streams()).await;
         assert_eq!(porter.ended.borrow().len(), 2);
     };
-    LocalSet::new().run_until(test).await;
+    run(test).await;
 }
 
 #[tokio::test]
@@ -310,14 +310,12 @@ async fn a_connection_that_is_lost_answers_its_streams() {
         let (client, porter) = start().await;
         let (_sender, receiver) = open(&client, "/silent", true);
         let upstream = porter.upstream.borrow().clone().unwrap();
-        while !upstream.has_streams() {
-            yield_now().await;
-        }
+        until(|| upstream.has_streams()).await;
         upstream.lose("tried");
         assert_eq!(read(receiver).await, "503 77");
         assert_eq!(porter.ended.borrow()[0].1, "upstream_reset");
     };
-    LocalSet::new().run_until(test).await;
+    run(test).await;
 }
 
 #[tokio::test]
@@ -333,5 +331,5 @@ async fn a_panic_takes_one_stream() {
         assert_eq!(read(receiver).await, "200* 9");
         assert_eq!(porter.ended.borrow().len(), 1);
     };
-    LocalSet::new().run_until(test).await;
+    run(test).await;
 }
