@@ -103,6 +103,7 @@ pub fn serve_http1<S: Serve>(
             writer.shrink();
             if client_closes && whole && reader.buffer.is_empty() {
                 // It said that nothing follows (RFC 9112 9.6), so there is nothing that a reset could answer.
+                writer.end_with_socket();
                 return Ended::Closed;
             }
             if !whole || !keep_alive {

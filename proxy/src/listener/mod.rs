@@ -36,6 +36,8 @@ pub struct Accepted {
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
+    /// The port that it is bound to.
+    port: u16,
     permits: Arc<Semaphore>,
 }
 
@@ -67,6 +69,7 @@ impl Listener {
     /// listeners that share it; at the bound new ones wait in the kernel's queue.
     pub fn new(socket: std::net::TcpListener, permits: Arc<Semaphore>) -> io::Result<Self> {
         Ok(Self {
+            port: socket.local_addr()?.port(),
             socket: TcpListener::from_std(socket)?,
             permits,
         })
@@ -83,7 +86,7 @@ impl Listener {
             };
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    if let Some(accepted) = prepare(stream, peer, permit) {
+                    if let Some(accepted) = self.prepare(stream, peer, permit) {
                         return accepted;
                     }
                 }
@@ -95,18 +98,26 @@ impl Listener {
             }
         }
     }
-}
 
-fn prepare(stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<Accepted> {
-    let local = stream.local_addr().ok()?;
-    let original_destination =
-        original_destination(&stream, local.ip()).filter(|original| *original != canonical(local));
-    Some(Accepted {
-        stream,
-        peer: canonical(peer),
-        original_destination,
-        held: Held::new(permit),
-    })
+    fn prepare(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<Accepted> {
+        let mut original = original_destination(&stream, peer.ip());
+        // Only a connection to our own port can be one that was meant for us, so that most save a call.
+        if original.is_some_and(|original| original.port() == self.port) {
+            let local = canonical(stream.local_addr().ok()?);
+            original = original.filter(|original| *original != local);
+        }
+        Some(Accepted {
+            stream,
+            peer: canonical(peer),
+            original_destination: original,
+            held: Held::new(permit),
+        })
+    }
 }
 
 /// What every TCP connection that the proxy makes is set to.
@@ -123,8 +134,8 @@ fn set_socket_options(socket: &SockRef<'_>) {
     let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
-/// Asks the kernel's connection tracking where the connection was going (SO_ORIGINAL_DST).
-fn original_destination(stream: &TcpStream, local: IpAddr) -> Option<SocketAddr> {
+/// Asks the kernel's connection tracking where the connection of `peer` was going (SO_ORIGINAL_DST).
+fn original_destination(stream: &TcpStream, peer: IpAddr) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
     let v4 = || {
         socket
@@ -138,7 +149,7 @@ fn original_destination(stream: &TcpStream, local: IpAddr) -> Option<SocketAddr>
             .ok()
             .and_then(|address| address.as_socket())
     };
-    let address = match local {
+    let address = match peer {
         IpAddr::V4(_) => v4(),
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => v4(),
         IpAddr::V6(_) => v6(),
