@@ -16,7 +16,7 @@ use super::terms::Alarm;
 use super::upstream::{Answer, Unanswered};
 use super::{Body, Piece, RequestBody, Responder, Sink, Terms, Upstream};
 use crate::http2::ErrorCode;
-use crate::model::{Fault, Fields, RequestHead, ResponseHead};
+use crate::model::{Fault, Fields, Kinds, RequestHead, ResponseHead};
 
 /// An exchange that was answered by the upstream.
 #[derive(Debug)]
@@ -78,7 +78,8 @@ impl Outcome {
             fault,
             response_bytes: 0,
             latency,
-            is_final: response.headers.contains(&NO_RETRY),
+            is_final: response.headers.may_have(Kinds::VERDICT)
+                && response.headers.contains(&NO_RETRY),
             pause: pause.flatten().map(Duration::from_secs),
             reusable: false,
         }
@@ -286,10 +287,16 @@ async fn wait_for_piece(
 
 /// The fault that another sidecar named.
 pub(super) fn fault_of(headers: &Fields) -> Option<Fault> {
+    if !headers.may_have(Kinds::VERDICT) {
+        return None;
+    }
     Fault::from_reason(headers.get(&super::respond::WEFT_FAULT)?.to_str().ok()?)
 }
 
 /// What gRPC says of a call, where a head or trailers do.
 pub(super) fn grpc_status(fields: &Fields) -> Option<u16> {
+    if !fields.may_have(Kinds::GRPC_STATUS) {
+        return None;
+    }
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

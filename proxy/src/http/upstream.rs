@@ -8,7 +8,7 @@ use http::Method;
 use super::{Body, Sink};
 use crate::http1::{self, BodyDecoder, BodyLength, receive_response, write_request};
 use crate::http2::{self, NotOpened, Put};
-use crate::model::{Fault, Hop, RequestHead, ResponseHead, hop};
+use crate::model::{Fault, Hop, Kinds, RequestHead, ResponseHead, hop};
 use crate::multiplex::{Multiplex, StreamReceiver, StreamSender};
 use crate::tcp::{Reader, Writer};
 
@@ -242,6 +242,10 @@ impl Answer<'_> {
 
 /// Reads what only the other sidecar says, and takes it away.
 pub(super) fn check_hop(mut head: ResponseHead) -> Result<ResponseHead, Unanswered> {
+    if !head.headers.may_have(Kinds::HOP) {
+        head.upgrade = None;
+        return Ok(head);
+    }
     if let Some(reason) = hop::unprocessed(&head.headers) {
         let fault = Fault::from_reason(reason).unwrap_or(Fault::ConnectFailed);
         return Err(Unanswered::new(fault, true));

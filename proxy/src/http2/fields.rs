@@ -1,17 +1,12 @@
 //! Header lists as they are read, and the heads that they are (RFC 9113 8.2 and 8.3, RFC 8441).
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
-};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use super::hpack::{Field, Malformed, Name};
 use crate::http1::{NO_AUTHORITY, Refusal, check_authority};
-use crate::model::{Fields, RequestHead, ResponseHead, Text};
+use crate::model::{Fields, Kinds, RequestHead, ResponseHead, Text};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// A list this many times larger than the limit is an attack.
 const BOMB_FACTOR: usize = 16;
 
@@ -67,7 +62,7 @@ impl FieldList {
             Err(Malformed(why)) => return self.refuse(why),
         };
         let slot = match name {
-            Name::Regular(name) => return self.add_regular(name, value),
+            Name::Regular(name, kind) => return self.add_regular(name, kind, value),
             Name::Method => &mut self.method,
             Name::Scheme => &mut self.scheme,
             Name::Authority => &mut self.authority,
@@ -81,20 +76,18 @@ impl FieldList {
         }
     }
 
-    fn add_regular(&mut self, name: HeaderName, value: HeaderValue) {
+    fn add_regular(&mut self, name: HeaderName, kind: Kinds, value: HeaderValue) {
         self.has_regular = true;
-        let is_connections = name == CONNECTION
-            || name == TRANSFER_ENCODING
-            || name == UPGRADE
-            || name == KEEP_ALIVE
-            || name == PROXY_CONNECTION;
-        if is_connections || (name == TE && !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        let is_allowed = match kind {
+            Kinds::CONNECTION => false,
+            Kinds::TE => value.as_bytes().eq_ignore_ascii_case(b"trailers"),
+            _ => true,
+        };
+        if !is_allowed {
             return self.refuse("a field that only HTTP/1 connections have");
         }
-        if name == COOKIE {
-            self.cookies += 1;
-        }
-        self.headers.append(name, value);
+        self.cookies += u32::from(kind == Kinds::COOKIE);
+        self.headers.append_known(name, kind, value);
     }
 
     fn refuse(&mut self, why: &'static str) {
@@ -181,10 +174,13 @@ impl FieldList {
     /// RFC 9113 8.3.1: a Host that says something else than :authority is a second opinion on where
     /// the request goes.
     fn find_authority(&mut self) -> Result<Option<Text>, Refusal> {
-        if self.headers.get_all(&HOST).nth(1).is_some() {
-            return Err(Refusal::Malformed("several Host headers"));
-        }
-        let host = self.headers.remove(&HOST);
+        let host = match self.headers.may_have(Kinds::HOST) {
+            true if self.headers.get_all(&HOST).nth(1).is_some() => {
+                return Err(Refusal::Malformed("several Host headers"));
+            }
+            true => self.headers.remove(&HOST),
+            false => None,
+        };
         let authority = self.authority.take();
         if let (Some(authority), Some(host)) = (&authority, &host)
             && !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes())
@@ -287,6 +283,9 @@ fn join_cookies(headers: &mut Fields, count: u32) {
 
 /// The length that a message says its content has (RFC 9113 8.1.1), or why it is malformed.
 pub fn content_length(headers: &Fields) -> Result<Option<u64>, &'static str> {
+    if !headers.may_have(Kinds::CONTENT_LENGTH) {
+        return Ok(None);
+    }
     let mut values = headers.get_all(&CONTENT_LENGTH);
     let Some(first) = values.next() else {
         return Ok(None);

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use http::{HeaderName, HeaderValue};
+use weft_proto::fields::HOP_PREFIX;
 
 /// Room that is made with the first line: 1,008 bytes, about the most that glibc hands out again without a search.
 const USUAL: usize = 14;
@@ -23,10 +24,71 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What kinds of names somebody looks for in every message, as a set. Most messages have few of them, so a list that
+/// knows which saves its readers nearly all the looks at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(u16);
+
+impl Kinds {
+    /// Any other name.
+    pub const OTHER: Self = Self(0);
+    /// Fields of one HTTP/1 connection (RFC 9113 8.2.2), but for `te`.
+    pub const CONNECTION: Self = Self(1);
+    pub const TE: Self = Self(1 << 1);
+    pub const COOKIE: Self = Self(1 << 2);
+    pub const HOST: Self = Self(1 << 3);
+    pub const CONTENT_LENGTH: Self = Self(1 << 4);
+    pub const CONTENT_TYPE: Self = Self(1 << 5);
+    /// `traceparent` and `tracestate`.
+    pub const TRACE: Self = Self(1 << 6);
+    /// `b3` and `x-b3-...`.
+    pub const B3: Self = Self(1 << 7);
+    /// What sidecars say to each other.
+    pub const HOP: Self = Self(1 << 8);
+    /// What a sidecar says of an answer: `weft-fault` and `weft-no-retry`.
+    pub const VERDICT: Self = Self(1 << 9);
+    /// `grpc-status`.
+    pub const GRPC_STATUS: Self = Self(1 << 10);
+
+    /// What a name is; it is in lower case.
+    pub const fn of(name: &str) -> Self {
+        match name.as_bytes() {
+            b"te" => Self::TE,
+            b"host" => Self::HOST,
+            b"cookie" => Self::COOKIE,
+            b"content-type" => Self::CONTENT_TYPE,
+            b"content-length" => Self::CONTENT_LENGTH,
+            b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding"
+            | b"upgrade" => Self::CONNECTION,
+            b"traceparent" | b"tracestate" => Self::TRACE,
+            b"b3" => Self::B3,
+            b"weft-fault" | b"weft-no-retry" => Self::VERDICT,
+            b"grpc-status" => Self::GRPC_STATUS,
+            octets if begins(octets, b"x-b3-") => Self::B3,
+            octets if begins(octets, HOP_PREFIX.as_bytes()) => Self::HOP,
+            _ => Self::OTHER,
+        }
+    }
+
+    fn add(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+}
+
+const fn begins(octets: &[u8], prefix: &[u8]) -> bool {
+    let mut at = 0;
+    while at < prefix.len() && at < octets.len() && octets[at] == prefix[at] {
+        at += 1;
+    }
+    at == prefix.len()
+}
+
 /// Names with values. A name may stand there several times (RFC 9110 5.3); its lines keep their order.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Fields {
     lines: Vec<Line>,
+    /// What the lines are, and those that were taken away.
+    kinds: Kinds,
 }
 
 /// What a field can be looked up by. Text must be in lower case.
@@ -50,7 +112,10 @@ impl FieldName for str {
 impl Fields {
     /// None yet; allocates nothing.
     pub const fn new() -> Self {
-        Self { lines: Vec::new() }
+        Self {
+            lines: Vec::new(),
+            kinds: Kinds::OTHER,
+        }
     }
 
     /// How many lines there are.
@@ -61,6 +126,11 @@ impl Fields {
     /// Whether there is no line.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+
+    /// Whether there may be lines of one of these kinds; if not, there are none.
+    pub fn may_have(&self, kinds: Kinds) -> bool {
+        self.kinds.0 & kinds.0 != 0
     }
 
     /// The first value of this name.
@@ -82,6 +152,13 @@ impl Fields {
 
     /// Adds a line at the end.
     pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        let kind = Kinds::of(name.as_str());
+        self.append_known(name, kind, value);
+    }
+
+    /// The same for a name that is known to be of this kind.
+    pub fn append_known(&mut self, name: HeaderName, kind: Kinds, value: HeaderValue) {
+        self.kinds.add(kind);
         if self.lines.capacity() == 0 {
             let spare = SPARE.with_borrow_mut(Vec::pop);
             self.lines = spare.unwrap_or_else(|| Vec::with_capacity(USUAL));
@@ -125,6 +202,14 @@ impl Fields {
         self.lines.iter().map(|(name, _)| name)
     }
 }
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.lines == other.lines
+    }
+}
+
+impl Eq for Fields {}
 
 impl Drop for Fields {
     fn drop(&mut self) {
@@ -206,6 +291,39 @@ mod tests {
             (name.parse().unwrap(), value.parse().unwrap())
         };
         text.split_whitespace().map(line).collect()
+    }
+
+    #[test]
+    fn kinds_of_names() {
+        let check = |name: &'static str, expect: Kinds| {
+            let mut fields = Fields::new();
+            fields.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
+            let all = Kinds(u16::MAX);
+            assert_eq!(fields.may_have(all), expect != Kinds::OTHER, "{name}");
+            assert_eq!(fields.may_have(expect), expect != Kinds::OTHER, "{name}");
+            assert!(!fields.may_have(Kinds(!expect.0)), "{name}");
+        };
+        check("te", Kinds::TE);
+        check("host", Kinds::HOST);
+        check("cookie", Kinds::COOKIE);
+        check("content-type", Kinds::CONTENT_TYPE);
+        check("content-length", Kinds::CONTENT_LENGTH);
+        check("connection", Kinds::CONNECTION);
+        check("keep-alive", Kinds::CONNECTION);
+        check("proxy-connection", Kinds::CONNECTION);
+        check("transfer-encoding", Kinds::CONNECTION);
+        check("upgrade", Kinds::CONNECTION);
+        check("traceparent", Kinds::TRACE);
+        check("tracestate", Kinds::TRACE);
+        check("b3", Kinds::B3);
+        check("x-b3-flags", Kinds::B3);
+        check("weft-hop-any", Kinds::HOP);
+        check("weft-fault", Kinds::VERDICT);
+        check("weft-no-retry", Kinds::VERDICT);
+        check("grpc-status", Kinds::GRPC_STATUS);
+        check("weft-hop", Kinds::OTHER);
+        check("x-b3", Kinds::OTHER);
+        check("accept", Kinds::OTHER);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use http::{HeaderName, Method, StatusCode, Version};
 
-use super::{Fields, Text};
+use super::{Fields, Kinds, Text};
 
 /// A request without its body.
 #[derive(Clone, Debug)]
@@ -69,6 +69,9 @@ impl RequestHead {
 
     /// Whether a gRPC client sent it, which wants its errors as gRPC statuses.
     pub fn is_grpc(&self) -> bool {
+        if !self.headers.may_have(Kinds::CONTENT_TYPE) {
+            return false;
+        }
         let content_type = self.headers.get(&http::header::CONTENT_TYPE);
         content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
     }

@@ -24,7 +24,7 @@ pub use cluster::{BackendTls, Cluster, Endpoint, Inbound, InboundPort, Sidecar, 
 pub use configuration::{Configuration, Entry, Known};
 pub use endpoints::Endpoints;
 pub use fault::{Fault, FaultStatus};
-pub use fields::{FieldName, Fields};
+pub use fields::{FieldName, Fields, Kinds};
 pub use filter::{
     Cors, Filter, HeaderModifier, Mirror, OriginMatch, PathModifier, Redirect, Rewrite,
 };

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue};
 
 use super::sampler::Sampler;
-use crate::model::Fields;
+use crate::model::{Fields, Kinds};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -49,7 +49,10 @@ impl Context {
     /// Goes on with the trace that the headers name, or starts one.
     pub(super) fn begin(headers: &Fields, sampler: Sampler) -> Context {
         let span_id = random_span_id();
-        let w3c = parse_traceparent(headers);
+        let w3c = match headers.may_have(Kinds::TRACE) {
+            true => parse_traceparent(headers),
+            false => None,
+        };
         let tracestate = w3c.as_ref().and_then(|_| read_tracestate(headers));
         match w3c.or_else(|| parse_b3(headers)) {
             Some(Parent::Span {
@@ -92,14 +95,19 @@ impl Context {
     /// came with them, and never added.
     pub fn inject(&self, headers: &mut Fields) {
         let flags = u8::from(self.sampled);
+        let joins = headers.may_have(Kinds::TRACE);
         if let Ok(value) = HeaderValue::from_maybe_shared(copy(&self.traceparent())) {
-            headers.set(TRACEPARENT, value);
+            match joins {
+                true => headers.set(TRACEPARENT, value),
+                false => headers.append_known(TRACEPARENT, Kinds::TRACE, value),
+            }
         }
         match &self.tracestate {
             Some(state) => headers.set(TRACESTATE, state.clone()),
-            None => drop(headers.remove(&TRACESTATE)),
+            None if joins => drop(headers.remove(&TRACESTATE)),
+            None => {}
         }
-        if !headers.names().any(is_b3) {
+        if !headers.may_have(Kinds::B3) {
             return;
         }
         let (single, multiple) = (
@@ -210,13 +218,8 @@ fn read_tracestate(headers: &Fields) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&joined).ok()
 }
 
-fn is_b3(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name == "b3" || name.starts_with("x-b3-")
-}
-
 fn parse_b3(headers: &Fields) -> Option<Parent> {
-    if !headers.names().any(is_b3) {
+    if !headers.may_have(Kinds::B3) {
         return None;
     }
     let text = |name: HeaderName| headers.get(&name).and_then(|value| value.to_str().ok());

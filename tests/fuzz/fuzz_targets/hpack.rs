@@ -34,7 +34,7 @@ fuzz_target!(|input: (u16, Vec<(Option<u16>, &[u8])>)| {
             encoder.begin(&mut out);
             for field in &fields {
                 match &field.name {
-                    Name::Regular(name) => encoder.field(&mut out, name, &field.value),
+                    Name::Regular(name, _) => encoder.field(&mut out, name, &field.value),
                     name => encoder.pseudo(&mut out, name, field.value.as_bytes()),
                 }
             }

@@ -138,7 +138,7 @@ impl Encoder {
             Name::Path => Some(4),
             Name::Scheme => Some(6),
             Name::Status => Some(8),
-            Name::Protocol | Name::Regular(_) => None,
+            Name::Protocol | Name::Regular(..) => None,
         };
         let text = name.as_str();
         let subject = Subject {
@@ -164,7 +164,7 @@ impl Encoder {
         sensitive: bool,
     ) {
         let position = self.next_position();
-        let same = |known: &Name| matches!(known, Name::Regular(known) if known == name);
+        let same = |known: &Name| matches!(known, Name::Regular(known, _) if known == name);
         if !sensitive && let Some(index) = self.as_before(position, same, octets) {
             return put(out, INDEXED, index);
         }
@@ -188,7 +188,7 @@ impl Encoder {
             self.literal(out, NOT_ADDED, &subject, octets);
             None
         } else {
-            self.line(out, &subject, octets, || Name::Regular(name.clone()))
+            self.line(out, &subject, octets, || Name::regular(name.clone()))
         };
         self.remember(position, sent);
     }

@@ -18,6 +18,8 @@ mod tests;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::model::Kinds;
+
 pub use decode::Decoder;
 pub use encode::{Encoder, OWN_TABLE_MAX};
 
@@ -42,11 +44,18 @@ pub enum Name {
     Protocol,
     /// `:status` (RFC 9113 8.3.2).
     Status,
-    /// Any name without a colon in front.
-    Regular(HeaderName),
+    /// Any name without a colon in front, with what it is: that is found out once for all the times that a table's
+    /// entry stands for it.
+    Regular(HeaderName, Kinds),
 }
 
 impl Name {
+    /// A regular name.
+    pub fn regular(name: HeaderName) -> Self {
+        let kind = Kinds::of(name.as_str());
+        Self::Regular(name, kind)
+    }
+
     /// The name as it stands in a block.
     pub fn as_str(&self) -> &str {
         match self {
@@ -56,7 +65,7 @@ impl Name {
             Self::Path => ":path",
             Self::Protocol => ":protocol",
             Self::Status => ":status",
-            Self::Regular(name) => name.as_str(),
+            Self::Regular(name, _) => name.as_str(),
         }
     }
 }

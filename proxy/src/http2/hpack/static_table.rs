@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::lookup::hash;
 use super::{ENTRY_OVERHEAD, Field, Name};
+use crate::model::Kinds;
 
 /// What to do with the values of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ const fn pseudo(kind: Name, name: &'static str, value: &'static str) -> Line {
 
 const fn line(name: &'static str, value: &'static str, policy: Policy) -> Line {
     let field = Field {
-        name: Name::Regular(HeaderName::from_static(name)),
+        name: Name::Regular(HeaderName::from_static(name), Kinds::of(name)),
         value: HeaderValue::from_static(value),
     };
     Line {

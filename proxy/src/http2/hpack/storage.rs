@@ -5,6 +5,7 @@ use http::HeaderName;
 
 use super::lookup::hash;
 use super::{Malformed, Name};
+use crate::model::Kinds;
 
 /// Values, one behind the other in chunks that their slices share, so that there is one allocation
 /// for many of them. A chunk whose slices are all gone is used again.
@@ -46,7 +47,7 @@ const NAME_MAX: usize = 64;
 
 /// Names that came as literals lately, so that one that comes with each message is made once.
 #[derive(Debug, Default)]
-pub(super) struct Names([Option<HeaderName>; NAMES]);
+pub(super) struct Names([Option<(HeaderName, Kinds)>; NAMES]);
 
 impl Names {
     /// The name that `octets` are (RFC 9113 8.2.1, 8.3).
@@ -55,17 +56,18 @@ impl Names {
             return pseudo(octets);
         }
         if octets.len() > NAME_MAX {
-            return regular(octets).map(Name::Regular);
+            return regular(octets).map(Name::regular);
         }
         let slot = &mut self.0[hash(0, octets) as usize % NAMES];
-        if let Some(known) = slot
+        if let Some((known, kind)) = slot
             && known.as_str().as_bytes() == octets
         {
-            return Ok(Name::Regular(known.clone()));
+            return Ok(Name::Regular(known.clone(), *kind));
         }
         let name = regular(octets)?;
-        *slot = Some(name.clone());
-        Ok(Name::Regular(name))
+        let kind = Kinds::of(name.as_str());
+        *slot = Some((name.clone(), kind));
+        Ok(Name::Regular(name, kind))
     }
 }
 

@@ -23,10 +23,10 @@ fn well_known_names_are_found_again() {
         assert_eq!(seen, [(Ok(line.field.clone()), line.size())]);
         let mut out = BytesMut::new();
         match &line.field.name {
-            Name::Regular(name) if line.policy == Policy::Usual => {
+            Name::Regular(name, _) if line.policy == Policy::Usual => {
                 Encoder::new().field(&mut out, name, &line.field.value);
             }
-            Name::Regular(_) => continue,
+            Name::Regular(..) => continue,
             name => Encoder::new().pseudo(&mut out, name, line.field.value.as_bytes()),
         }
         assert_eq!(out[..], [0x80 | (place + 1) as u8], "{}", line.name);
@@ -243,7 +243,7 @@ proptest! {
                 let mut value = HeaderValue::from_bytes(value).unwrap();
                 value.set_sensitive(*sensitive);
                 match &name {
-                    Name::Regular(regular) => encoder.field(&mut out, regular, &value),
+                    Name::Regular(regular, _) => encoder.field(&mut out, regular, &value),
                     pseudo => encoder.pseudo(&mut out, pseudo, value.as_bytes()),
                 }
                 sent.push(Field { name, value });
