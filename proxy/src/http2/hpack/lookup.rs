@@ -9,6 +9,8 @@ const SLOTS: usize = 256;
 const WINDOW: usize = 8;
 /// Places for the hashes of what was sent lately.
 const RECENT: usize = 64;
+/// Places that one of them may be in.
+const WAYS: usize = 8;
 
 /// Goes on from `seed` (the name's hash, for a value; else zero) over all of `octets`.
 pub(super) const fn hash(seed: u32, octets: &[u8]) -> u32 {
@@ -69,18 +71,24 @@ const fn place(hash: u32, step: usize) -> usize {
     (hash as usize + step) % SLOTS
 }
 
-/// Which hashes were seen lately; a newer one takes the place of an older.
+/// Which hashes were seen lately. Each has a set of places, where the newest drives out the oldest: two fields of every
+/// block that had one place together would drive each other out for ever.
 #[derive(Debug)]
-pub(super) struct Recent([u32; RECENT]);
+pub(super) struct Recent([[u32; WAYS]; RECENT / WAYS]);
 
 impl Recent {
     pub(super) fn new() -> Self {
-        Self([0; RECENT])
+        Self([[0; WAYS]; RECENT / WAYS])
     }
 
     /// Whether this was called with the same hash not long ago.
     pub(super) fn again(&mut self, hash: u32) -> bool {
-        let slot = &mut self.0[hash as usize % RECENT];
-        std::mem::replace(slot, hash) == hash
+        let set = &mut self.0[hash as usize % (RECENT / WAYS)];
+        if set.contains(&hash) {
+            return true;
+        }
+        set.rotate_right(1);
+        set[0] = hash;
+        false
     }
 }

@@ -223,6 +223,26 @@ fn line() -> impl Strategy<Value = (String, Vec<u8>, bool)> {
     (name, value, prop::bool::weighted(0.1))
 }
 
+#[test]
+fn a_dozen_fields_that_repeat_are_an_octet_each_whatever_they_say() {
+    for seed in 0..500 {
+        let mut encoder = Encoder::new();
+        let mut block = || {
+            let mut out = BytesMut::new();
+            encoder.begin(&mut out);
+            for field in 0..12 {
+                let name = HeaderName::try_from(format!("x-field-{field}")).unwrap();
+                let value = HeaderValue::from_str(&format!("value {seed} of {field}")).unwrap();
+                encoder.field(&mut out, &name, &value);
+            }
+            out.len()
+        };
+        block();
+        block();
+        assert_eq!(block(), 12, "{seed}");
+    }
+}
+
 proptest! {
     /// Whatever is sent over many blocks, and whatever the peer's table becomes meanwhile, arrives.
     #[test]
