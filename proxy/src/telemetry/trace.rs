@@ -309,35 +309,45 @@ fn put_hex(text: &mut [u8], bytes: &[u8]) {
     }
 }
 
-/// What each octet is as a digit, in either case; [`NO_DIGIT`] where it is none.
-static VALUES: [u8; 256] = {
-    let mut values = [NO_DIGIT; 256];
-    let mut value = 0;
-    while value < DIGITS.len() {
-        let digit = DIGITS[value];
-        values[digit as usize] = value as u8;
-        values[digit.to_ascii_uppercase() as usize] = value as u8;
-        value += 1;
-    }
-    values
-};
+/// Digits that are read at once.
+const WORD: usize = 8;
 
-/// Has bits that no digit has.
-const NO_DIGIT: u8 = 0xf0;
-
-/// The bytes that two digits each stand for.
+/// The bytes that two digits each stand for, in either case.
 fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     if digits.len() != 2 * N {
         return None;
     }
     let mut bytes = [0; N];
-    let mut seen = 0;
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let (high, low) = (VALUES[usize::from(pair[0])], VALUES[usize::from(pair[1])]);
-        seen |= high | low;
-        *byte = high << 4 | low;
+    let mut places = bytes.chunks_mut(WORD / 2);
+    let (words, rest) = digits.as_chunks::<WORD>();
+    for (word, place) in words.iter().zip(places.by_ref()) {
+        place.copy_from_slice(&unhex_word(*word)?);
     }
-    (seen & NO_DIGIT == 0).then_some(bytes)
+    if let Some(place) = places.next() {
+        let mut word = [b'0'; WORD];
+        word[..rest.len()].copy_from_slice(rest);
+        place.copy_from_slice(&unhex_word(word)?[..place.len()]);
+    }
+    Some(bytes)
+}
+
+/// Works on all digits of a word side by side, an octet of an integer each.
+fn unhex_word(digits: [u8; WORD]) -> Option<[u8; WORD / 2]> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_be_bytes(digits);
+    // Of the octets that are digits, only letters have this bit.
+    let letters = (word >> 6) & ONES;
+    let values = (word & (0xf * ONES)) + 9 * letters;
+    // Octets that are no digits have another value than their own, or none below 16.
+    let above_9 = ((values + 0x76 * ONES) >> 7) & ONES;
+    let written = values + 0x30 * ONES + 0x27 * above_9;
+    if written != word | letters << 5 || values & (0xf0 * ONES) != 0 {
+        return None;
+    }
+    let pairs = (values | values >> 4) & 0x00ff_00ff_00ff_00ff;
+    let quads = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+    let all = (quads | quads >> 16) as u32;
+    Some(all.to_be_bytes())
 }
 
 #[cfg(test)]

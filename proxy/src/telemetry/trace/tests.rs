@@ -103,6 +103,27 @@ fn parents() {
 }
 
 #[test]
+fn every_octet_is_a_digit_or_not() {
+    for place in 0..16 {
+        for octet in 0..=u8::MAX {
+            let mut digits = *b"0123456789abcDEF";
+            digits[place] = octet;
+            let expect = digits.iter().try_fold(0u64, |number, digit| {
+                let value = char::from(*digit).to_digit(16)?;
+                Some(number << 4 | u64::from(value))
+            });
+            let seen = unhex::<8>(&digits).map(u64::from_be_bytes);
+            assert_eq!(seen, expect, "{octet} at {place}");
+        }
+    }
+    assert_eq!(unhex(b"7f"), Some([0x7f]));
+    assert_eq!(unhex(b"7g"), None::<[u8; 1]>);
+    assert_eq!(unhex(b"7"), None::<[u8; 1]>);
+    assert_eq!(unhex(b"7f0"), None::<[u8; 1]>);
+    assert_eq!(unhex(b"0102030aff"), Some([1, 2, 3, 10, 255]));
+}
+
+#[test]
 fn injection_makes_our_span_the_parent() {
     let mut sent = headers(&[
         ("traceparent", &format!("00-{TRACE}-{SPAN}-01")),
