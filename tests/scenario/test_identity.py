@@ -263,8 +263,9 @@ def test_the_expected_peer_is_called_over_the_hop_as_documented(shop, victim):
     wait_until(lambda: shop.web.get("/x", "victim.shop").status == 200, what="the fake sidecar's answer")
     assert inbound.tls_versions[0] == ("TLSv1.3", ALPN)
     head = inbound.heads[-1]
-    assert head["weft-hop-port"] == "8080" and head["weft-hop-protocol"] == "http/1.1", head
-    assert head["weft-hop-instance"] == "victim-instance" and head["weft-hop-source"], head
+    said = dict(word.split("=") for word in head["weft-hop-stream"].split(" "))
+    assert said["port"] == "8080" and said["protocol"] == "http/1.1", head
+    assert said["instance"] == "victim-instance" and said["source"], head
 
 
 @pytest.mark.parametrize("who", ["the right root but another identity", *STRANGERS])
@@ -317,8 +318,7 @@ def test_the_wrong_instance_is_refused_before_the_application(shop, control, tmp
         connection.initiate_connection()
         head = [
             (":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "orders.shop"),
-            ("weft-hop-port", str(orders.ports["http"])), ("weft-hop-protocol", "http/1.1"),
-            ("weft-hop-instance", "somebody-else"), ("weft-hop-source", "test"),
+            ("weft-hop-stream", f"port={orders.ports['http']} protocol=http/1.1 instance=somebody-else source=test"),
         ]  # fmt: skip
         connection.send_headers(1, head, end_stream=True)
         secure.sendall(connection.data_to_send())

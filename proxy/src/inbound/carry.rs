@@ -11,8 +11,8 @@ use http::Method;
 use super::Inbound;
 use super::http::{Begun, HopRequests, Sent};
 use crate::endpoint::Share;
-use crate::http::{Carriers, Errand, Failure, Load, Outcome, Request, Terms, Told, carry};
-use crate::model::{Fault, Protocol, RequestHead, ResponseHead, hop};
+use crate::http::{Carriers, Errand, Failure, Load, Outcome, Request, Terms, carry};
+use crate::model::{Protocol, RequestHead, ResponseHead};
 use crate::multiplex::Accepted;
 
 /// A request that is being carried.
@@ -28,26 +28,26 @@ pub(super) struct Incoming {
 impl HopRequests {
     /// Carries the request on a stream; the stream again, if it is none that could be.
     pub(super) fn carry_stream(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
-        let (mut head, receiver, sender) = match accepted {
-            Accepted {
-                head: Ok(head),
-                receiver,
-                sender,
-            } if may_be_carried(&head) => (head, receiver, sender),
-            accepted => return ControlFlow::Continue(accepted),
+        let said = accepted.head.as_ref().ok().and_then(|head| {
+            let usual = head.method != Method::CONNECT && head.upgrade.is_none();
+            let said = usual.then(|| self.said(&head.headers).ok())?;
+            said.filter(|said| said.hop.protocol == Protocol::Http2)
+        });
+        let (said, mut head, receiver, sender) = match (said, accepted) {
+            (
+                Some(said),
+                Accepted {
+                    head: Ok(head),
+                    receiver,
+                    sender,
+                },
+            ) => (said, head, receiver, sender),
+            (_, accepted) => return ControlFlow::Continue(accepted),
         };
         let inbound = &self.inbound;
-        let call = self.call(&mut head);
-        let begun = call.map(|call| inbound.begin(&mut head, call));
-        let mut request = Request::of_stream(head, receiver, sender);
-        let Ok(begun) = begun else {
-            let requests = self.clone();
-            tokio::task::spawn_local(async move {
-                let told = Told::of(Fault::MalformedRequest, false);
-                requests.inbound.answer(&mut request, told).await;
-            });
-            return ControlFlow::Break(());
-        };
+        let call = self.call(&mut head, &said);
+        let begun = inbound.begin(&mut head, call);
+        let request = Request::of_stream(head, receiver, sender);
         let incoming = Incoming {
             inbound: inbound.clone(),
             sent: (begun.context.trace_id, Cell::new(None)),
@@ -76,12 +76,6 @@ fn leave_to_task(load: Load<Incoming>) {
     if let Some(begun) = begun {
         tokio::task::spawn_local(async move { inbound.go_on(&mut request, begun).await });
     }
-}
-
-/// Whether a request may be one that nothing but the application is waited for.
-fn may_be_carried(head: &RequestHead) -> bool {
-    let usual = head.method != Method::CONNECT && head.upgrade.is_none();
-    usual && hop::protocol_of(&head.headers) == Some(Protocol::Http2)
 }
 
 impl Inbound {

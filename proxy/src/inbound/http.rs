@@ -46,8 +46,30 @@ pub(super) struct HopRequests {
     pub(super) inbound: Rc<Inbound>,
     pub(super) peer: SpiffeId,
     pub(super) client: SocketAddr,
-    /// The last request's caller: mostly the next one's too.
-    caller: RefCell<Party>,
+    /// What streams said of themselves, the latest first.
+    said: RefCell<Vec<Rc<Said>>>,
+}
+
+/// Different things that streams of one connection said of themselves and that are kept: mostly the next ones say the
+/// same.
+const SAID_MAX: usize = 8;
+
+/// What a stream said of itself.
+pub(super) struct Said {
+    text: Box<str>,
+    pub(super) hop: Hop,
+    /// What must hold before the application sees anything of it.
+    pub(super) checked: Result<(), Fault>,
+    pub(super) caller: Rc<Caller>,
+}
+
+/// On whose behalf a request comes.
+#[derive(Default)]
+pub(super) struct Caller {
+    peer: Option<SpiffeId>,
+    pub(super) source: Party,
+    /// The route by which the caller's sidecar sent it; empty: none.
+    route: Text,
 }
 
 /// Requests of one intercepted plaintext connection.
@@ -55,6 +77,8 @@ pub(super) struct PlainRequests {
     pub(super) inbound: Rc<Inbound>,
     pub(super) application: SocketAddr,
     pub(super) client: SocketAddr,
+    /// Nobody who has proven who they are.
+    pub(super) caller: Rc<Caller>,
 }
 
 /// Where one request goes, and on whose behalf.
@@ -62,13 +86,10 @@ pub(super) struct Call {
     pub(super) application: Result<SocketAddr, Fault>,
     pub(super) protocol: Protocol,
     pub(super) port: u16,
-    peer: Option<SpiffeId>,
-    source: Party,
+    caller: Rc<Caller>,
     client: SocketAddr,
     /// It came over the hop, so the other side understands what is said to sidecars alone.
     on_hop: bool,
-    /// The route by which the caller's sidecar sent it; empty: none.
-    route: Text,
     /// How long the caller's sidecar waits for the answer.
     timeout: Option<Duration>,
 }
@@ -78,9 +99,15 @@ impl Call {
     pub(super) fn asked<'a>(&'a self, head: &'a RequestHead) -> Asked<'a> {
         Asked {
             head,
-            caller: self.peer.as_ref(),
-            route: Some(&*self.route).filter(|route| !route.is_empty()),
+            caller: self.caller.peer.as_ref(),
+            route: self.caller.route(),
         }
+    }
+}
+
+impl Caller {
+    fn route(&self) -> Option<&str> {
+        Some(&*self.route).filter(|route| !route.is_empty())
     }
 }
 
@@ -90,58 +117,75 @@ impl HopRequests {
             inbound,
             peer,
             client,
-            caller: RefCell::default(),
+            said: RefCell::default(),
         }
     }
 
-    /// The calling workload: its namespace is proven, its name is what it says.
-    pub(super) fn caller(&self, workload: &str) -> Party {
-        let mut caller = self.caller.borrow_mut();
-        if *caller.workload != *workload || caller.namespace.is_empty() {
-            *caller = Party {
+    /// What a stream says of itself. The error is what is missing or wrong.
+    pub(super) fn said(&self, headers: &Fields) -> Result<Rc<Said>, &'static str> {
+        let text = hop::said(headers).ok_or("weft-hop-stream is missing")?;
+        let mut all = self.said.borrow_mut();
+        if let Some(known) = all.iter().find(|said| *said.text == *text) {
+            return Ok(known.clone());
+        }
+        let hop: Hop = text.parse()?;
+        let caller = Caller {
+            peer: Some(self.peer.clone()),
+            // Its namespace is proven, its name is what it says.
+            source: Party {
                 namespace: self.peer.shared_namespace(),
-                workload: workload.into(),
+                workload: (&*hop.source).into(),
                 service: None,
-            };
-        }
-        caller.clone()
+            },
+            route: hop.route.clone(),
+        };
+        let said = Rc::new(Said {
+            text: text.into(),
+            checked: self.check(&hop),
+            caller: Rc::new(caller),
+            hop,
+        });
+        all.truncate(SAID_MAX - 1);
+        all.insert(0, said.clone());
+        Ok(said)
     }
 
-    /// What must hold before the application sees anything of a stream.
-    pub(super) fn check(&self, hop: &Hop) -> Result<(), Fault> {
+    fn check(&self, hop: &Hop) -> Result<(), Fault> {
         if hop.instance != *self.inbound.instance {
             return Err(Fault::WrongInstance);
         }
         decide(Some(&self.peer), self.inbound.policy).map(drop)
     }
 
-    /// What the other sidecar says of a request, taken off its head.
-    pub(super) fn call(&self, head: &mut RequestHead) -> Result<Call, &'static str> {
-        let hop = Hop::take(&mut head.headers)?;
-        let checked = self.check(&hop);
+    /// What the other sidecar says of a request is taken off its head.
+    pub(super) fn call(&self, head: &mut RequestHead, said: &Said) -> Call {
+        let hop = &said.hop;
+        let timeout = hop::timeout(&head.headers);
+        hop::strip(&mut head.headers);
         if hop.no_host {
             head.authority = None;
         }
         head.scheme = None;
         head.version = hop.version();
-        Ok(Call {
-            application: checked.and_then(|()| self.inbound.application(hop.port)),
+        Call {
+            application: said
+                .checked
+                .and_then(|()| self.inbound.application(hop.port)),
             protocol: hop.protocol,
             port: hop.port,
-            peer: Some(self.peer.clone()),
-            source: self.caller(&hop.source),
+            caller: said.caller.clone(),
             client: self.client,
             on_hop: true,
-            route: hop.route,
-            timeout: hop.timeout,
-        })
+            timeout,
+        }
     }
 }
 
 impl Serve for HopRequests {
     async fn serve(&self, request: &mut Request<'_>) {
-        match self.call(&mut request.head) {
-            Ok(call) => {
+        match self.said(&request.head.headers) {
+            Ok(said) => {
+                let call = self.call(&mut request.head, &said);
                 let begun = self.inbound.begin(&mut request.head, call);
                 self.inbound.go_on(request, begun).await;
             }
@@ -170,10 +214,10 @@ impl Serve for HopRequests {
         accepted: Accepted,
     ) -> ControlFlow<LocalBoxFuture<'static, ()>, Accepted> {
         match accepted.head {
-            Ok(mut head) if head.method == Method::CONNECT => {
-                let hop = Hop::take(&mut head.headers);
+            Ok(head) if head.method == Method::CONNECT => {
+                let said = self.said(&head.headers).ok();
                 let (receiver, sender) = (accepted.receiver, accepted.sender);
-                ControlFlow::Break(self.clone().serve_tcp(hop.ok(), receiver, sender))
+                ControlFlow::Break(self.clone().serve_tcp(said, receiver, sender))
             }
             head => ControlFlow::Continue(Accepted { head, ..accepted }),
         }
@@ -191,11 +235,9 @@ impl Serve for PlainRequests {
             application: decide(None, self.inbound.policy).map(|_| self.application),
             protocol,
             port: self.application.port(),
-            peer: None,
-            source: Party::default(),
+            caller: self.caller.clone(),
             client: self.client,
             on_hop: false,
-            route: Text::default(),
             timeout: None,
         };
         let begun = self.inbound.begin(&mut request.head, call);
@@ -488,10 +530,10 @@ impl Inbound {
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
-            source: Cow::Owned(call.source),
+            source: Cow::Borrowed(&call.caller.source),
             destination: Cow::Borrowed(&known.party),
-            route: (!call.route.is_empty()).then(|| Cow::Borrowed(&*call.route)),
-            peer: call.peer.as_ref().map(Cow::Borrowed),
+            route: call.caller.route().map(Cow::Borrowed),
+            peer: call.caller.peer.as_ref().map(Cow::Borrowed),
             tls: call.on_hop,
             request_bytes: request.body.received,
             response_bytes: ending.response_bytes,

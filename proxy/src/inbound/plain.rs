@@ -70,6 +70,7 @@ impl Inbound {
                 inbound: self.clone(),
                 application,
                 client: client.address,
+                caller: Rc::default(),
             })
         };
         match protocol {

@@ -7,12 +7,12 @@ use std::time::{Instant, SystemTime};
 use futures_util::future::LocalBoxFuture;
 use http::{StatusCode, Version};
 
-use super::http::HopRequests;
+use super::http::{HopRequests, Said};
 use super::{Client, Inbound};
 use crate::authorization::decide;
 use crate::endpoint::TcpUpstream;
 use crate::http::{Responder, Told, respond};
-use crate::model::{Fault, Fields, Hop, Protocol, ResponseHead};
+use crate::model::{Fault, Fields, Protocol, ResponseHead};
 use crate::multiplex::{StreamReceiver, StreamSender};
 use crate::tcp::{Receiver, Relayed, Sender, relay};
 use crate::telemetry::{ConnectionRecord, Direction, Party};
@@ -34,22 +34,24 @@ impl HopRequests {
     /// A stream that stands for a TCP connection. What it is said to be for can be missing.
     pub(super) fn serve_tcp(
         self: Rc<Self>,
-        hop: Option<Hop>,
+        said: Option<Rc<Said>>,
         mut receiver: StreamReceiver,
         mut sender: StreamSender,
     ) -> LocalBoxFuture<'static, ()> {
-        let Some(hop) = hop else {
+        let Some(said) = said else {
             let told = Told::of(Fault::MalformedRequest, false);
             return Box::pin(answer(sender, told));
         };
-        let checked = self.check(&hop);
-        let application = checked.and_then(|()| self.inbound.application(hop.port));
+        let hop = &said.hop;
+        let application = said
+            .checked
+            .and_then(|()| self.inbound.application(hop.port));
         let trail = Trail {
             start: SystemTime::now(),
             began: Instant::now(),
             application: application.ok(),
             peer: Some(self.clone()),
-            source: self.caller(&hop.source),
+            source: said.caller.source.clone(),
             protocol: hop.protocol,
             client: self.client,
             port: hop.port,

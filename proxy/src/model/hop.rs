@@ -1,21 +1,24 @@
 //! The headers by which one sidecar tells the other what a stream is (see `proto/README.md`).
 
+use std::cell::RefCell;
+use std::str::FromStr;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Version};
 use weft_proto::fields::HOP_PREFIX;
 
-use super::{Fields, Protocol, Text};
+use super::{Fields, Kinds, Protocol, Text};
 
-const PORT: HeaderName = HeaderName::from_static("weft-hop-port");
-const PROTOCOL: HeaderName = HeaderName::from_static("weft-hop-protocol");
-const INSTANCE: HeaderName = HeaderName::from_static("weft-hop-instance");
-const SOURCE: HeaderName = HeaderName::from_static("weft-hop-source");
+/// All that mostly stays the same from one stream to the next, so that it is one entry of the connection's tables.
+const STREAM: HeaderName = HeaderName::from_static("weft-hop-stream");
 const TIMEOUT: HeaderName = HeaderName::from_static("weft-hop-timeout");
-const ROUTE: HeaderName = HeaderName::from_static("weft-hop-route");
-const NO_HOST: HeaderName = HeaderName::from_static("weft-hop-no-host");
 const UNPROCESSED: HeaderName = HeaderName::from_static("weft-hop-unprocessed");
 const UPGRADED: HeaderName = HeaderName::from_static("weft-hop-upgraded");
+
+thread_local! {
+    /// Where it is put together what a stream says.
+    static SAID: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What every stream of the hop says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,57 +50,30 @@ impl Hop {
             self.protocol.as_str()
         };
         let mut digits = itoa::Buffer::new();
-        put(&PORT, digits.format(self.port).as_bytes());
-        put(&PROTOCOL, protocol.as_bytes());
-        put(&INSTANCE, self.instance.as_bytes());
-        put(&SOURCE, self.source.as_bytes());
-        if self.no_host {
-            put(&NO_HOST, b"1");
-        }
-        if !self.route.is_empty() {
-            put(&ROUTE, self.route.as_bytes());
-        }
+        SAID.with_borrow_mut(|said| {
+            said.clear();
+            // No text has a blank in it.
+            said.extend_from_slice(b"port=");
+            said.extend_from_slice(digits.format(self.port).as_bytes());
+            said.extend_from_slice(b" protocol=");
+            said.extend_from_slice(protocol.as_bytes());
+            said.extend_from_slice(b" instance=");
+            said.extend_from_slice(self.instance.as_bytes());
+            said.extend_from_slice(b" source=");
+            said.extend_from_slice(self.source.as_bytes());
+            if !self.route.is_empty() {
+                said.extend_from_slice(b" route=");
+                said.extend_from_slice(self.route.as_bytes());
+            }
+            if self.no_host {
+                said.extend_from_slice(b" no-host");
+            }
+            put(&STREAM, said);
+        });
         if let Some(timeout) = self.timeout {
             let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             put(&TIMEOUT, digits.format(milliseconds).as_bytes());
         }
-    }
-
-    /// Takes it off a request. The error is what is missing or wrong.
-    pub fn take(headers: &mut Fields) -> Result<Hop, &'static str> {
-        let (mut port, mut word) = (None, None);
-        let (mut instance, mut source, mut no_host) = (None, None, false);
-        let (mut route, mut timeout) = (None, None);
-        // One look at each field: they are all taken away, whether they mean anything here or not.
-        headers.retain(|name, value| {
-            let Some(what) = name.as_str().strip_prefix(HOP_PREFIX) else {
-                return true;
-            };
-            let text = || value.to_str().ok();
-            match what {
-                "port" => port = port.or_else(|| text()?.parse().ok()),
-                "protocol" => word = word.or_else(|| protocol(text()?)),
-                "instance" => instance = instance.take().or(Text::from_value(value.clone()).ok()),
-                "source" => source = source.take().or(Text::from_value(value.clone()).ok()),
-                "route" => route = route.take().or(Text::from_value(value.clone()).ok()),
-                "timeout" => timeout = timeout.or_else(|| text()?.parse().ok()),
-                "no-host" => no_host = true,
-                _ => {}
-            }
-            false
-        });
-        let port = port.filter(|port| *port != 0);
-        let (protocol, version_10) = word.ok_or("weft-hop-protocol is missing or unknown")?;
-        Ok(Hop {
-            port: port.ok_or("weft-hop-port is missing or no port")?,
-            protocol,
-            version_10,
-            no_host,
-            instance: instance.ok_or("weft-hop-instance is missing")?,
-            source: source.unwrap_or_default(),
-            route: route.unwrap_or_default(),
-            timeout: timeout.map(Duration::from_millis),
-        })
     }
 
     /// The version in which the application is to be spoken with.
@@ -107,6 +83,40 @@ impl Hop {
             (_, true) => Version::HTTP_10,
             (_, false) => Version::HTTP_11,
         }
+    }
+}
+
+/// Reads what a stream said of itself, but for its timeout. The error is what is missing or wrong; words that mean
+/// nothing here are passed over.
+impl FromStr for Hop {
+    type Err = &'static str;
+
+    fn from_str(said: &str) -> Result<Self, Self::Err> {
+        let (mut port, mut spoken, mut no_host) = (None, None, false);
+        let (mut instance, mut source, mut route) = (None, None, None);
+        for word in said.split(' ') {
+            match word.split_once('=').unwrap_or((word, "")) {
+                ("port", value) => port = value.parse().ok(),
+                ("protocol", value) => spoken = protocol(value),
+                ("instance", value) => instance = Text::try_from(value).ok(),
+                ("source", value) => source = Text::try_from(value).ok(),
+                ("route", value) => route = Text::try_from(value).ok(),
+                ("no-host", _) => no_host = true,
+                _ => {}
+            }
+        }
+        let port = port.filter(|port| *port != 0);
+        let (protocol, version_10) = spoken.ok_or("the protocol is missing or unknown")?;
+        Ok(Hop {
+            port: port.ok_or("the port is missing or none")?,
+            protocol,
+            version_10,
+            no_host,
+            instance: instance.ok_or("the instance is missing")?,
+            source: source.unwrap_or_default(),
+            route: route.unwrap_or_default(),
+            timeout: None,
+        })
     }
 }
 
@@ -122,19 +132,22 @@ fn protocol(word: &str) -> Option<(Protocol, bool)> {
     }
 }
 
-/// The protocol that the application is to be spoken with, before the rest of what the hop says is taken off.
-pub fn protocol_of(headers: &Fields) -> Option<Protocol> {
-    let word = headers.get(&PROTOCOL)?.to_str().ok()?;
-    protocol(word).map(|(protocol, _)| protocol)
+/// What a stream says of itself, as [`Hop`] is read from it.
+pub fn said(headers: &Fields) -> Option<&str> {
+    headers.get(&STREAM)?.to_str().ok()
 }
 
-fn is_hop(name: &HeaderName) -> bool {
-    name.as_str().starts_with(HOP_PREFIX)
+/// See [`Hop::timeout`].
+pub fn timeout(headers: &Fields) -> Option<Duration> {
+    let milliseconds = headers.get(&TIMEOUT)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_millis(milliseconds))
 }
 
 /// Removes whatever an application may have put there, so that nothing can be forged or seen.
 pub fn strip(headers: &mut Fields) {
-    headers.retain(|name, _| !is_hop(name));
+    if headers.may_have(Kinds::HOP) {
+        headers.retain(|name, _| !name.as_str().starts_with(HOP_PREFIX));
+    }
 }
 
 /// Marks an answer to a stream that was not handed to the application.
@@ -164,9 +177,8 @@ pub fn is_upgraded(headers: &Fields) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_fields_are_taken_off_whole() {
-        let hop = Hop {
+    fn hop() -> Hop {
+        Hop {
             port: 8080,
             protocol: Protocol::Http1,
             version_10: true,
@@ -174,19 +186,63 @@ mod tests {
             instance: Text::from_static("i-1"),
             source: Text::from_static("web"),
             route: Text::from_static("HTTPRoute/shop/orders"),
-            timeout: Some(Duration::from_millis(1500)),
+            timeout: None,
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_heard() {
+        let check = |hop: Hop| {
+            let mut headers = Fields::new();
+            headers.append("x".parse().unwrap(), HeaderValue::from_static("kept"));
+            let forged = HeaderValue::from_static("forged");
+            headers.append("weft-hop-upgraded".parse().unwrap(), forged);
+            hop.each_field(&mut |name, value| {
+                headers.append(name.clone(), HeaderValue::from_bytes(value).unwrap());
+            });
+            let heard = said(&headers).unwrap().parse::<Hop>().unwrap();
+            let timeout = timeout(&headers);
+            assert_eq!(Hop { timeout, ..heard }, hop);
+            strip(&mut headers);
+            assert_eq!(headers.len(), 1);
+            assert_eq!(said(&headers), None);
         };
-        let mut headers = Fields::new();
-        headers.append("x".parse().unwrap(), HeaderValue::from_static("kept"));
-        headers.append(
-            "weft-hop-upgraded".parse().unwrap(),
-            HeaderValue::from_static("forged"),
-        );
-        hop.each_field(&mut |name, value| {
-            headers.append(name.clone(), HeaderValue::from_bytes(value).unwrap());
+        check(hop());
+        check(Hop {
+            timeout: Some(Duration::from_millis(1500)),
+            ..hop()
         });
-        assert_eq!(Hop::take(&mut headers), Ok(hop));
-        assert_eq!(headers.len(), 1);
-        assert!(Hop::take(&mut headers).is_err());
+        check(Hop {
+            version_10: false,
+            no_host: false,
+            protocol: Protocol::Http2,
+            source: Text::default(),
+            route: Text::default(),
+            ..hop()
+        });
+    }
+
+    #[test]
+    fn what_is_no_hop_is_refused() {
+        let check = |said: &str, expect: Result<u16, &str>| {
+            let heard = said.parse::<Hop>().map(|hop| hop.port);
+            assert_eq!(heard, expect, "{said}");
+        };
+        check("port=1 protocol=h2 instance=i", Ok(1));
+        check("instance=i later=2 more protocol=h2 port=1", Ok(1));
+        check(
+            "port=0 protocol=h2 instance=i",
+            Err("the port is missing or none"),
+        );
+        check(
+            "port=65536 protocol=h2 instance=i",
+            Err("the port is missing or none"),
+        );
+        check(
+            "port=1 protocol=h3 instance=i",
+            Err("the protocol is missing or unknown"),
+        );
+        check("port=1 protocol=h2", Err("the instance is missing"));
+        check("", Err("the protocol is missing or unknown"));
     }
 }
