@@ -1,7 +1,6 @@
 //! One stream's state (RFC 9113 5.1), and the place where all of a connection's are kept.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -138,14 +137,49 @@ impl Stream {
         }
     }
 
-    /// Makes a used slot ready for its next stream; what it allocated stays.
+    /// Makes a used slot ready for its next stream; what it allocated stays. Field by field, as nothing has to be
+    /// dropped then that holds nothing.
     fn reuse(&mut self) {
-        let mut pieces = std::mem::take(&mut self.pieces);
-        pieces.clear();
-        *self = Self {
+        let Self {
+            id,
+            is_remote,
             pieces,
-            ..Self::new()
-        };
+            head_at,
+            has_head,
+            received_end,
+            sent_end,
+            failed,
+            closed,
+            receiver_held,
+            sender_held,
+            receive_window,
+            taken,
+            send_window,
+            waiting,
+            content_left,
+            is_head_request,
+            is_tunnel,
+            upgrade,
+        } = self;
+        *id = 0;
+        *is_remote = false;
+        pieces.clear();
+        *head_at = 0;
+        *has_head = false;
+        *received_end = false;
+        *sent_end = false;
+        *failed = None;
+        *closed = true;
+        *receiver_held = false;
+        *sender_held = false;
+        *receive_window = 0;
+        *taken = 0;
+        *send_window = 0;
+        *waiting = Waiting::Nothing;
+        *content_left = None;
+        *is_head_request = false;
+        *is_tunnel = false;
+        *upgrade = None;
     }
 
     /// Keeps a copy of data, joined to what waits if that is as little: frames of one octet each must
@@ -177,7 +211,7 @@ impl Stream {
 pub(super) struct Streams {
     slots: Vec<Stream>,
     free: Vec<usize>,
-    by_id: HashMap<u32, usize, BuildHasherDefault<IdHasher>>,
+    by_id: Ids,
 }
 
 impl Streams {
@@ -196,7 +230,7 @@ impl Streams {
 
     /// The stream that frames with this identifier belong to.
     pub fn find(&self, id: u32) -> Option<Key> {
-        let slot = *self.by_id.get(&id)?;
+        let slot = self.by_id.get(id)?;
         Some(Key { slot, id })
     }
 
@@ -214,7 +248,7 @@ impl Streams {
 
     /// Frames no longer reach the stream; what came before can still be taken.
     pub fn close(&mut self, key: Key) {
-        self.by_id.remove(&key.id);
+        self.by_id.remove(key.id);
         if let Some(stream) = self.get_mut(key) {
             stream.closed = true;
         }
@@ -235,15 +269,11 @@ impl Streams {
     /// Every stream that frames may still reach.
     pub fn open_keys(&self) -> Vec<Key> {
         let open = self.by_id.iter();
-        open.map(|(id, slot)| Key {
-            slot: *slot,
-            id: *id,
-        })
-        .collect()
+        open.map(|(id, slot)| Key { slot, id }).collect()
     }
 
     pub fn open_count(&self) -> usize {
-        self.by_id.len()
+        self.by_id.len
     }
 
     /// Streams that are open, or closed and still held.
@@ -252,23 +282,129 @@ impl Streams {
     }
 }
 
-/// Identifiers are dense and chosen by the peer only as far as they grow, so a multiplication
-/// spreads them well enough.
+/// The slots of open streams by identifier. Those of a connection grow by two and are open for about as long as each
+/// other, so their low bits say where they stand, and mostly nobody else stands there. Where two meet, who is further
+/// from its own place keeps the nearer one, so that a search and a removal end early. A peer that leaves out
+/// identifiers so that they meet gets a search of as many places as it may have streams.
 #[derive(Debug, Default)]
-struct IdHasher(u64);
+struct Ids {
+    /// A power of two of places, at most half of which are taken; a free one has no identifier, which is 0.
+    places: Vec<(u32, u32)>,
+    len: usize,
+}
 
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
+/// Places of the first stream on.
+const PLACES_MIN: usize = 16;
+
+impl Ids {
+    /// How far from its own place a stream stands that is here.
+    fn distance(&self, id: u32, at: usize) -> usize {
+        at.wrapping_sub((id / 2) as usize) & (self.places.len() - 1)
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
+    /// Where the stream stands.
+    fn find(&self, id: u32) -> Option<usize> {
+        let mask = self.places.len().checked_sub(1)?;
+        let mut at = (id / 2) as usize & mask;
+        loop {
+            let known = self.places[at].0;
+            if known == id || known == 0 {
+                return (known != 0).then_some(at);
+            }
+            if self.distance(known, at) < self.distance(id, at) {
+                return None;
+            }
+            at = (at + 1) & mask;
         }
     }
 
-    fn write_u32(&mut self, id: u32) {
-        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    fn get(&self, id: u32) -> Option<usize> {
+        let at = self.find(id)?;
+        Some(self.places[at].1 as usize)
+    }
+
+    fn insert(&mut self, id: u32, slot: usize) {
+        if let Some(at) = self.find(id) {
+            self.places[at].1 = slot as u32;
+            return;
+        }
+        if 2 * (self.len + 1) > self.places.len() {
+            let size = PLACES_MIN.max(2 * self.places.len());
+            let before = std::mem::replace(&mut self.places, vec![(0, 0); size]);
+            for taken in before.into_iter().filter(|(id, _)| *id != 0) {
+                self.place(taken);
+            }
+        }
+        self.len += 1;
+        self.place((id, slot as u32));
+    }
+
+    /// Finds a place for a stream that has none, and another one for whoever has to leave theirs.
+    fn place(&mut self, mut taken: (u32, u32)) {
+        let mask = self.places.len() - 1;
+        let mut at = (taken.0 / 2) as usize & mask;
+        while self.places[at].0 != 0 {
+            if self.distance(self.places[at].0, at) < self.distance(taken.0, at) {
+                std::mem::swap(&mut self.places[at], &mut taken);
+            }
+            at = (at + 1) & mask;
+        }
+        self.places[at] = taken;
+    }
+
+    fn remove(&mut self, id: u32) {
+        let Some(mut at) = self.find(id) else {
+            return;
+        };
+        self.len -= 1;
+        loop {
+            // Whoever comes next moves up, unless they stand where they belong.
+            let next = (at + 1) & (self.places.len() - 1);
+            let taken = self.places[next];
+            if taken.0 == 0 || self.distance(taken.0, next) == 0 {
+                break;
+            }
+            self.places[at] = taken;
+            at = next;
+        }
+        self.places[at] = (0, 0);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, usize)> {
+        let taken = self.places.iter().filter(|(id, _)| *id != 0);
+        taken.map(|(id, slot)| (*id, *slot as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// As a map does it, also where identifiers meet.
+        #[test]
+        fn ids_are_found(steps in prop::collection::vec((0..40u32, 0..3u32, any::<bool>()), 0..400)) {
+            let (mut ids, mut expect) = (Ids::default(), HashMap::new());
+            for (number, (low, high, adds)) in steps.into_iter().enumerate() {
+                let id = 2 * (low + 64 * high) + 1;
+                if adds {
+                    ids.insert(id, number);
+                    expect.insert(id, number);
+                } else {
+                    ids.remove(id);
+                    expect.remove(&id);
+                }
+                prop_assert_eq!(ids.len, expect.len());
+                prop_assert_eq!(ids.get(id), expect.get(&id).copied());
+                prop_assert_eq!(ids.iter().collect::<HashMap<_, _>>(), expect.clone());
+            }
+            for id in 0..400 {
+                prop_assert_eq!(ids.get(id), expect.get(&id).copied());
+            }
+        }
     }
 }
