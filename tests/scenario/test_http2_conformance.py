@@ -183,7 +183,7 @@ def upload(stream, count, chunk=16384, padding=None):
     """Sends content as the proxy's windows allow it, padded where wanted, to the end of the stream."""
 
     def write(client):
-        windows = {0: 65535, stream: 262144}
+        windows = {0: 65535, stream: 262000}
         seen = 0
 
         def take():
@@ -246,7 +246,7 @@ def announces(client):
     first = client.next()
     pairs = dict(struct.unpack(">HI", first.payload[at : at + 6]) for at in range(0, len(first.payload), 6))
     assert (first.kind, first.flags, first.stream) == (SETTINGS, 0, 0)
-    assert pairs == {CONNECT_PROTOCOL: 1, MAX_STREAMS: 1024, WINDOW: 262144, LIST_SIZE: 65536}
+    assert pairs == {CONNECT_PROTOCOL: 1, MAX_STREAMS: 1024, WINDOW: 262000, LIST_SIZE: 65536}
 
 
 def acknowledges(count):

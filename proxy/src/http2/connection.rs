@@ -26,7 +26,7 @@ pub(super) const OUTPUT_REFUSES: usize = 2 * OUTPUT_MAX;
 const BULK: usize = 64 * 1024;
 /// With its frame's header this fills a TLS record to the byte, so that the receiver of bulk finds a
 /// whole frame in each record and moves none of it.
-const RECORD_PAYLOAD: usize = 16_384 - 9;
+pub const RECORD_PAYLOAD: usize = 16_384 - 9;
 /// Streams that we reset lately, whose frames may still be on their way (RFC 9113 5.4.2); more when
 /// more may be open at once.
 const RESETS_REMEMBERED: usize = 256;

@@ -19,7 +19,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Connection, Ended, Incoming, Notice, OUTPUT_MAX, Taken};
+pub use connection::{Connection, Ended, Incoming, Notice, OUTPUT_MAX, RECORD_PAYLOAD, Taken};
 pub use frame::{ErrorCode, FrameHeader, HEADER_BYTES, Kind, PREFACE, flag};
 pub use output::Output;
 pub use send::{NotOpened, Put};
@@ -63,7 +63,8 @@ impl Default for Limits {
             streams: 1024,
             header_list_bytes: 64 * 1024,
             headers: 256,
-            stream_window: 256 * 1024,
+            // About 256 KiB, in whole frames of bulk: what was left of it would be frames of its own.
+            stream_window: 16 * RECORD_PAYLOAD as u32,
             connection_window: 32 * 1024 * 1024,
             resets: 200,
             control_frames: 1000,

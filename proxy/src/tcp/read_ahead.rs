@@ -2,29 +2,34 @@
 //! came with what somebody asked for in small reads. TLS reads four kilobytes at a time, which costs four
 //! calls for a full record and one for each small record that could have come with the others.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::io::poll_write_slices;
 
 /// Room offered to one read of the socket; what a connection holds at most that was read and not asked
 /// for yet, besides what it began with.
 const READ_MAX: usize = 64 * 1024;
+/// As much as this keeps the room that it was read into; less is moved to memory of its own.
+const STAYS: usize = READ_MAX / 4;
 
 thread_local! {
-    /// Needed only during a read, so all connections of a worker share it, and an idle one has none.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Room for a read, where nothing has stayed in it. Mostly all that is read is asked for at once, so the
+    /// connections of a worker share one, and an idle one has none.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// A connection of which more is read than is asked for.
 #[derive(Debug)]
 pub struct ReadAhead<S> {
-    ahead: BytesMut,
+    ahead: Vec<u8>,
+    /// How much of it was asked for.
+    taken: usize,
     stream: S,
 }
 
@@ -32,9 +37,40 @@ impl<S> ReadAhead<S> {
     /// `peeked` was read of it before.
     pub fn new(stream: S, peeked: BytesMut) -> Self {
         Self {
-            ahead: peeked,
+            ahead: peeked.into(),
+            taken: 0,
             stream,
         }
+    }
+
+    /// Hands on what there is.
+    fn take(&mut self, buf: &mut ReadBuf<'_>) {
+        let left = &self.ahead[self.taken..];
+        let count = left.len().min(buf.remaining());
+        buf.put_slice(&left[..count]);
+        self.taken += count;
+        if self.taken == self.ahead.len() {
+            self.taken = 0;
+            give_back(std::mem::take(&mut self.ahead));
+        }
+    }
+
+    /// Little that was not asked for leaves the room that it was read into.
+    fn settle(&mut self) {
+        let left = &self.ahead[self.taken..];
+        if !left.is_empty() && left.len() < STAYS {
+            let left = left.to_vec();
+            self.taken = 0;
+            give_back(std::mem::replace(&mut self.ahead, left));
+        }
+    }
+}
+
+/// Keeps a room for the next read, if it is one.
+fn give_back(mut room: Vec<u8>) {
+    if room.capacity() >= READ_MAX {
+        room.clear();
+        ROOM.set(room);
     }
 }
 
@@ -44,29 +80,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { ahead, stream } = self.get_mut();
-        if ahead.is_empty() && buf.remaining() >= READ_MAX {
-            return Pin::new(stream).poll_read(cx, buf);
+        let this = self.get_mut();
+        if this.ahead.is_empty() {
+            if buf.remaining() >= READ_MAX {
+                return Pin::new(&mut this.stream).poll_read(cx, buf);
+            }
+            let mut room = ROOM.take();
+            room.reserve(READ_MAX);
+            let mut limited = (&mut room).limit(READ_MAX);
+            let read = pin!(this.stream.read_buf(&mut limited)).poll(cx);
+            if !matches!(read, Poll::Ready(Ok(1..))) {
+                give_back(room);
+                return read.map_ok(|_| ());
+            }
+            this.ahead = room;
+            this.take(buf);
+            this.settle();
+            return Poll::Ready(Ok(()));
         }
-        if ahead.is_empty() {
-            return SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(READ_MAX, 0);
-                let mut read = ReadBuf::new(scratch);
-                ready!(Pin::new(stream).poll_read(cx, &mut read))?;
-                let (now, later) = read
-                    .filled()
-                    .split_at(buf.remaining().min(read.filled().len()));
-                buf.put_slice(now);
-                ahead.extend_from_slice(later);
-                Poll::Ready(Ok(()))
-            });
-        }
-        let count = ahead.len().min(buf.remaining());
-        buf.put_slice(&ahead[..count]);
-        ahead.advance(count);
-        if ahead.is_empty() {
-            *ahead = BytesMut::new();
-        }
+        this.take(buf);
         Poll::Ready(Ok(()))
     }
 }

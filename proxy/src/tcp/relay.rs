@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use futures_util::FutureExt;
 
+use super::stream::DIRECT_READ;
 use super::{Receiver, Sender, StreamError, bulk};
 
 /// Bytes that are gathered for one write; what a direction holds at most, with a piece that was larger.
-const TOGETHER_MAX: usize = 128 * 1024;
+const TOGETHER_MAX: usize = DIRECT_READ;
 
 /// What a relay carried.
 #[derive(Clone, Copy, Debug, Default)]

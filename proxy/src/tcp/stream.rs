@@ -7,22 +7,22 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::io::{ReadIo, TlsStream, WriteIo};
-use crate::http2::{ErrorCode, Failure, Piece};
+use crate::http2::{ErrorCode, Failure, Piece, RECORD_PAYLOAD};
 use crate::model::Fields;
 use crate::multiplex::{StreamReceiver, StreamSender};
 
 /// Room of the buffer that all connections of a thread share for a read: what it brings is kept in as
 /// much memory as it is long, so that idle and small connections stay small.
 const SHARED_READ: usize = 64 * 1024;
-/// A connection whose reads fill it reads into room of its own, up to this much; bulk costs few calls
-/// and is not copied.
-const DIRECT_READ_MAX: usize = 128 * 1024;
+/// A connection whose reads fill it reads this much into room of its own; bulk costs few calls and is not copied. On the
+/// hop it is a number of whole frames, so that no rest needs a record and a call of its own.
+pub(super) const DIRECT_READ: usize = 8 * RECORD_PAYLOAD;
 /// Room is made for such a read when less than this share of it is left.
 const ROOM_SHARE: usize = 8;
 /// Pieces up to this size are gathered in the writer's buffer; larger ones are written beside it.
@@ -37,8 +37,8 @@ const BUFFER_MAX: usize = 32 * 1024;
 pub struct Reader {
     io: ReadIo,
     pub buffer: BytesMut,
-    /// Room for a read of its own, once reads fill the shared one.
-    direct_read: Option<usize>,
+    /// Reads fill the shared room, so they go into room of their own.
+    is_direct: bool,
 }
 
 /// The writing half of a connection with what was written and not yet sent.
@@ -67,7 +67,7 @@ fn halves(read: ReadIo, write: WriteIo, buffer: BytesMut) -> (Reader, Writer) {
         Reader {
             io: read,
             buffer,
-            direct_read: None,
+            is_direct: false,
         },
         Writer {
             io: write,
@@ -101,28 +101,24 @@ impl Reader {
         let Self {
             io,
             buffer,
-            direct_read,
+            is_direct,
         } = self;
-        let Some(size) = *direct_read else {
+        if !*is_direct {
             let keep = |bytes: &[u8]| {
                 buffer.extend_from_slice(bytes);
                 bytes.len()
             };
             let read = read_shared(io, keep).await?;
-            *direct_read = (read == SHARED_READ).then_some(2 * SHARED_READ);
+            *is_direct = read == SHARED_READ;
             return Ok(read);
-        };
-        // What is left of the room is used up first.
-        if buffer.capacity() - buffer.len() < size / ROOM_SHARE {
-            buffer.reserve(size);
         }
-        let room = buffer.capacity() - buffer.len();
-        let read = io.read_buf(buffer).await?;
-        *direct_read = match read {
-            _ if read >= room => Some(DIRECT_READ_MAX.min(size * 2)),
-            ..SHARED_READ => None,
-            _ => Some(size),
-        };
+        // What is left of the room is used up first.
+        if buffer.capacity() - buffer.len() < DIRECT_READ / ROOM_SHARE {
+            buffer.reserve(DIRECT_READ);
+        }
+        let room = DIRECT_READ.min(buffer.capacity() - buffer.len());
+        let read = io.read_buf(&mut buffer.limit(room)).await?;
+        *is_direct = read >= room.min(SHARED_READ);
         Ok(read)
     }
 
@@ -136,7 +132,7 @@ impl Reader {
     pub fn shrink(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
-            self.direct_read = None;
+            self.is_direct = false;
         }
     }
 
@@ -337,7 +333,7 @@ impl Receiver<'_> {
                     return Ok(None);
                 }
                 let read = reader.buffer.split().freeze();
-                if reader.direct_read.is_none() {
+                if !reader.is_direct {
                     // What is left of the room would be held for as long as nothing comes.
                     reader.buffer = BytesMut::new();
                 }
