@@ -98,8 +98,19 @@ export PATH=$PATH:/usr/sbin:/sbin
 install
 environment
 
-say "building the programs (release, locked)"
-cargo build --release --locked --bins
+say "building the programs (release, locked), and the tests"
+building=
+if [ -z "$only" ]; then
+    # The last steps of the programs keep one core busy, so the tests are built beside them.
+    cargo test --workspace --locked --quiet --no-run &
+    building=$!
+fi
+cargo build --release --locked --bins || {
+    outcome=$?
+    [ -z "$building" ] || kill "$building"
+    exit "$outcome"
+}
+[ -z "$building" ] || wait "$building"
 
 if [ -z "$only" ]; then
     say "unit tests, property tests, house rules"

@@ -53,6 +53,8 @@ pub(super) struct HopRequests {
 /// Different things that streams of one connection said of themselves and that are kept: mostly the next ones say the
 /// same.
 const SAID_MAX: usize = 8;
+/// What is longer is read anew each time; names of Kubernetes' greatest length fit.
+const SAID_BYTES_MAX: usize = 1024;
 
 /// What a stream said of itself.
 pub(super) struct Said {
@@ -145,8 +147,10 @@ impl HopRequests {
             caller: Rc::new(caller),
             hop,
         });
-        all.truncate(SAID_MAX - 1);
-        all.insert(0, said.clone());
+        if said.text.len() <= SAID_BYTES_MAX {
+            all.truncate(SAID_MAX - 1);
+            all.insert(0, said.clone());
+        }
         Ok(said)
     }
 
