@@ -24,7 +24,7 @@ use weft_proto::svid;
 use super::tls::Tls;
 use super::{Credentials, Limits, Server, TLS_BUFFER_MAX, connect};
 use crate::http::Unanswered;
-use crate::http2::{ErrorCode, Role};
+use crate::http2::{self, ErrorCode, Role};
 use crate::identity::explain;
 use crate::model::{Fault, Protocol, Sidecar};
 use crate::multiplex::Multiplex;
@@ -277,16 +277,18 @@ impl<C: Credentials + 'static> Pool<C> {
         match peer {
             Peer::Server(Server { address, proof }) => {
                 let limit = self.limits.connect_timeout;
+                let began = Instant::now();
                 let stream = connect::connect(*address, limit).await?;
+                let limits = self.limits.http2.over(began.elapsed());
                 let started = match proof {
                     None => {
                         let stream = ReadAhead::new(stream, BytesMut::new());
-                        self.start(stream, 0, LIFE_MAX).await
+                        self.start(stream, limits, 0, LIFE_MAX).await
                     }
                     Some(proof) => {
                         let to = (proof, Protocol::Http2);
                         let stream = self.tls.connect(stream, *address, to, limit).await?;
-                        self.start(stream, 0, LIFE_MAX).await
+                        self.start(stream, limits, 0, LIFE_MAX).await
                     }
                 };
                 // The connection was taken, so what failed is the protocol.
@@ -298,7 +300,9 @@ impl<C: Credentials + 'static> Pool<C> {
                     .credentials
                     .client_config(spiffe_id)
                     .ok_or_else(failed)?;
+                let began = Instant::now();
                 let stream = connect::connect(*address, self.limits.connect_timeout).await?;
+                let limits = self.limits.http2.over(began.elapsed());
                 // Only a socket that is gone refuses it, and that is seen at once.
                 let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
                 let name = ServerName::IpAddress(IpAddr::from(address.ip()));
@@ -320,7 +324,7 @@ impl<C: Credentials + 'static> Pool<C> {
                 let theirs = theirs.and_then(|leaf| svid::not_after(leaf).ok());
                 let ends = theirs.into_iter().chain(self.credentials.not_after()).min();
                 let left = ends.map_or(LIFE_MAX, time_until);
-                self.start(stream, generation, left).await
+                self.start(stream, limits, generation, left).await
             }
         }
     }
@@ -330,13 +334,14 @@ impl<C: Credentials + 'static> Pool<C> {
     async fn start<I>(
         &self,
         mut io: I,
+        limits: http2::Limits,
         generation: u64,
         left: Duration,
     ) -> Result<Rc<Connection>, Unanswered>
     where
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let multiplex = Multiplex::new(Role::Client, self.limits.http2);
+        let multiplex = Multiplex::new(Role::Client, limits);
         let now = Instant::now();
         let connection = Rc::new(Connection {
             multiplex: multiplex.clone(),

@@ -159,6 +159,7 @@ impl Connection {
         self.remote_open += 1;
         let (window, send_window) = (self.initial_receive_window(), self.peer.initial_window_size);
         let (key, stream) = self.streams.insert(id);
+        stream.window = self.announced_window;
         stream.is_remote = true;
         stream.has_head = true;
         stream.receiver_held = true;

@@ -3,6 +3,7 @@
 //! stream, within the windows; what goes out waits in [`Output`], within [`OUTPUT_MAX`].
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -94,6 +95,10 @@ pub struct Connection {
     pub(super) has_peer_settings: bool,
     /// The peer has said that it knows our SETTINGS.
     pub(super) is_acknowledged: bool,
+    /// When the peer was first heard, which is when our SETTINGS leave.
+    pub(super) heard: Option<Instant>,
+    /// The window of a new stream that our SETTINGS announced. It grows to that of `limits` with its first update.
+    pub(super) announced_window: u32,
     /// The identifier of the next stream that we open.
     pub(super) next_id: u32,
     /// The highest identifier that the peer opened.
@@ -146,6 +151,8 @@ impl Connection {
             peer: initial,
             has_peer_settings: false,
             is_acknowledged: false,
+            heard: None,
+            announced_window: limits.stream_window,
             next_id: 1,
             last_remote: 0,
             remote_open: 0,
@@ -273,7 +280,7 @@ impl Connection {
     /// What the peer may send on a stream that is opened now: until it has acknowledged our SETTINGS
     /// it may go by the protocol's initial values (RFC 9113 6.5.3).
     pub(super) fn initial_receive_window(&self) -> i64 {
-        let ours = i64::from(self.limits.stream_window);
+        let ours = i64::from(self.announced_window);
         if self.is_acknowledged {
             return ours;
         }
@@ -287,8 +294,11 @@ impl Connection {
             return;
         };
         stream.taken += length;
-        if stream.taken >= self.limits.stream_window / 2 {
-            let increment = std::mem::take(&mut stream.taken);
+        let window = self.limits.stream_window;
+        let increment = stream.taken + window.saturating_sub(stream.window);
+        if increment >= window / 2 {
+            stream.taken = 0;
+            stream.window = window;
             stream.receive_window += i64::from(increment);
             frame::put_window_update(self.output.frame(), key.id, increment);
         }

@@ -49,6 +49,12 @@ impl Connection {
     ) -> Result<(), Ended> {
         if header.has(flag::ACK) {
             self.is_acknowledged = true;
+            // A client's SETTINGS leave before it has heard anything; it knows how long it took to connect.
+            if self.role == Role::Server
+                && let Some(heard) = self.heard.take()
+            {
+                self.limits = self.limits.over(now.saturating_duration_since(heard));
+            }
             return match payload.len() {
                 0 => self.pay_control(now),
                 _ => Err(self.end(

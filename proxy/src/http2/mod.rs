@@ -19,6 +19,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 pub use connection::{Connection, Ended, Incoming, Notice, OUTPUT_MAX, RECORD_PAYLOAD, Taken};
 pub use frame::{ErrorCode, FrameHeader, HEADER_BYTES, Kind, PREFACE, flag};
 pub use output::Output;
@@ -44,8 +46,11 @@ pub struct Limits {
     pub header_list_bytes: u32,
     /// Header fields of a list; the same happens beyond.
     pub headers: usize,
-    /// Bytes that a peer may send on a stream before the other side has taken them.
+    /// Bytes that a peer may send on a stream before the other side has taken them, where it is near. As much of
+    /// every stream lies in the processor's cache.
     pub stream_window: u32,
+    /// The same where it is far, as [`Self::over`] counts.
+    pub stream_window_max: u32,
     /// The same for the whole connection; the bound of what it can make us hold.
     pub connection_window: u32,
     /// Streams that may end by a reset before their time, at once and in each second; every stream
@@ -57,14 +62,33 @@ pub struct Limits {
     pub control_frames: u32,
 }
 
+/// What one stream carries in a microsecond if nothing but its window holds it up: half a gigabyte a second, which a
+/// worker that encrypts hardly reaches.
+const BYTES_PER_MICROSECOND: u128 = 500;
+
+impl Limits {
+    /// These limits for a peer that answers after `round_trip`: a stream's window is what it can carry meanwhile.
+    pub fn over(self, round_trip: Duration) -> Self {
+        let meanwhile = round_trip.as_micros() * BYTES_PER_MICROSECOND;
+        let meanwhile = u32::try_from(meanwhile).unwrap_or(u32::MAX);
+        Self {
+            stream_window: self
+                .stream_window
+                .max(meanwhile.min(self.stream_window_max)),
+            ..self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             streams: 1024,
             header_list_bytes: 64 * 1024,
             headers: 256,
-            // About 256 KiB, in whole frames of bulk: what was left of it would be frames of its own.
-            stream_window: 16 * RECORD_PAYLOAD as u32,
+            // About 64 and 256 KiB, in whole frames of bulk: what was left of them would be frames of its own.
+            stream_window: 4 * RECORD_PAYLOAD as u32,
+            stream_window_max: 16 * RECORD_PAYLOAD as u32,
             connection_window: 32 * 1024 * 1024,
             resets: 200,
             control_frames: 1000,

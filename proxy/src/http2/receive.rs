@@ -60,6 +60,7 @@ impl Connection {
                 continue;
             }
             if !self.incomplete.preface.is_empty() {
+                self.heard.get_or_insert(now);
                 self.receive_preface(input)?;
                 if !self.incomplete.preface.is_empty() {
                     return Ok(());

@@ -49,6 +49,7 @@ impl Connection {
         let (key, stream) = self.streams.insert(id);
         stream.receiver_held = true;
         stream.sender_held = true;
+        stream.window = self.announced_window;
         stream.receive_window = receive_window;
         stream.send_window = i64::from(send_window);
         stream.sent_end = end;

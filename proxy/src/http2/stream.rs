@@ -98,6 +98,8 @@ pub(super) struct Stream {
     pub sender_held: bool,
     /// What the peer may still send.
     pub receive_window: i64,
+    /// What the peer may send before anything of it is taken, once it knows all that we said.
+    pub window: u32,
     /// What was taken and not announced yet.
     pub taken: u32,
     pub send_window: i64,
@@ -127,6 +129,7 @@ impl Stream {
             receiver_held: false,
             sender_held: false,
             receive_window: 0,
+            window: 0,
             taken: 0,
             send_window: 0,
             waiting: Waiting::Nothing,
@@ -153,6 +156,7 @@ impl Stream {
             receiver_held,
             sender_held,
             receive_window,
+            window,
             taken,
             send_window,
             waiting,
@@ -173,6 +177,7 @@ impl Stream {
         *receiver_held = false;
         *sender_held = false;
         *receive_window = 0;
+        *window = 0;
         *taken = 0;
         *send_window = 0;
         *waiting = Waiting::Nothing;

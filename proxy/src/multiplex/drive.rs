@@ -15,8 +15,10 @@ use tokio::time::timeout;
 use super::{Accepted, Inner, Multiplex, set, turn};
 use crate::http2::Ended;
 
-/// Room offered to one read.
+/// Room offered to a read, and after how much of one record after the other the engine takes them in.
 const READ_MAX: usize = 64 * 1024;
+/// Room below which another record is not read.
+const ROOM_MIN: usize = 16 * 1024;
 /// Reads of one turn; then others get theirs.
 const READS_MAX: usize = 4;
 /// Slices of one vectored write.
@@ -131,7 +133,7 @@ impl Multiplex {
         Poll::Pending
     }
 
-    /// Reads once, and has the engine take it in.
+    /// Reads what there is, which TLS hands out record by record, and has the engine take it in.
     fn poll_read<I: AsyncRead + Unpin>(
         &self,
         cx: &mut Context<'_>,
@@ -140,9 +142,15 @@ impl Multiplex {
         let mut input = SCRATCH.take();
         input.extend_from_slice(&socket.rest);
         input.reserve(READ_MAX);
-        let read = pin!(socket.io.read_buf(&mut input)).poll(cx);
-        if let Poll::Ready(Ok(count @ 1..)) = read {
-            self.received.set(self.received.get() + count as u64);
+        let mut read = pin!(socket.io.read_buf(&mut input)).poll(cx);
+        if let Poll::Ready(Ok(count @ 1..)) = &mut read {
+            // How it ends is for the next time, after what came before.
+            while input.capacity() - input.len() >= ROOM_MIN
+                && let Poll::Ready(Ok(more @ 1..)) = pin!(socket.io.read_buf(&mut input)).poll(cx)
+            {
+                *count += more;
+            }
+            self.received.set(self.received.get() + *count as u64);
             let mut inner = self.inner.borrow_mut();
             // What is wrong is in the engine, and the output tells the peer.
             let _ = inner.engine.receive(&mut input, Instant::now());

@@ -118,6 +118,46 @@ fn what_is_taken_may_be_sent_anew() {
 }
 
 #[test]
+fn a_window_is_what_a_stream_carries_in_a_round_trip() {
+    let micros = |micros| {
+        Limits::default()
+            .over(Duration::from_micros(micros))
+            .stream_window
+    };
+    assert_eq!(micros(0), 65_500);
+    assert_eq!(micros(131), 65_500);
+    assert_eq!(micros(200), 100_000);
+    assert_eq!(micros(1_000), 262_000);
+    assert_eq!(micros(u64::MAX), 262_000);
+}
+
+#[test]
+fn streams_of_a_client_that_is_far_get_a_larger_window() {
+    let limits = Limits {
+        stream_window: 1000,
+        stream_window_max: 5000,
+        ..Limits::default()
+    };
+    for (micros, window) in [(0, 1000), (4, 2000), (1_000_000, 5000)] {
+        let mut bench = Bench::new(Role::Server, limits);
+        bench.feed(PREFACE).feed(&settings(&[])).seen();
+        bench.now += Duration::from_micros(micros);
+        bench.feed(&frame(SETTINGS, flag::ACK, 0, &[])).seen();
+        bench.feed(&post(1)).feed(&data(1, 0, &[0; 500]));
+        // The rest of the larger window is announced with what was taken.
+        let announced = window - 1000 + 500;
+        let expected = format!("request 1 POST /; data 1 500; WINDOW_UPDATE 1 {announced}");
+        assert_eq!(bench.seen(), expected, "{micros} us");
+        bench.takes = false;
+        bench.feed(&data(1, 0, &vec![0; window]));
+        assert_eq!(bench.seen(), "", "{micros} us");
+        bench.feed(&data(1, 0, b"x"));
+        let refused = "failed 1 FLOW_CONTROL_ERROR; RST_STREAM 1 FLOW_CONTROL_ERROR";
+        assert_eq!(bench.seen(), refused, "{micros} us");
+    }
+}
+
+#[test]
 fn padding_is_given_back() {
     let mut bench = small();
     bench.feed(&post(1)).seen();

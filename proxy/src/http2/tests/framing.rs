@@ -19,14 +19,14 @@ fn what_a_connection_begins_with() {
     let mut server = Bench::new(Role::Server, Limits::default());
     assert_eq!(
         server.seen(),
-        "SETTINGS 8=1 3=1024 4=262000 6=65536; WINDOW_UPDATE 0 33488897"
+        "SETTINGS 8=1 3=1024 4=65500 6=65536; WINDOW_UPDATE 0 33488897"
     );
     let mut client = Bench::new(Role::Client, Limits::default());
     assert!(client.output().starts_with(PREFACE), "RFC 9113 3.4");
     let mut client = Bench::new(Role::Client, Limits::default());
     assert_eq!(
         client.seen(),
-        "SETTINGS 2=0 3=1024 4=262000 6=65536; WINDOW_UPDATE 0 33488897"
+        "SETTINGS 2=0 3=1024 4=65500 6=65536; WINDOW_UPDATE 0 33488897"
     );
     assert!(!client.engine.has_begun());
     client.feed(&settings(&[]));

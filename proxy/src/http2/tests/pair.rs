@@ -104,6 +104,8 @@ impl Side {
 
     fn receive(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
+        // Every step takes its time, so a server lets windows grow.
+        self.now += Duration::from_micros(100);
         let received = self.engine.receive(&mut self.input, self.now);
         assert_eq!(received, Ok(()), "{:?}", self.role);
         self.take_notices();
@@ -202,7 +204,10 @@ impl Side {
         let window = limits.connection_window.max(65_535) as usize;
         let all: usize = self.ends.iter().map(held).sum();
         assert!(all <= window, "{all} of {window}");
-        let window = limits.stream_window.max(65_535) as usize;
+        let window = limits
+            .stream_window
+            .max(limits.stream_window_max)
+            .max(65_535) as usize;
         for end in &self.ends {
             assert!(held(end) <= window, "{:?}: {}", end.key, held(end));
         }
@@ -443,15 +448,19 @@ fn limits() -> impl Strategy<Value = Limits> {
         prop_oneof![2..100_u32, 100..300_000_u32],
         prop_oneof![2..100_000_u32, 100_000..2_000_000_u32],
         1..8_u32,
+        1..1_000_000_u32,
     );
-    windows.prop_map(|(stream_window, connection_window, streams)| Limits {
-        streams,
-        stream_window,
-        connection_window,
-        resets: 1 << 20,
-        control_frames: 1 << 20,
-        ..Limits::default()
-    })
+    windows.prop_map(
+        |(stream_window, connection_window, streams, stream_window_max)| Limits {
+            streams,
+            stream_window,
+            stream_window_max,
+            connection_window,
+            resets: 1 << 20,
+            control_frames: 1 << 20,
+            ..Limits::default()
+        },
+    )
 }
 
 proptest! {
