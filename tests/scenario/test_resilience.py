@@ -264,7 +264,7 @@ def test_a_key_keeps_its_instance(shop, applied):
     for hash_key, headers in rows:
         applied(traffic(loadBalancing={"algorithm": "ConsistentHash", "hashKey": hash_key}))
         homes = {}
-        for key in map(str, range(24)):
+        for key in map(str, range(64)):
             by = {shop.web.get("/", **headers(key)).header("x-served-by") for _ in range(3)}
             assert len(by) == 1, (key, by)
             homes[key] = by.pop()
