@@ -15,6 +15,7 @@ use futures_util::future::{LocalBoxFuture, Shared};
 use rustls_pki_types::{IpAddr, ServerName};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::warn;
@@ -272,14 +273,19 @@ impl<C: Credentials + 'static> Pool<C> {
         connecting
     }
 
+    /// Makes a TCP connection. How long that took tells how far the peer is, and so the windows that it gets.
+    async fn reach(&self, address: SocketAddr) -> Result<(TcpStream, http2::Limits), Unanswered> {
+        let began = Instant::now();
+        let stream = connect::connect(address, self.limits.connect_timeout).await?;
+        Ok((stream, self.limits.http2.over(began.elapsed())))
+    }
+
     async fn connect(&self, peer: &Peer) -> Result<Rc<Connection>, Unanswered> {
         let failed = || Unanswered::unprocessed(Fault::ConnectFailed);
         match peer {
             Peer::Server(Server { address, proof }) => {
                 let limit = self.limits.connect_timeout;
-                let began = Instant::now();
-                let stream = connect::connect(*address, limit).await?;
-                let limits = self.limits.http2.over(began.elapsed());
+                let (stream, limits) = self.reach(*address).await?;
                 let started = match proof {
                     None => {
                         let stream = ReadAhead::new(stream, BytesMut::new());
@@ -300,9 +306,7 @@ impl<C: Credentials + 'static> Pool<C> {
                     .credentials
                     .client_config(spiffe_id)
                     .ok_or_else(failed)?;
-                let began = Instant::now();
-                let stream = connect::connect(*address, self.limits.connect_timeout).await?;
-                let limits = self.limits.http2.over(began.elapsed());
+                let (stream, limits) = self.reach(*address).await?;
                 // Only a socket that is gone refuses it, and that is seen at once.
                 let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
                 let name = ServerName::IpAddress(IpAddr::from(address.ip()));

@@ -204,10 +204,12 @@ impl Side {
         let window = limits.connection_window.max(65_535) as usize;
         let all: usize = self.ends.iter().map(held).sum();
         assert!(all <= window, "{all} of {window}");
-        let window = limits
-            .stream_window
-            .max(limits.stream_window_max)
-            .max(65_535) as usize;
+        // A client keeps to what it announced; a server lets windows grow.
+        let window = match self.role {
+            Role::Client => limits.stream_window,
+            Role::Server => limits.over(Duration::MAX).stream_window,
+        };
+        let window = window.max(65_535) as usize;
         for end in &self.ends {
             assert!(held(end) <= window, "{:?}: {}", end.key, held(end));
         }
