@@ -5,6 +5,7 @@
 
 mod blocks;
 mod budget;
+mod chunks;
 mod connection;
 mod control;
 mod end;

@@ -1,15 +1,26 @@
 //! One stream's state (RFC 9113 5.1), and the place where all of a connection's are kept.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use super::chunks::Chunks;
 use super::frame::ErrorCode;
 use crate::model::{Fields, ResponseHead};
 
 /// Data up to this size is copied out of the buffer that was read into, so that little data never
 /// keeps a large buffer alive.
 pub(super) const COPY_MAX: usize = 2 * 1024;
+
+/// Copies share chunks of this size, which all of a thread's connections have in common: most go on in the same turn,
+/// and then there is nothing to allocate for the next ones. A stream's pieces that wait keep at most one chunk for each
+/// [`COPY_MAX`] octets, and a chunk is less than the buffers that larger pieces are slices of.
+const COPIES_CHUNK: usize = 8 * 1024;
+
+thread_local! {
+    static COPIES: RefCell<Chunks> = RefCell::new(Chunks::new(COPIES_CHUNK));
+}
 
 /// Which stream; stays unlike every other for as long as its connection lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,16 +204,16 @@ impl Stream {
         if let Some(Piece::Data(last)) = self.pieces.back_mut()
             && last.len() <= COPY_MAX
         {
-            match std::mem::take(last).try_into_mut() {
-                Ok(mut joined) => {
-                    joined.extend_from_slice(data);
-                    *last = joined.freeze();
-                    return;
-                }
-                Err(shared) => *last = shared,
-            }
+            let mut joined = match std::mem::take(last).try_into_mut() {
+                Ok(own) => own,
+                // What waits leaves the chunk that it shares.
+                Err(shared) => BytesMut::from(&shared[..]),
+            };
+            joined.extend_from_slice(data);
+            *last = joined.freeze();
+            return;
         }
-        let data = Bytes::copy_from_slice(data);
+        let data = COPIES.with_borrow_mut(|copies| copies.copy(data));
         self.pieces.push_back(Piece::Data(data));
     }
 

@@ -2,10 +2,11 @@
 
 use http::HeaderValue;
 
+use super::names::Names;
 use super::static_table::LINES;
-use super::storage::{Chunks, Names};
 use super::table::Table;
 use super::{ENTRY_OVERHEAD, Error, Field, Malformed, Name, TABLE_INITIAL, huffman, integer};
+use crate::http2::chunks::Chunks;
 
 /// A chunk of values that only their message holds. It is in memory as long as one of them is, so a
 /// message holds one chunk at most beyond what it is made of.

@@ -10,8 +10,8 @@ mod encode;
 mod huffman;
 mod integer;
 mod lookup;
+mod names;
 mod static_table;
-mod storage;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -174,6 +174,32 @@ fn padding_is_given_back() {
 }
 
 #[test]
+fn little_data_that_waits_is_joined_on_each_stream() {
+    let mut bench = Bench::server();
+    bench.feed(&post(1)).feed(&post(3)).seen();
+    bench.takes = false;
+    // Octets of both come by turns, so what lies between two of a stream is the other's.
+    let said = |id: u32, at: u32| (id * 100 + at % 50) as u8;
+    let count = 5000;
+    for at in 0..count {
+        for id in [1, 3] {
+            bench.feed(&data(id, 0, &[said(id, at)]));
+        }
+    }
+    for id in [1, 3] {
+        let key = bench.key(id);
+        let (mut pieces, mut content) = (0, Vec::new());
+        while let Taken::Piece(Piece::Data(data)) = bench.engine.take(key) {
+            pieces += 1;
+            content.extend_from_slice(&data);
+        }
+        let expected: Vec<u8> = (0..count).map(|at| said(id, at)).collect();
+        assert_eq!(content, expected, "stream {id}");
+        assert!(pieces <= 3, "stream {id}: {pieces} pieces");
+    }
+}
+
+#[test]
 fn the_connections_window_is_given_back_whoever_takes_the_data() {
     let each: &[(&str, Act)] = &[
         ("taken", |_| {}),

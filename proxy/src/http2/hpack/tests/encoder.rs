@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::{hex, lines};
 use crate::http2::hpack::lookup::{Lookup, hash};
+use crate::http2::hpack::names::Names;
 use crate::http2::hpack::static_table::{LINES, Policy};
-use crate::http2::hpack::storage::Names;
 use crate::http2::hpack::{Decoder, Encoder, Field, Malformed, Name};
 
 #[test]
