@@ -267,9 +267,14 @@ async fn hello_subscribe_push_and_acknowledge() {
     });
     assert_eq!(asked(session.receive().await), set(&["shop/stock:80"]));
     let absent = resource(ResourceType::Route, "shop/stock:80", "", Vec::new());
+    let before = rig.handle.current();
+    assert!(rig.handle.is_current(&before));
     let pushed = vec![cluster("shop/stock:80", "c1", "10.0.0.1"), absent];
     assert!(session.push(2, pushed).await.rejected.is_empty());
     let resolved = resolve.await.unwrap().unwrap();
+    assert!(rig.handle.is_current(&resolved));
+    assert!(rig.handle.is_current(&rig.handle.current()));
+    assert!(!rig.handle.is_current(&before), "two resources came");
     assert!(matches!(
         resolved.cluster(&port("shop/stock:80")),
         Known::Present(_)

@@ -13,6 +13,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -59,6 +60,8 @@ struct Shared {
     storage: Option<Storage>,
     current: ArcSwapOption<Current>,
     changed: watch::Sender<u64>,
+    /// What `changed` says, for the many who only look: each request does, and takes no lock for it.
+    generation: AtomicU64,
     /// Held while `current` and `bundle` change together.
     change: Mutex<()>,
     last_error: Mutex<Option<String>>,
@@ -101,6 +104,7 @@ impl Identity {
                 storage,
                 current: ArcSwapOption::empty(),
                 changed: watch::Sender::new(0),
+                generation: AtomicU64::new(0),
                 change: Mutex::new(()),
                 last_error: Mutex::new(None),
             }),
@@ -141,7 +145,7 @@ impl Identity {
 
     /// Grows with every new certificate and every new bundle.
     pub fn generation(&self) -> u64 {
-        *self.shared.changed.borrow()
+        self.shared.generation.load(Ordering::Acquire)
     }
 
     /// Who this workload is, by the certificate it holds.
@@ -241,9 +245,10 @@ impl Identity {
             None => None,
         };
         self.shared.current.store(current);
-        self.shared
-            .changed
-            .send_modify(|generation| *generation += 1);
+        self.shared.changed.send_modify(|generation| {
+            *generation += 1;
+            self.shared.generation.store(*generation, Ordering::Release);
+        });
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Whether a request goes to the application now, later, or not at all.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::telemetry::Party;
 
 /// What is known of an application's port.
 pub(super) struct Known {
-    pub party: Party,
+    pub party: Party<'static>,
     pub policy: Arc<InboundPolicy>,
 }
 
@@ -57,14 +58,14 @@ impl Refusal {
 impl Inbound {
     /// What is known of a port: whose it is, for telemetry, and what it takes.
     pub(super) fn known(&self, port: u16) -> Rc<Known> {
-        let configuration = self.discovery.current();
         let mut last = self.last.borrow_mut();
         if let Some(last) = &*last
             && last.port == port
-            && Arc::ptr_eq(&last.configuration, &configuration)
+            && self.discovery.is_current(&last.configuration)
         {
             return last.known.clone();
         }
+        let configuration = self.discovery.current();
         let known = Rc::new(self.look_up(&configuration, port));
         *last = Some(Last {
             configuration,
@@ -77,9 +78,10 @@ impl Inbound {
     fn look_up(&self, configuration: &Configuration, port: u16) -> Known {
         let known = configuration.inbound.as_ref();
         let known = known.and_then(|inbound| inbound.ports.iter().find(|one| one.port == port));
+        let service = known.and_then(|known| known.services.first());
         Known {
             party: Party {
-                service: known.and_then(|known| known.services.first()).cloned(),
+                service: service.cloned().map(Cow::Owned),
                 ..Party::of(&self.own)
             },
             policy: known.map_or_else(|| self.usual.clone(), |known| known.policy.clone()),

@@ -69,7 +69,7 @@ pub(super) struct Said {
 #[derive(Default)]
 pub(super) struct Caller {
     peer: Option<SpiffeId>,
-    pub(super) source: Party,
+    pub(super) source: Party<'static>,
     /// The route by which the caller's sidecar sent it; empty: none.
     route: Text,
 }
@@ -135,8 +135,8 @@ impl HopRequests {
             peer: Some(self.peer.clone()),
             // Its namespace is proven, its name is what it says.
             source: Party {
-                namespace: self.peer.shared_namespace(),
-                workload: (&*hop.source).into(),
+                namespace: Cow::Owned(self.peer.shared_namespace()),
+                workload: Cow::Owned((&*hop.source).into()),
                 service: None,
             },
             route: hop.route.clone(),
@@ -534,8 +534,8 @@ impl Inbound {
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
-            source: Cow::Borrowed(&call.caller.source),
-            destination: Cow::Borrowed(&known.party),
+            source: call.caller.source.lend(),
+            destination: known.party.lend(),
             route: call.caller.route().map(Cow::Borrowed),
             peer: call.caller.peer.as_ref().map(Cow::Borrowed),
             tls: call.on_hop,

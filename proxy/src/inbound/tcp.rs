@@ -24,7 +24,7 @@ struct Trail {
     application: Option<SocketAddr>,
     /// The connection from another sidecar that it came on.
     peer: Option<Rc<HopRequests>>,
-    source: Party,
+    source: Party<'static>,
     protocol: Protocol,
     client: SocketAddr,
     port: u16,

@@ -72,8 +72,8 @@ impl ServiceName {
     }
 
     /// The namespace, for whoever keeps it.
-    pub fn shared_namespace(&self) -> Arc<str> {
-        self.namespace.clone()
+    pub fn shared_namespace(&self) -> &Arc<str> {
+        &self.namespace
     }
 
     pub fn name(&self) -> &str {

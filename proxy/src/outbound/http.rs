@@ -13,7 +13,7 @@ use http::{Method, Version};
 
 use super::Outbound;
 use super::destination::Destination;
-use super::recent::Done;
+use super::recent::{Done, Parts};
 use super::session::{self, Session};
 use super::target::{Routed, Target};
 use super::tcp::party_of;
@@ -24,7 +24,7 @@ use crate::http::{
 use crate::http2::ErrorCode;
 use crate::model::{
     Configuration, Endpoint, Fault, FaultStatus, Fields, Protocol, RequestHead, ResponseHead, Rule,
-    Text, hop,
+    ServiceName, ServicePort, Text, hop,
 };
 use crate::multiplex::Accepted;
 use crate::route::{self, Decision};
@@ -371,23 +371,30 @@ impl OutboundRequests {
         let tls = tls.and_then(|(target, endpoint)| target.tls_to(endpoint));
         let routed = target.and_then(|target| target.routed.as_ref());
         let mut recent = outbound.recent.borrow_mut();
-        let done = recent.next(authority, path);
+        let cluster = target.and_then(|target| target.cluster.as_ref());
+        let cluster = cluster.map(|cluster| &cluster.name);
+        let service = cluster.map(ServicePort::service);
+        let done = recent.next(&Parts {
+            authority: authority.map_or(&[][..], Text::as_bytes),
+            path: path.as_bytes(),
+            route: routed.map_or("", |routed| routed.name()),
+            cluster_namespace: service.map_or("", ServiceName::namespace),
+            cluster_name: service.map_or("", ServiceName::name),
+            endpoint: endpoint.map_or("", |endpoint| &*endpoint.id),
+        });
         *done = Done {
             trace_id: trail.context.trace_id,
             start: Some(start),
             duration,
             method: head.method.clone(),
-            route: routed.map(|routed| (routed.name().clone(), routed.rule().rule)),
-            cluster: target
-                .and_then(|target| target.cluster.as_ref())
-                .map(|cluster| cluster.name.clone()),
-            endpoint: endpoint.map(|endpoint| (endpoint.id.clone(), endpoint.address)),
+            rule: routed.map(|routed| routed.rule().rule),
+            cluster: cluster.map(ServicePort::port),
+            address: endpoint.map(|endpoint| endpoint.address),
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
             attempts: trail.attempts + 1,
-            authority: std::mem::take(&mut done.authority),
-            path: std::mem::take(&mut done.path),
+            texts: std::mem::take(&mut done.texts),
         };
         outbound.telemetry.finish_request(RequestRecord {
             direction: Direction::Outbound,
@@ -402,8 +409,8 @@ impl OutboundRequests {
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
-            source: Cow::Borrowed(&outbound.party),
-            destination: Cow::Owned(destination.unwrap_or_default()),
+            source: outbound.party.lend(),
+            destination: destination.unwrap_or_default(),
             route: routed.map(|routed| Cow::Borrowed(&**routed.name())),
             peer: sidecar.map(|sidecar| Cow::Borrowed(&sidecar.spiffe_id)),
             tls: sidecar.is_some() || tls.is_some(),

@@ -58,7 +58,7 @@ use crate::telemetry::{Direction, Party, Telemetry};
 pub struct Outbound {
     own: Own,
     /// Our workload, as telemetry knows it.
-    party: Party,
+    party: Party<'static>,
     /// Our workload's name, as the other sidecar is told it.
     source: Text,
     discovery: discovery::Handle,

@@ -1,17 +1,17 @@
 //! The requests that are over, the last few of them: what became of each, for people who ask.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::model::{Fault, ServicePort, Text};
+use crate::model::Fault;
 
 /// Requests that each worker remembers; the oldest is forgotten for one more.
 pub(super) const RECENT_MAX: usize = 512;
-/// Bytes of an authority or a path that are kept; the rest is cut off.
+/// Bytes of each text that are kept; the rest is cut off.
 const TEXT_BYTES_MAX: usize = 256;
 
 /// One worker's memory.
@@ -23,35 +23,85 @@ pub(super) struct Recent {
     next: usize,
 }
 
-/// A request that is over. Its texts are copies: slices would keep whole read buffers.
+/// A request that is over.
 #[derive(Default)]
 pub(super) struct Done {
     pub trace_id: [u8; 16],
     pub start: Option<SystemTime>,
     pub duration: Duration,
     pub method: Method,
-    pub authority: Vec<u8>,
-    pub path: Vec<u8>,
-    /// Name and rule.
-    pub route: Option<(Arc<str>, u32)>,
-    pub cluster: Option<ServicePort>,
-    pub endpoint: Option<(Arc<str>, SocketAddr)>,
+    pub texts: Texts,
+    /// Of the route.
+    pub rule: Option<u32>,
+    /// Port of the cluster.
+    pub cluster: Option<u16>,
+    /// The endpoint's.
+    pub address: Option<SocketAddr>,
     pub status: u16,
     pub grpc_status: Option<u16>,
     pub fault: Option<Fault>,
     pub attempts: u32,
 }
 
+/// Texts, one behind the other. They are copies: slices would keep whole read buffers, and shares of what is configured
+/// are dearer to take and to give back than a few bytes are to copy.
+#[derive(Default)]
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    ends: [u16; Texts::COUNT],
+}
+
+/// What a request's texts are, in their order.
+pub(super) struct Parts<'r> {
+    pub authority: &'r [u8],
+    pub path: &'r [u8],
+    /// Name of the route; empty without one, and so with the others.
+    pub route: &'r str,
+    pub cluster_namespace: &'r str,
+    pub cluster_name: &'r str,
+    pub endpoint: &'r str,
+}
+
+impl Texts {
+    const COUNT: usize = 6;
+
+    fn set(&mut self, parts: &Parts<'_>) {
+        let texts: [&[u8]; Self::COUNT] = [
+            parts.authority,
+            parts.path,
+            parts.route.as_bytes(),
+            parts.cluster_namespace.as_bytes(),
+            parts.cluster_name.as_bytes(),
+            parts.endpoint.as_bytes(),
+        ];
+        self.bytes.clear();
+        for (text, end) in texts.into_iter().zip(&mut self.ends) {
+            self.bytes
+                .extend_from_slice(&text[..text.len().min(TEXT_BYTES_MAX)]);
+            // Six texts of 256 bytes.
+            *end = self.bytes.len() as u16;
+        }
+    }
+
+    fn all(&self) -> [Cow<'_, str>; Self::COUNT] {
+        let mut from = 0;
+        self.ends.map(|end| {
+            let text = &self.bytes[from..usize::from(end)];
+            from = usize::from(end);
+            String::from_utf8_lossy(text)
+        })
+    }
+}
+
 impl Recent {
     /// Room for one more: the place of the oldest, whose texts' memory is used again.
-    pub(super) fn next(&mut self, authority: Option<&Text>, path: &Text) -> &mut Done {
+    pub(super) fn next(&mut self, parts: &Parts<'_>) -> &mut Done {
         if self.done.len() < RECENT_MAX {
             self.done.push(Done::default());
         }
         let done = &mut self.done[self.next];
         self.next = (self.next + 1) % RECENT_MAX;
-        copy(&mut done.authority, authority.map_or(b"", Text::as_bytes));
-        copy(&mut done.path, path.as_bytes());
+        done.texts.set(parts);
         done
     }
 
@@ -64,25 +114,21 @@ impl Recent {
     }
 }
 
-fn copy(kept: &mut Vec<u8>, text: &[u8]) {
-    kept.clear();
-    kept.extend_from_slice(&text[..text.len().min(TEXT_BYTES_MAX)]);
-}
-
 impl Done {
     fn to_json(&self) -> Value {
         let at = self.start.map(humantime::format_rfc3339_micros);
+        let [authority, path, route, namespace, name, endpoint] = self.texts.all();
         json!({
             "direction": "outbound",
             "at": at.map(|at| at.to_string()),
             "method": self.method.as_str(),
-            "authority": String::from_utf8_lossy(&self.authority),
-            "path": String::from_utf8_lossy(&self.path),
-            "route": self.route.as_ref().map(|(name, _)| &**name),
-            "rule": self.route.as_ref().map(|(_, rule)| rule),
-            "cluster": self.cluster.as_ref().map(ToString::to_string),
-            "endpoint": self.endpoint.as_ref().map(|(id, _)| &**id),
-            "address": self.endpoint.as_ref().map(|(_, address)| address.to_string()),
+            "authority": authority,
+            "path": path,
+            "route": self.rule.map(|_| route),
+            "rule": self.rule,
+            "cluster": self.cluster.map(|port| format!("{namespace}/{name}:{port}")),
+            "endpoint": self.address.map(|_| endpoint),
+            "address": self.address.map(|address| address.to_string()),
             "status": self.status,
             "grpc_status": self.grpc_status,
             "fault": self.fault.map(Fault::reason),
@@ -101,8 +147,15 @@ mod tests {
         let mut recent = Recent::default();
         for number in 0..RECENT_MAX as u16 + 2 {
             let long = "a".repeat(usize::from(number));
-            let path = Text::try_from(&*format!("/{number}/{long}")).unwrap();
-            let done = recent.next(Some(&Text::from_static("orders")), &path);
+            let done = recent.next(&Parts {
+                authority: b"orders",
+                path: format!("/{number}/{long}").as_bytes(),
+                route: "",
+                cluster_namespace: "shop",
+                cluster_name: "orders",
+                endpoint: "orders-1",
+            });
+            done.cluster = Some(80);
             done.trace_id = [(number % 256) as u8; 16];
             done.status = number;
         }
@@ -112,5 +165,10 @@ mod tests {
         assert_eq!(statuses, [257, 513], "0 and 1 were the oldest");
         assert_eq!(seen[1]["path"].as_str().unwrap().len(), TEXT_BYTES_MAX);
         assert!(seen[0]["path"].as_str().unwrap().starts_with("/257/aaa"));
+        for seen in &seen {
+            assert_eq!(seen["authority"], "orders");
+            assert_eq!(seen["cluster"], "shop/orders:80");
+            assert!(seen["route"].is_null() && seen["endpoint"].is_null());
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Opaque bytes to their destination.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::balance::{Admitted, Picked, Wanted};
 use crate::endpoint::TcpUpstream;
 use crate::http::Unanswered;
 use crate::model::{
-    BackendTls, Cluster, Endpoint, Fault, Fields, Hop, Protocol, Text, WeightedCluster,
+    BackendTls, Cluster, Endpoint, Fault, Fields, Hop, Protocol, ServiceName, Text, WeightedCluster,
 };
 use crate::route;
 use crate::tcp::{FirstBytes, Receiver, Relayed, Sender, relay};
@@ -267,7 +268,7 @@ impl Outbound {
             protocol,
             fault: ended.fault,
             source: self.party.clone(),
-            destination: party_of(destination, ended.endpoint.as_deref()),
+            destination: party_of(destination, ended.endpoint.as_deref()).into_owned(),
             route: ended.route.clone(),
             peer: peer.map(|sidecar| sidecar.spiffe_id.clone()),
             tls: ended.tls || peer.is_some(),
@@ -291,17 +292,22 @@ struct Ended {
 }
 
 /// The called side, for telemetry.
-pub(super) fn party_of(destination: &Destination, endpoint: Option<&Endpoint>) -> Party {
-    let mut party = Party::default();
-    if let Destination::Service(port) = destination {
-        party.service = Some(port.service().clone());
-        party.namespace = port.service().shared_namespace();
+pub(super) fn party_of<'d>(
+    destination: &'d Destination,
+    endpoint: Option<&'d Endpoint>,
+) -> Party<'d> {
+    let service = match destination {
+        Destination::Service(port) => Some(port.service()),
+        _ => None,
+    };
+    let of_endpoint = endpoint.map(|endpoint| &endpoint.namespace);
+    let namespace = of_endpoint
+        .filter(|namespace| !namespace.is_empty())
+        .or(service.map(ServiceName::shared_namespace));
+    let workload = endpoint.map(|endpoint| &endpoint.workload);
+    Party {
+        namespace: namespace.map(Cow::Borrowed).unwrap_or_default(),
+        workload: workload.map(Cow::Borrowed).unwrap_or_default(),
+        service: service.map(Cow::Borrowed),
     }
-    if let Some(endpoint) = endpoint {
-        party.workload = endpoint.workload.clone();
-        if !endpoint.namespace.is_empty() {
-            party.namespace = endpoint.namespace.clone();
-        }
-    }
-    party
 }

@@ -140,7 +140,7 @@ impl Fields {
         }
     }
 
-    fn parties(&mut self, source: &Party, destination: &Party) {
+    fn parties(&mut self, source: &Party<'_>, destination: &Party<'_>) {
         for (side, party) in [("source", source), ("destination", destination)] {
             let full = |workload: &str| json!(format!("{}/{workload}", party.namespace));
             if !party.workload.is_empty() {

@@ -1,11 +1,14 @@
-//! Counters by label set. A thread keeps its own table from labels to shared atomics, so a record
-//! of a known series takes no lock; only a series' first record on a thread does.
+//! Counters by label set. A thread keeps its own table from labels to counters that it alone adds to, so a record of a
+//! known series takes no lock, not even the one that an atomic addition takes of the memory; only a series' first record
+//! on a thread does. Whoever reads adds up what the threads have.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -17,7 +20,7 @@ use crate::model::{Fault, ServiceName};
 /// in `weft_series_overflow_total`.
 pub(super) const SERIES_MAX: usize = 2_000;
 /// Entries of a thread's table; at this size it is emptied and fills again from the shared one.
-const THREAD_SERIES_MAX: usize = 4 * SERIES_MAX;
+pub(super) const THREAD_SERIES_MAX: usize = 4 * SERIES_MAX;
 /// Upper bounds of the duration histogram in seconds; a sidecar's own share is under a millisecond.
 pub(super) const DURATION_BOUNDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -58,8 +61,8 @@ pub(super) struct Side<'r> {
 struct OwnedLabels {
     kind: Kind,
     direction: Direction,
-    source: Party,
-    destination: Party,
+    source: Party<'static>,
+    destination: Party<'static>,
     route: String,
     status: u16,
     grpc_status: Option<u16>,
@@ -68,17 +71,39 @@ struct OwnedLabels {
     overflow: bool,
 }
 
-/// The numbers of one label set. Series live as long as the proxy.
+/// One label set. Series live as long as the proxy.
 #[derive(Debug)]
 pub(super) struct Series {
     owner: u64,
     labels: OwnedLabels,
-    pub count: AtomicU64,
-    pub duration_buckets: [AtomicU64; DURATION_BOUNDS.len() + 1],
-    pub duration_nanoseconds: AtomicU64,
-    pub bytes_up: AtomicU64,
-    pub bytes_down: AtomicU64,
-    pub retries: AtomicU64,
+    /// Of each thread that counted in it: the workers, and the control thread.
+    counts: Mutex<Vec<(ThreadId, Arc<Counts>)>>,
+}
+
+/// What one thread counted in a series.
+#[derive(Debug, Default)]
+struct Counts {
+    count: Counter,
+    duration_buckets: [Counter; DURATION_BOUNDS.len() + 1],
+    duration_nanoseconds: Counter,
+    bytes_up: Counter,
+    bytes_down: Counter,
+    retries: Counter,
+}
+
+/// A number that one thread adds to and others read.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+/// What all threads counted in a series.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Numbers {
+    pub count: u64,
+    pub duration_buckets: [u64; DURATION_BOUNDS.len() + 1],
+    pub duration_nanoseconds: u64,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    pub retries: u64,
 }
 
 /// Every number of this proxy.
@@ -121,10 +146,17 @@ thread_local! {
 /// What a thread has counted in.
 #[derive(Default)]
 struct Known {
-    by_hash: HashMap<u64, Arc<Series>, RandomState>,
+    by_hash: HashMap<u64, Counted, RandomState>,
     /// What each direction counted in last, which mostly is the next one's too: its labels would be compared after they
     /// were found by their hash as well.
-    last: [Option<Arc<Series>>; 2],
+    last: [Option<Counted>; 2],
+}
+
+/// A series, and the thread's own counters of it.
+#[derive(Clone)]
+struct Counted {
+    series: Arc<Series>,
+    counts: Arc<Counts>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -160,14 +192,12 @@ impl Metrics {
             tls: record.tls,
             overflow: false,
         };
-        self.with_series(&labels, |series| {
-            series.count.fetch_add(1, Ordering::Relaxed);
-            series.add_duration(record.duration);
-            series.add_bytes(record.request_bytes, record.response_bytes);
-            if record.retries > 0 {
-                let retries = u64::from(record.retries);
-                series.retries.fetch_add(retries, Ordering::Relaxed);
-            }
+        self.with_counts(&labels, |counts| {
+            counts.count.add(1);
+            counts.add_duration(record.duration);
+            counts.bytes_up.add(record.request_bytes);
+            counts.bytes_down.add(record.response_bytes);
+            counts.retries.add(u64::from(record.retries));
         });
     }
 
@@ -184,9 +214,10 @@ impl Metrics {
             tls: record.tls,
             overflow: false,
         };
-        self.with_series(&labels, |series| {
-            series.count.fetch_add(1, Ordering::Relaxed);
-            series.add_bytes(record.bytes_up, record.bytes_down);
+        self.with_counts(&labels, |counts| {
+            counts.count.add(1);
+            counts.bytes_up.add(record.bytes_up);
+            counts.bytes_down.add(record.bytes_down);
         });
     }
 
@@ -214,42 +245,40 @@ impl Metrics {
         table.by_hash.values().flatten().cloned().collect()
     }
 
-    fn with_series(&self, labels: &Labels<'_>, add: impl FnOnce(&Series)) {
+    fn with_counts(&self, labels: &Labels<'_>, add: impl FnOnce(&Counts)) {
         KNOWN.with_borrow_mut(|known| {
             let last = &mut known.last[labels.direction as usize];
-            if let Some(series) = last
+            if let Some(Counted { series, counts }) = last
                 && self.counts(series, labels)
             {
-                return add(series);
+                return add(counts);
             }
-            let series = self.find(&mut known.by_hash, labels);
-            if series.labels.overflow {
+            let counted = self.find(&mut known.by_hash, labels);
+            if counted.series.labels.overflow {
                 self.overflow.fetch_add(1, Ordering::Relaxed);
             }
-            add(&series);
-            *last = Some(series);
+            add(&counted.counts);
+            *last = Some(counted);
         });
     }
 
     /// The series of these labels, by the thread's own table where it is known there.
-    fn find(
-        &self,
-        known: &mut HashMap<u64, Arc<Series>, RandomState>,
-        labels: &Labels<'_>,
-    ) -> Arc<Series> {
+    fn find(&self, known: &mut HashMap<u64, Counted, RandomState>, labels: &Labels<'_>) -> Counted {
         let hash = self.hasher.hash_one((self.id, labels));
         let found = known
             .get(&hash)
-            .filter(|series| self.serves(series, labels));
-        if let Some(series) = found {
-            return series.clone();
+            .filter(|counted| self.serves(&counted.series, labels));
+        if let Some(counted) = found {
+            return counted.clone();
         }
         let series = self.find_or_create(hash, labels);
+        let counts = series.counts_of_thread();
+        let counted = Counted { series, counts };
         if known.len() >= THREAD_SERIES_MAX {
             known.clear();
         }
-        known.insert(hash, series.clone());
-        series
+        known.insert(hash, counted.clone());
+        counted
     }
 
     /// Labels that once came after the limit stay there: no series ever goes.
@@ -318,15 +347,15 @@ impl<'r> Side<'r> {
         Self {
             namespace: &party.namespace,
             workload: &party.workload,
-            service: party.service.as_ref(),
+            service: party.service.as_deref(),
         }
     }
 
-    fn to_party(self) -> Party {
+    fn to_party(self) -> Party<'static> {
         Party {
-            namespace: self.namespace.into(),
-            workload: self.workload.into(),
-            service: self.service.cloned(),
+            namespace: Cow::Owned(self.namespace.into()),
+            workload: Cow::Owned(self.workload.into()),
+            service: self.service.cloned().map(Cow::Owned),
         }
     }
 }
@@ -364,12 +393,7 @@ impl Series {
                 tls: labels.tls,
                 overflow: labels.overflow,
             },
-            count: AtomicU64::new(0),
-            duration_buckets: std::array::from_fn(|_| AtomicU64::new(0)),
-            duration_nanoseconds: AtomicU64::new(0),
-            bytes_up: AtomicU64::new(0),
-            bytes_down: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
+            counts: Mutex::default(),
         }
     }
 
@@ -377,18 +401,56 @@ impl Series {
         self.labels.borrow()
     }
 
+    /// What was counted up to now.
+    pub(super) fn numbers(&self) -> Numbers {
+        let all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut numbers = Numbers::default();
+        for (_, counts) in all.iter() {
+            numbers.count += counts.count.get();
+            let buckets = numbers.duration_buckets.iter_mut();
+            for (sum, bucket) in buckets.zip(&counts.duration_buckets) {
+                *sum += bucket.get();
+            }
+            numbers.duration_nanoseconds += counts.duration_nanoseconds.get();
+            numbers.bytes_up += counts.bytes_up.get();
+            numbers.bytes_down += counts.bytes_down.get();
+            numbers.retries += counts.retries.get();
+        }
+        numbers
+    }
+
+    /// The counters that only this thread adds to.
+    fn counts_of_thread(&self) -> Arc<Counts> {
+        let thread = thread::current().id();
+        let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counts)) = all.iter().find(|(other, _)| *other == thread) {
+            return counts.clone();
+        }
+        let counts = Arc::<Counts>::default();
+        all.push((thread, counts.clone()));
+        counts
+    }
+}
+
+impl Counts {
     fn add_duration(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < seconds);
-        self.duration_buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.duration_buckets[bucket].add(1);
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.duration_nanoseconds
-            .fetch_add(nanoseconds, Ordering::Relaxed);
+        self.duration_nanoseconds.add(nanoseconds);
+    }
+}
+
+impl Counter {
+    /// To be called by the counter's own thread alone: an addition between the two halves would be lost.
+    fn add(&self, more: u64) {
+        let sum = self.get().wrapping_add(more);
+        self.0.store(sum, Ordering::Relaxed);
     }
 
-    fn add_bytes(&self, up: u64, down: u64) {
-        self.bytes_up.fetch_add(up, Ordering::Relaxed);
-        self.bytes_down.fetch_add(down, Ordering::Relaxed);
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

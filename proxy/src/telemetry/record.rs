@@ -32,21 +32,42 @@ impl Direction {
     }
 }
 
-/// Who sent or who serves. Empty where it is not known.
+/// Who sent or who serves. Empty where it is not known. Every request has two, and few are kept, so what can be is
+/// borrowed: each share that is taken of a text and given back costs as much as comparing it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Party {
-    pub namespace: Arc<str>,
-    pub workload: Arc<str>,
-    pub service: Option<ServiceName>,
+pub struct Party<'r> {
+    pub namespace: Cow<'r, Arc<str>>,
+    pub workload: Cow<'r, Arc<str>>,
+    pub service: Option<Cow<'r, ServiceName>>,
 }
 
-impl Party {
+impl Party<'static> {
     /// The workload beside this proxy.
     pub fn of(own: &Own) -> Self {
         Self {
-            namespace: own.namespace.clone(),
-            workload: own.workload.clone(),
+            namespace: Cow::Owned(own.namespace.clone()),
+            workload: Cow::Owned(own.workload.clone()),
             service: None,
+        }
+    }
+}
+
+impl Party<'_> {
+    /// The same, borrowed.
+    pub fn lend(&self) -> Party<'_> {
+        Party {
+            namespace: Cow::Borrowed(&self.namespace),
+            workload: Cow::Borrowed(&self.workload),
+            service: self.service.as_deref().map(Cow::Borrowed),
+        }
+    }
+
+    /// The same, to be kept.
+    pub fn into_owned(self) -> Party<'static> {
+        Party {
+            namespace: Cow::Owned(self.namespace.into_owned()),
+            workload: Cow::Owned(self.workload.into_owned()),
+            service: self.service.map(|name| Cow::Owned(name.into_owned())),
         }
     }
 }
@@ -67,8 +88,8 @@ pub struct RequestRecord<'r> {
     pub status: u16,
     pub grpc_status: Option<u16>,
     pub fault: Option<Fault>,
-    pub source: Cow<'r, Party>,
-    pub destination: Cow<'r, Party>,
+    pub source: Party<'r>,
+    pub destination: Party<'r>,
     pub route: Option<Cow<'r, str>>,
     /// The authenticated identity of the other side.
     pub peer: Option<Cow<'r, SpiffeId>>,
@@ -92,10 +113,9 @@ impl<'r> RequestRecord<'r> {
         context: trace::Context,
         (status, fault): (u16, Fault),
         version: http::Version,
-        own: &'r Party,
+        own: &'r Party<'_>,
     ) -> Self {
-        let other = Cow::Owned(Party::default());
-        let own = Cow::Borrowed(own);
+        let (own, other) = (own.lend(), Party::default());
         let (source, destination) = match direction {
             Direction::Outbound => (own, other),
             Direction::Inbound => (other, own),
@@ -136,8 +156,8 @@ impl RequestRecord<'_> {
         RequestRecord {
             authority: self.authority.map(owned),
             path: owned(self.path),
-            source: owned(self.source),
-            destination: owned(self.destination),
+            source: self.source.into_owned(),
+            destination: self.destination.into_owned(),
             route: self.route.map(owned),
             peer: self.peer.map(owned),
             ..self
@@ -154,8 +174,8 @@ pub struct ConnectionRecord {
     pub duration: Duration,
     pub protocol: Protocol,
     pub fault: Option<Fault>,
-    pub source: Party,
-    pub destination: Party,
+    pub source: Party<'static>,
+    pub destination: Party<'static>,
     pub route: Option<Arc<str>>,
     /// The authenticated identity of the other side.
     pub peer: Option<SpiffeId>,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::UNIX_EPOCH;
 
-use super::metrics::{DURATION_BOUNDS, Kind, Labels, Metrics, Series, Side};
+use super::metrics::{DURATION_BOUNDS, Kind, Labels, Metrics, Numbers, Side};
 use super::{Direction, Gauges, process};
 use crate::model::Fault;
 
@@ -16,15 +16,18 @@ const UNKNOWN: &str = "";
 const OTHER: &str = "other";
 
 pub(super) fn render(metrics: &Metrics, gauges: Option<&Gauges>) -> String {
-    let all = metrics.all();
-    let mut labelled: Vec<(String, Arc<Series>)> = all
-        .into_iter()
-        .map(|series| (label_text(&series.labels()), series))
-        .collect();
-    labelled.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let (requests, connections): (Vec<_>, Vec<_>) = labelled
-        .into_iter()
-        .partition(|(_, series)| series.labels().kind == Kind::Request);
+    let (mut requests, mut connections) = (Vec::new(), Vec::new());
+    for series in metrics.all() {
+        let labels = series.labels();
+        let of_kind = match labels.kind {
+            Kind::Request => &mut requests,
+            Kind::Connection => &mut connections,
+        };
+        of_kind.push((label_text(&labels), series.numbers()));
+    }
+    for of_kind in [&mut requests, &mut connections] {
+        of_kind.sort_by(|(a, _), (b, _)| a.cmp(b));
+    }
     let mut page = Page(String::with_capacity(16 * 1024));
     page.requests(&requests);
     page.connections(&connections);
@@ -34,7 +37,7 @@ pub(super) fn render(metrics: &Metrics, gauges: Option<&Gauges>) -> String {
     page.0
 }
 
-type Labelled = (String, Arc<Series>);
+type Labelled = (String, Numbers);
 
 struct Page(String);
 
@@ -61,11 +64,11 @@ impl Page {
         name: &str,
         help: &str,
         series: &[Labelled],
-        value: impl Fn(&Series) -> &AtomicU64,
+        value: impl Fn(&Numbers) -> u64,
     ) {
         self.family(name, "counter", help);
-        for (labels, series) in series {
-            self.sample(name, labels, load(value(series)));
+        for (labels, numbers) in series {
+            self.sample(name, labels, value(numbers));
         }
     }
 
@@ -74,26 +77,26 @@ impl Page {
             "weft_requests_total",
             "Requests that are over.",
             series,
-            |s| &s.count,
+            |n| n.count,
         );
         self.durations(series);
         self.counters(
             "weft_request_bytes_total",
             "Bytes of request bodies.",
             series,
-            |s| &s.bytes_up,
+            |n| n.bytes_up,
         );
         self.counters(
             "weft_response_bytes_total",
             "Bytes of response bodies.",
             series,
-            |s| &s.bytes_down,
+            |n| n.bytes_down,
         );
         self.counters(
             "weft_retries_total",
             "Attempts after a request's first.",
             series,
-            |s| &s.retries,
+            |n| n.retries,
         );
     }
 
@@ -104,14 +107,14 @@ impl Page {
             "histogram",
             "From a request's head to the end of its response.",
         );
-        for (labels, series) in series {
+        for (labels, numbers) in series {
             let mut below = 0;
-            for (bucket, bound) in series.duration_buckets.iter().zip(DURATION_BOUNDS) {
-                below += load(bucket);
+            for (bucket, bound) in numbers.duration_buckets.iter().zip(DURATION_BOUNDS) {
+                below += bucket;
                 let _ = writeln!(self.0, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
             }
-            below += load(&series.duration_buckets[DURATION_BOUNDS.len()]);
-            let seconds = load(&series.duration_nanoseconds) as f64 / 1e9;
+            below += numbers.duration_buckets[DURATION_BOUNDS.len()];
+            let seconds = numbers.duration_nanoseconds as f64 / 1e9;
             let _ = writeln!(self.0, "{name}_bucket{{{labels},le=\"+Inf\"}} {below}");
             let _ = writeln!(self.0, "{name}_sum{{{labels}}} {seconds}");
             let _ = writeln!(self.0, "{name}_count{{{labels}}} {below}");
@@ -123,7 +126,7 @@ impl Page {
             "weft_tcp_connections_total",
             "Connections of opaque bytes that are over.",
             series,
-            |s| &s.count,
+            |n| n.count,
         );
         let name = "weft_tcp_bytes_total";
         self.family(
@@ -131,10 +134,10 @@ impl Page {
             "counter",
             "Bytes of such connections, up from the one who connected, down to it.",
         );
-        for (labels, series) in series {
-            let (up, down) = (load(&series.bytes_up), load(&series.bytes_down));
-            self.sample(name, &format!("{labels},way=\"up\""), up);
-            self.sample(name, &format!("{labels},way=\"down\""), down);
+        for (labels, numbers) in series {
+            let way = |way: &str| format!("{labels},way=\"{way}\"");
+            self.sample(name, &way("up"), numbers.bytes_up);
+            self.sample(name, &way("down"), numbers.bytes_down);
         }
     }
 

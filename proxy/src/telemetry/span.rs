@@ -219,8 +219,8 @@ impl Attributes {
         }
     }
 
-    fn mesh(&mut self, source: &Party, destination: &Party, tls: bool) {
-        let full = |party: &Party| {
+    fn mesh(&mut self, source: &Party<'_>, destination: &Party<'_>, tls: bool) {
+        let full = |party: &Party<'_>| {
             let known = !party.workload.is_empty();
             known.then(|| format!("{}/{}", party.namespace, party.workload))
         };

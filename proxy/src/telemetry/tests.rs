@@ -59,15 +59,15 @@ fn request<'r>(telemetry: &Telemetry, route: &'r str) -> RequestRecord<'r> {
         status: 503,
         grpc_status: None,
         fault: Some(Fault::NoEndpoint),
-        source: Cow::Owned(Party {
-            namespace: "shop".into(),
-            workload: "web-1".into(),
+        source: Party {
+            namespace: Cow::Owned("shop".into()),
+            workload: Cow::Owned("web-1".into()),
             service: None,
-        }),
-        destination: Cow::Owned(Party {
-            service: Some(ServiceName::new("shop", "orders").unwrap()),
+        },
+        destination: Party {
+            service: Some(Cow::Owned(ServiceName::new("shop", "orders").unwrap())),
             ..Party::default()
-        }),
+        },
         route: Some(route.into()),
         peer: None,
         tls: true,
@@ -138,6 +138,44 @@ fn the_page_counts_what_was_recorded() {
     drop(open);
     let closed = "weft_connections_open{direction=\"inbound\"} 0\n";
     assert!(telemetry.render().contains(closed));
+}
+
+#[test]
+fn what_threads_count_at_once_is_added_up() {
+    let (telemetry, _exporter) = telemetry(None);
+    let (threads, each) = (4, 5_000);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let telemetry = telemetry.clone();
+            scope.spawn(move || {
+                for _ in 0..each {
+                    telemetry.finish_request(request(&telemetry, "to-orders"));
+                }
+            });
+        }
+    });
+    let page = telemetry.render();
+    let counted = page
+        .lines()
+        .find(|line| line.starts_with("weft_requests_total{"));
+    let counted = counted.and_then(|line| line.rsplit(' ').next());
+    assert_eq!(counted, Some(&*(threads * each).to_string()));
+}
+
+#[test]
+fn a_thread_whose_table_was_full_counts_on_where_it_was() {
+    let (telemetry, _exporter) = telemetry(None);
+    let first = || telemetry.finish_request(request(&telemetry, "first"));
+    first();
+    for n in 0..metrics::THREAD_SERIES_MAX {
+        telemetry.finish_request(request(&telemetry, &n.to_string()));
+    }
+    first();
+    let page = telemetry.render();
+    let counted = page
+        .lines()
+        .find(|line| line.starts_with("weft_requests_total{") && line.contains("route=\"first\""));
+    assert!(counted.is_some_and(|line| line.ends_with(" 2")), "{page}");
 }
 
 #[test]
@@ -401,7 +439,7 @@ fn a_text_line_stays_a_line() {
     let (telemetry, _exporter) = telemetry(None);
     let (sender, receiver) = mpsc::channel(8);
     let mut record = request(&telemetry, "to orders");
-    record.source.to_mut().workload = "a\nb".into();
+    record.source.workload = Cow::Owned("a\nb".into());
     let record = Record::Request(Arc::new(record));
     sender.try_send(Queued::Record(record)).unwrap();
     drop(sender);
