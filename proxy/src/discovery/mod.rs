@@ -25,7 +25,7 @@ use crate::identity::Identity;
 
 pub use decode::{Decoded, Rejection, decode, decode_change};
 pub use handle::{Handle, Unavailable};
-pub use ports::ApplicationPorts;
+pub use ports::{ApplicationPorts, LatestPort};
 pub use publish::{Applied, Resources};
 pub use questions::{About, QUESTIONS_MAX, Question};
 

@@ -1,8 +1,10 @@
 //! Whether the application listens, and where. Its sockets are read from the kernel's table: a
 //! connection made to find out would be one that the application sees.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,8 @@ struct Shared {
     /// Where other sidecars reach this one.
     own: IpAddr,
     seen: Mutex<Seen>,
+    /// Grows with every change of what was seen, and with every poll.
+    changes: AtomicU64,
     up: watch::Sender<BTreeSet<u16>>,
 }
 
@@ -38,13 +42,16 @@ struct Seen {
     refused: HashSet<u16>,
     /// Bound to `[::]` and yet refused IPv4: `IPV6_V6ONLY`, which the table doesn't tell.
     six_only: HashSet<u16>,
-    /// The last answer about a port that is watched, until anything of the above changes: nearly every request asks
-    /// for the same.
-    last: Option<Found>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The last answer that a worker got about a port that is watched, until anything that was seen changes: nearly every
+/// request asks for the same, and workers would wait for each other.
+#[derive(Debug, Default)]
+pub struct LatestPort(Cell<Option<Found>>);
+
+#[derive(Clone, Copy, Debug)]
 struct Found {
+    changes: u64,
     port: u16,
     own: IpAddr,
     address: SocketAddr,
@@ -55,6 +62,7 @@ impl ApplicationPorts {
         let shared = Shared {
             own,
             seen: Mutex::default(),
+            changes: AtomicU64::new(0),
             up: watch::Sender::default(),
         };
         Self {
@@ -65,18 +73,36 @@ impl ApplicationPorts {
     /// Where to connect for the application's `port`, which the caller reached at `own`. None when
     /// nothing listens there.
     pub fn address_of(&self, port: u16, own: IpAddr) -> Option<SocketAddr> {
-        let mut seen = self.lock();
-        if let Some(last) = seen.last
-            && (last.port, last.own) == (port, own)
+        self.latest_address_of(&LatestPort::default(), port, own)
+    }
+
+    /// The same, by what the worker was told last where that still holds.
+    pub fn latest_address_of(
+        &self,
+        latest: &LatestPort,
+        port: u16,
+        own: IpAddr,
+    ) -> Option<SocketAddr> {
+        // Read before it is looked: what changes meanwhile makes the answer an old one.
+        let changes = self.shared.changes.load(Ordering::Acquire);
+        if let Some(found) = latest.0.get()
+            && (found.changes, found.port, found.own) == (changes, port, own)
         {
-            return Some(last.address);
+            return Some(found.address);
         }
+        let mut seen = self.lock();
         let is_watched = seen.watched.contains(&port);
         if !is_watched && !seen.is_fresh() {
             seen.read();
+            self.changed();
         }
         let address = seen.address_of(port, own)?;
-        seen.last = is_watched.then_some(Found { port, own, address });
+        latest.0.set(is_watched.then_some(Found {
+            changes,
+            port,
+            own,
+            address,
+        }));
         Some(address)
     }
 
@@ -89,7 +115,6 @@ impl ApplicationPorts {
         if !only_six || !seen.six_only.insert(port) {
             seen.refused.insert(port);
         }
-        seen.last = None;
         self.publish(&seen);
     }
 
@@ -105,11 +130,11 @@ impl ApplicationPorts {
             seen.read();
             seen.refused.clear();
         }
-        seen.last = None;
         self.publish(&seen);
     }
 
     fn publish(&self, seen: &Seen) {
+        self.changed();
         let own = self.shared.own;
         let watched = seen.watched.iter().copied();
         let up = watched
@@ -120,6 +145,11 @@ impl ApplicationPorts {
             *before = up;
             changed
         });
+    }
+
+    /// What workers were told holds no more.
+    fn changed(&self) {
+        self.shared.changes.fetch_add(1, Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -145,7 +175,6 @@ impl Seen {
         let listeners = &self.listeners;
         let any_six = |port: &u16| listeners.contains(&(Ipv6Addr::UNSPECIFIED, *port).into());
         self.six_only.retain(any_six);
-        self.last = None;
         self.read_at = Some(Instant::now());
     }
 
@@ -245,12 +274,14 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let ports = ApplicationPorts::new(four("127.0.0.1"));
         let up = ports.up();
-        let address = || ports.address_of(port, four("127.0.0.1"));
+        let latest = LatestPort::default();
+        let address = || ports.latest_address_of(&latest, port, four("127.0.0.1"));
         let there = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         ports.poll(BTreeSet::from([port]));
         assert!(up.borrow().contains(&port));
         assert_eq!((address(), address()), (Some(there), Some(there)));
-        assert_eq!(ports.address_of(port, four("127.0.0.2")), Some(there));
+        let elsewhere = ports.latest_address_of(&latest, port, four("127.0.0.2"));
+        assert_eq!(elsewhere, Some(there));
         ports.refused(port);
         assert!(up.borrow().is_empty());
         assert_eq!(address(), None);

@@ -34,7 +34,7 @@ use self::http::{HopRequests, PlainRequests};
 use crate::admission::Admission;
 use crate::authorization::Policy;
 use crate::detect::client_hello;
-use crate::discovery::{self, ApplicationPorts};
+use crate::discovery::{self, ApplicationPorts, LatestPort};
 use crate::endpoint::{self, Endpoints, TLS_BUFFER_MAX};
 use crate::http::{Carriers, Drain, ServerLimits, Spent, Workers, serve_http2};
 use crate::identity::{Identity, explain};
@@ -58,6 +58,7 @@ pub struct Inbound {
     policy: Policy,
     discovery: discovery::Handle,
     ports: ApplicationPorts,
+    latest_port: LatestPort,
     identity: Identity,
     telemetry: Telemetry,
     endpoints: Endpoints<Identity>,
@@ -132,6 +133,7 @@ impl Inbound {
             policy,
             discovery,
             ports,
+            latest_port: LatestPort::default(),
             identity,
             telemetry,
             endpoints,
@@ -247,7 +249,9 @@ impl Inbound {
         if self.own.ports.contains(&port) {
             return Err(Fault::Loop);
         }
-        let bound = self.ports.address_of(port, self.address);
+        let bound = self
+            .ports
+            .latest_address_of(&self.latest_port, port, self.address);
         Ok(bound.unwrap_or(SocketAddr::new(self.address, port)))
     }
 
