@@ -6,9 +6,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /weft
 COPY . .
+# Both packages are named so that the libraries have the features that they had where the sidecar was counted under load
+# (proxy/profile): with others, what starts tasks is compiled as if nothing were known of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/weft/target \
-    cargo build --release --locked -p weft-proxy --bin weft-proxy \
+    cargo build --release --locked -p weft -p weft-proxy --bin weft-proxy \
     && install -D target/release/weft-proxy /out/weft-proxy \
     && install -d -m 0700 /out/data
 
