@@ -16,7 +16,9 @@ use super::alarms::SetAlarm;
 use super::exchange::grpc_status;
 use super::terms::Watch;
 use super::upstream::{check_hop, lost, open_stream};
-use super::{Failure, Outcome, Piece, Request, RequestBody, Responder, Terms, Unanswered};
+use super::{
+    Deadline, Failure, Outcome, Piece, Request, RequestBody, Responder, Terms, Unanswered,
+};
 use crate::http2::{self, ErrorCode, Taken};
 use crate::model::{Fault, Fields, Hop, ResponseHead};
 use crate::multiplex::{Multiplex, StreamReceiver, StreamSender, Turn};
@@ -24,8 +26,8 @@ use crate::multiplex::{Multiplex, StreamReceiver, StreamSender, Turn};
 /// Carriers of one kind that are kept on each thread.
 const KEPT_MAX: usize = 1024;
 
-/// What a request is carried for.
-pub trait Errand: Sized + 'static {
+/// What a request is carried for. It stays in its carrier, empty, between two requests.
+pub trait Errand: Default + 'static {
     /// Whether an answer is thrown away, because the request is to be sent again.
     fn again(&self, head: &ResponseHead) -> bool;
     /// Changes the final answer's head before the client gets it.
@@ -33,8 +35,10 @@ pub trait Errand: Sized + 'static {
     /// It is over, and neither is needed any more; the request may be taken, to be served on. As long as it has a
     /// responder, there was no answer.
     fn over(&mut self, request: &mut Option<Request<'static>>, ended: Result<Outcome, Failure>);
-    /// Where the room for errands of this kind is kept on this thread.
-    fn carriers(&self) -> &Rc<Carriers<Self>>;
+    /// Where the room for errands of this kind is kept on this thread; nowhere, as long as it is empty.
+    fn carriers(&self) -> Option<&Rc<Carriers<Self>>>;
+    /// Lets go of everything, where it stands: as it is by default.
+    fn clear(&mut self);
 }
 
 /// Carriers that are not on their way: the next ones have their room, still warm.
@@ -47,7 +51,7 @@ impl<E> Default for Carriers<E> {
     }
 }
 
-impl<E> Carriers<E> {
+impl<E: Errand> Carriers<E> {
     fn take(&self) -> Rc<Carrier<E>> {
         let kept = self.0.borrow_mut().pop();
         // One that is still to have a turn for what is over is somebody else's.
@@ -66,7 +70,9 @@ impl<E> Carriers<E> {
             kept.push(carrier);
         }
     }
+}
 
+impl<E> Carriers<E> {
     /// Lets go of half of them, so that a burst is forgotten after a while; to be called every second or so.
     pub fn sweep(&self) {
         let mut kept = self.0.borrow_mut();
@@ -75,51 +81,47 @@ impl<E> Carriers<E> {
     }
 }
 
-/// A request that is to be carried, or served by a task if it can't be. It stands where it is carried from the
-/// beginning, as each move of it would copy it whole.
+/// A request that is to be carried, or served by a task if it can't be. It and its errand are made ready where they are
+/// carried, as each move would copy them whole.
 pub struct Load<E>(Rc<Carrier<E>>);
 
 impl<E: Errand> Load<E> {
-    pub fn new(carriers: &Carriers<E>, request: Request<'static>, errand: E) -> Self {
+    /// A request with an empty errand.
+    pub fn new(carriers: &Carriers<E>, request: Request<'static>) -> Self {
         let carrier = carriers.take();
-        {
-            let mut carried = carrier.carried.borrow_mut();
-            carried.request = Some(request);
-            carried.errand = Some(errand);
-        }
+        carrier.carried.borrow_mut().request = Some(request);
         Self(carrier)
     }
 
-    /// Does something with it.
-    pub fn with<R>(&self, look: impl FnOnce(&mut Request<'static>, &mut E) -> R) -> Option<R> {
+    /// Does something with it, which may be to have it set out.
+    pub fn with<R>(
+        &self,
+        look: impl FnOnce(&mut Request<'static>, &mut E, &mut Passage) -> R,
+    ) -> Option<R> {
         let mut carried = self.0.carried.borrow_mut();
         let Carried {
-            request, errand, ..
+            request,
+            errand,
+            passage,
         } = &mut *carried;
-        Some(look(request.as_mut()?, errand.as_mut()?))
+        Some(look(request.as_mut()?, errand, passage))
     }
 
     /// Takes it back, to be served by a task.
     pub fn take(self) -> Option<(Request<'static>, E)> {
         let mut carried = self.0.carried.borrow_mut();
-        let taken = carried.request.take().zip(carried.errand.take());
+        let taken = (carried.request.take()?, std::mem::take(&mut carried.errand));
         drop(carried);
-        let carriers = taken.as_ref().map(|(_, errand)| errand.carriers().clone());
-        if let Some(carriers) = carriers {
+        if let Some(carriers) = taken.1.carriers() {
             carriers.give_back(self.0);
         }
-        taken
+        Some(taken)
     }
 }
 
-/// Carries a request on a stream of `connection`, to a sidecar where there is a `hop`, and the answer back, and tells
-/// `errand` what came of it. Of the terms only `deadline` and `timed` are looked at: the errand knows the rest.
-pub fn carry<E: Errand>(
-    Load(carrier): Load<E>,
-    (connection, hop): (&Rc<Multiplex>, Option<&Hop>),
-    terms: Terms<'_>,
-) {
-    carrier.set_out((connection, hop), terms);
+/// Carries a request that has [set out](Passage::set_out), and the answer back, and tells its errand what came of it.
+pub fn carry<E: Errand>(Load(carrier): Load<E>) {
+    carrier.attach();
     // Some of the body may have come already, and what failed at once is over.
     carrier.turn();
 }
@@ -131,12 +133,20 @@ pub struct Carrier<E> {
 }
 
 /// What is on its way. Nothing of it is there before and after.
+#[derive(Default)]
 struct Carried<E> {
     request: Option<Request<'static>>,
-    errand: Option<E>,
+    errand: E,
+    passage: Passage,
+}
+
+/// How far a request and its answer have come.
+#[derive(Default)]
+pub struct Passage {
     upstream: Option<Upstream>,
     /// Why there is no upstream.
     failed: Option<Unanswered>,
+    deadline: Option<Deadline>,
     /// What the upstream had no room for yet.
     upward: Bytes,
     /// Nothing more goes to the upstream.
@@ -149,29 +159,37 @@ struct Carried<E> {
     alarm: Option<SetAlarm>,
 }
 
+impl Passage {
+    /// Sends the request's head on a stream of `connection`, to a sidecar where there is a `hop`. Of the terms only
+    /// `deadline` and `timed` are looked at: the errand knows the rest.
+    pub fn set_out(
+        &mut self,
+        request: &Request<'static>,
+        (connection, hop): (&Rc<Multiplex>, Option<&Hop>),
+        terms: &Terms<'_>,
+    ) {
+        self.watch = terms.watch();
+        self.deadline = terms.deadline;
+        self.is_sent = request.body.is_empty();
+        match open_stream(connection, hop, &request.head, self.is_sent) {
+            Ok((sender, receiver)) => {
+                self.upstream = Some(Upstream {
+                    sender,
+                    receiver,
+                    on_hop: hop.is_some(),
+                });
+            }
+            Err(failed) => self.failed = Some(failed),
+        }
+    }
+}
+
 /// The stream that the request was sent on.
 struct Upstream {
     sender: StreamSender,
     receiver: StreamReceiver,
     /// The other end is a sidecar.
     on_hop: bool,
-}
-
-impl<E> Default for Carried<E> {
-    fn default() -> Self {
-        Self {
-            request: None,
-            errand: None,
-            upstream: None,
-            failed: None,
-            upward: Bytes::new(),
-            is_sent: false,
-            sink: None,
-            downward: Bytes::new(),
-            watch: Watch::default(),
-            alarm: None,
-        }
-    }
 }
 
 /// An answer that is being passed on.
@@ -189,37 +207,23 @@ impl<E> fmt::Debug for Carrier<E> {
 }
 
 impl<E: Errand> Carrier<E> {
-    fn set_out(
-        self: &Rc<Self>,
-        (connection, hop): (&Rc<Multiplex>, Option<&Hop>),
-        terms: Terms<'_>,
-    ) {
+    /// From here on it gets a turn whenever something comes for it.
+    fn attach(self: &Rc<Self>) {
         let mut carried = self.carried.borrow_mut();
-        let Some(request) = &carried.request else {
+        let Carried {
+            request: Some(request),
+            passage,
+            ..
+        } = &mut *carried
+        else {
             return;
         };
-        let watch = terms.watch();
-        let empty = request.body.is_empty();
-        let opened = open_stream(connection, hop, &request.head, empty);
-        if opened.is_ok() {
+        if let Some(upstream) = &passage.upstream {
             request.body.attach(self.clone());
+            upstream.receiver.attach(self.clone());
         }
-        match opened {
-            Ok((sender, receiver)) => {
-                receiver.attach(self.clone());
-                carried.upstream = Some(Upstream {
-                    sender,
-                    receiver,
-                    on_hop: hop.is_some(),
-                });
-            }
-            Err(failed) => carried.failed = Some(failed),
-        }
-        carried.is_sent = empty;
-        carried.watch = watch;
-        carried.alarm = terms
-            .deadline
-            .map(|deadline| SetAlarm::new(deadline, self.clone()));
+        let deadline = passage.deadline;
+        passage.alarm = deadline.map(|deadline| SetAlarm::new(deadline, self.clone()));
     }
 }
 
@@ -249,44 +253,75 @@ impl<E: Errand> Turn for Carrier<E> {
 impl<E: Errand> Carried<E> {
     /// Hands on what there is. The answer comes first: it may end the exchange before the request is sent.
     fn go_on(&mut self) -> Poll<Result<(), Failure>> {
-        if let Some(failed) = self.failed.take() {
+        if let Some(failed) = self.passage.failed.take() {
             return Poll::Ready(Err(Failure::Unanswered(failed)));
         }
         let Self {
             request: Some(request),
-            errand: Some(errand),
-            upstream: Some(upstream),
-            ..
+            errand,
+            passage,
         } = self
         else {
             return Poll::Pending;
         };
-        while self.sink.is_none() {
-            match upstream.next_head(request, (&mut *errand, &self.watch)) {
+        let Some(upstream) = &mut passage.upstream else {
+            return Poll::Pending;
+        };
+        while passage.sink.is_none() {
+            match upstream.next_head(request, (&mut *errand, &passage.watch)) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(begun)) => self.sink = begun,
+                Poll::Ready(Ok(begun)) => passage.sink = begun,
                 Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
             }
         }
-        if let Some(answering) = &mut self.sink
+        if let Some(answering) = &mut passage.sink
             && let Poll::Ready(ended) =
-                answering.pass_on(&mut upstream.receiver, &mut self.downward)
+                answering.pass_on(&mut upstream.receiver, &mut passage.downward)
         {
             return Poll::Ready(ended);
         }
-        if !self.is_sent {
-            match upstream.send(&mut request.body, &mut self.upward) {
+        if !passage.is_sent {
+            match upstream.send(&mut request.body, &mut passage.upward) {
                 Poll::Pending => {}
-                Poll::Ready(true) => self.is_sent = true,
+                Poll::Ready(true) => passage.is_sent = true,
                 Poll::Ready(false) => return Poll::Ready(Err(Failure::ClientGone)),
             }
         }
-        match self.alarm.as_ref().and_then(SetAlarm::rung) {
-            Some(fault) => Poll::Ready(self.break_off(fault)),
+        match passage.alarm.as_ref().and_then(SetAlarm::rung) {
+            Some(fault) => Poll::Ready(passage.break_off(fault)),
             None => Poll::Pending,
         }
     }
 
+    /// Says what came of it, and lets go of everything. Returned is where the carrier belongs.
+    fn end(&mut self, ended: Result<(), Failure>) -> Option<Rc<Carriers<E>>> {
+        if let Some(request) = &self.request {
+            request.body.detach();
+        }
+        let Passage {
+            upstream,
+            sink,
+            alarm,
+            upward,
+            downward,
+            ..
+        } = &mut self.passage;
+        let outcome = sink.take().map(|answering| answering.outcome);
+        let ended = ended.and_then(|()| outcome.ok_or(Failure::ClientGone));
+        // The upstream's stream ends before anything else is done about the request.
+        *upstream = None;
+        *alarm = None;
+        *upward = Bytes::new();
+        *downward = Bytes::new();
+        self.errand.over(&mut self.request, ended);
+        let carriers = self.errand.carriers().cloned();
+        self.request = None;
+        self.errand.clear();
+        carriers
+    }
+}
+
+impl Passage {
     /// The time is over: an answer that has begun ends here.
     fn break_off(&mut self, fault: Fault) -> Result<(), Failure> {
         let Some(answering) = &mut self.sink else {
@@ -295,29 +330,6 @@ impl<E: Errand> Carried<E> {
         answering.outcome.fault = Some(fault);
         answering.stream.reset(ErrorCode::CANCEL);
         Ok(())
-    }
-
-    /// Says what came of it, and lets go of everything. Returned is where the carrier belongs.
-    fn end(&mut self, ended: Result<(), Failure>) -> Option<Rc<Carriers<E>>> {
-        if let Some(request) = &self.request {
-            request.body.detach();
-        }
-        let answering = self.sink.take();
-        let outcome = answering.map(|answering| answering.outcome);
-        let ended = ended.and_then(|()| outcome.ok_or(Failure::ClientGone));
-        // The upstream's stream ends before anything else is done about the request.
-        self.upstream = None;
-        self.alarm = None;
-        let mut carriers = None;
-        if let Some(errand) = &mut self.errand {
-            errand.over(&mut self.request, ended);
-            carriers = Some(errand.carriers().clone());
-        }
-        self.request = None;
-        self.errand = None;
-        self.upward = Bytes::new();
-        self.downward = Bytes::new();
-        carriers
     }
 }
 

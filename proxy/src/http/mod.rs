@@ -23,7 +23,7 @@ mod websocket;
 mod workers;
 
 pub use body::{Body, BodyError, Piece, RequestBody};
-pub use carrier::{Carriers, Errand, Load, carry};
+pub use carrier::{Carriers, Errand, Load, Passage, carry};
 pub use exchange::{Failure, Outcome, exchange};
 pub use grpc::{Pushback, pushback, status_for_rules};
 pub use mirror::{BodyCopy, exchange_copy};
@@ -79,15 +79,15 @@ pub trait Serve: Sized + 'static {
     fn workers(&self) -> &Rc<Workers<Self>>;
     /// What serves a stream that may last, in less room than one for any request takes; the stream again, where it is
     /// to be served as any other.
-    fn tunnel(
+    fn tunnel<'d>(
         self: &Rc<Self>,
-        accepted: Accepted,
-    ) -> ControlFlow<LocalBoxFuture<'static, ()>, Accepted> {
+        accepted: Accepted<'d>,
+    ) -> ControlFlow<LocalBoxFuture<'static, ()>, Accepted<'d>> {
         ControlFlow::Continue(accepted)
     }
     /// Serves a stream without a task of its own, where nothing about it has to be waited for but the other side
     /// ([`carry`]); the stream again, where it is to be served as any other.
-    fn carry(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
+    fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
         ControlFlow::Continue(accepted)
     }
 }

@@ -81,7 +81,7 @@ pub async fn serve_http2<S: Serve, I>(
 }
 
 /// Has a stream served: carried where that can be, by a task otherwise. A panic ends the stream, and nothing else.
-fn begin_stream<S: Serve>(service: &Rc<S>, accepted: Accepted) {
+fn begin_stream<S: Serve>(service: &Rc<S>, accepted: Accepted<'_>) {
     let carried = catch_unwind(AssertUnwindSafe(|| service.carry(accepted)));
     match carried {
         Ok(ControlFlow::Break(())) => {}
@@ -95,14 +95,12 @@ fn begin_stream<S: Serve>(service: &Rc<S>, accepted: Accepted) {
 /// Serves the stream that is there. It is taken apart where it stands, as each move of it would copy its head.
 pub(super) async fn serve_stream<S: Serve>(stream: &RefCell<Option<Stream<S>>>) {
     let taken = stream.borrow_mut().take();
-    let Some((
-        Accepted {
-            head,
-            receiver,
-            sender,
-        },
+    let Some(Stream {
+        head,
+        receiver,
+        sender,
         service,
-    )) = taken
+    }) = taken
     else {
         return;
     };

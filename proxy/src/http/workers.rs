@@ -8,7 +8,9 @@ use std::task::{Poll, Waker};
 
 use super::Serve;
 use super::server2::serve_stream;
-use crate::multiplex::Accepted;
+use crate::http1::Refusal;
+use crate::model::RequestHead;
+use crate::multiplex::{Accepted, StreamReceiver, StreamSender};
 
 /// Tasks of one kind that wait for a stream on each thread; one more ends with its stream.
 const IDLE_MAX: usize = 512;
@@ -28,7 +30,13 @@ struct Desk<S> {
     waker: Cell<Option<Waker>>,
 }
 
-pub(super) type Stream<S> = (Accepted, Rc<S>);
+/// A stream that is to be served.
+pub(super) struct Stream<S> {
+    pub(super) head: Result<RequestHead, Refusal>,
+    pub(super) receiver: StreamReceiver,
+    pub(super) sender: StreamSender,
+    pub(super) service: Rc<S>,
+}
 
 impl<S> Default for Workers<S> {
     fn default() -> Self {
@@ -41,17 +49,26 @@ impl<S> Default for Workers<S> {
 
 impl<S: Serve> Workers<S> {
     /// Has a stream served by a task that is idle, or a new one.
-    pub(super) fn serve(self: &Rc<Self>, accepted: Accepted, service: Rc<S>) {
+    pub(super) fn serve(self: &Rc<Self>, accepted: Accepted<'_>, service: Rc<S>) {
+        let Some(head) = accepted.head.take() else {
+            return;
+        };
+        let stream = Some(Stream {
+            head,
+            receiver: accepted.receiver,
+            sender: accepted.sender,
+            service,
+        });
         let idle = self.idle.borrow_mut().pop();
         if let Some(desk) = idle {
             self.unused
                 .set(self.unused.get().min(self.idle.borrow().len()));
-            desk.stream.replace(Some((accepted, service)));
+            desk.stream.replace(stream);
             return desk.wake();
         }
         self.unused.set(0);
         let desk = Rc::new(Desk {
-            stream: RefCell::new(Some((accepted, service))),
+            stream: RefCell::new(stream),
             leaves: Cell::default(),
             waker: Cell::default(),
         });

@@ -16,9 +16,10 @@ use crate::model::{Protocol, RequestHead, ResponseHead};
 use crate::multiplex::Accepted;
 
 /// A request that is being carried.
+#[derive(Default)]
 pub(super) struct Incoming {
-    inbound: Rc<Inbound>,
-    /// There until it is over.
+    /// Both are there until it is over.
+    inbound: Option<Rc<Inbound>>,
     begun: Option<Begun>,
     sent: Sent,
     /// Counts as a stream of the application's connection.
@@ -27,41 +28,38 @@ pub(super) struct Incoming {
 
 impl HopRequests {
     /// Carries the request on a stream; the stream again, if it is none that could be.
-    pub(super) fn carry_stream(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
-        let said = accepted.head.as_ref().ok().and_then(|head| {
+    pub(super) fn carry_stream<'d>(
+        self: &Rc<Self>,
+        accepted: Accepted<'d>,
+    ) -> ControlFlow<(), Accepted<'d>> {
+        let said = accepted.head.as_ref().and_then(|head| {
+            let head = head.as_ref().ok()?;
             let usual = head.method != Method::CONNECT && head.upgrade.is_none();
             let said = usual.then(|| self.said(&head.headers).ok())?;
             said.filter(|said| said.hop.protocol == Protocol::Http2)
         });
-        let (said, mut head, receiver, sender) = match (said, accepted) {
-            (
-                Some(said),
-                Accepted {
-                    head: Ok(head),
-                    receiver,
-                    sender,
-                },
-            ) => (said, head, receiver, sender),
-            (_, accepted) => return ControlFlow::Continue(accepted),
+        let Some(said) = said else {
+            return ControlFlow::Continue(accepted);
+        };
+        let Some(Ok(head)) = accepted.head.take() else {
+            return ControlFlow::Break(());
         };
         let inbound = &self.inbound;
-        let call = self.call(&mut head, &said);
-        let begun = inbound.begin(&mut head, call);
-        let request = Request::of_stream(head, receiver, sender);
-        let incoming = Incoming {
-            inbound: inbound.clone(),
-            sent: (begun.context.trace_id, Cell::new(None)),
-            begun: Some(begun),
-            share: None,
-        };
-        let load = Load::new(&inbound.carriers, request, incoming);
-        let connection = load.with(|request, incoming| {
+        let request = Request::of_stream(head, accepted.receiver, accepted.sender);
+        let load = Load::new(&inbound.carriers, request);
+        let has_set_out = load.with(|request, incoming, passage| {
+            incoming.inbound = Some(inbound.clone());
+            let call = self.call(&mut request.head, &said);
+            let begun = inbound.begin(&mut request.head, call);
+            incoming.sent.0 = begun.context.trace_id;
+            incoming.begun = Some(begun);
             let share = inbound.admit_now(&request.head, incoming)?;
-            let share = incoming.share.insert(share);
-            Some(share.connection().clone())
+            passage.set_out(request, (share.connection(), None), &Terms::default());
+            incoming.share = Some(share);
+            Some(())
         });
-        match connection.flatten() {
-            Some(connection) => carry(load, (&connection, None), Terms::default()),
+        match has_set_out.flatten() {
+            Some(()) => carry(load),
             None => leave_to_task(load),
         }
         ControlFlow::Break(())
@@ -73,7 +71,7 @@ fn leave_to_task(load: Load<Incoming>) {
         return;
     };
     let Incoming { inbound, begun, .. } = incoming;
-    if let Some(begun) = begun {
+    if let (Some(inbound), Some(begun)) = (inbound, begun) {
         tokio::task::spawn_local(async move { inbound.go_on(&mut request, begun).await });
     }
 }
@@ -104,14 +102,15 @@ impl Errand for Incoming {
     }
 
     fn change(&mut self, head: &mut ResponseHead) {
-        self.inbound.mark(head, &self.sent);
+        if let Some(inbound) = &self.inbound {
+            inbound.mark(head, &self.sent);
+        }
     }
 
     fn over(&mut self, request: &mut Option<Request<'static>>, ended: Result<Outcome, Failure>) {
-        let Some(begun) = self.begun.take() else {
+        let (Some(inbound), Some(begun)) = (&self.inbound, &mut self.begun) else {
             return;
         };
-        let inbound = self.inbound.clone();
         let failed = match ended {
             Err(Failure::Unanswered(failed)) => failed,
             ended => {
@@ -119,11 +118,12 @@ impl Errand for Incoming {
                 return request.map_or((), |request| inbound.conclude(request, begun, &ended));
             }
         };
-        let Some(mut request) = request.take() else {
+        let (Some(mut request), Some(begun)) = (request.take(), self.begun.take()) else {
             return;
         };
         // It may be sent again, and whoever asked is told otherwise.
         let sent: Sent = (self.sent.0, Cell::new(self.sent.1.take()));
+        let inbound = inbound.clone();
         tokio::task::spawn_local(async move {
             let call = &begun.call;
             let ended = match call.application {
@@ -139,7 +139,20 @@ impl Errand for Incoming {
         });
     }
 
-    fn carriers(&self) -> &Rc<Carriers<Self>> {
-        &self.inbound.carriers
+    fn carriers(&self) -> Option<&Rc<Carriers<Self>>> {
+        Some(&self.inbound.as_ref()?.carriers)
+    }
+
+    fn clear(&mut self) {
+        let Self {
+            inbound,
+            begun,
+            sent: (_, pass),
+            share,
+        } = self;
+        *begun = None;
+        pass.set(None);
+        *share = None;
+        *inbound = None;
     }
 }

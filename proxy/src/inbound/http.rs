@@ -200,7 +200,7 @@ impl Serve for HopRequests {
         }
     }
 
-    fn carry(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
+    fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
         self.carry_stream(accepted)
     }
 
@@ -213,17 +213,17 @@ impl Serve for HopRequests {
         &self.inbound.hop_workers
     }
 
-    fn tunnel(
+    fn tunnel<'d>(
         self: &Rc<Self>,
-        accepted: Accepted,
-    ) -> ControlFlow<LocalBoxFuture<'static, ()>, Accepted> {
+        accepted: Accepted<'d>,
+    ) -> ControlFlow<LocalBoxFuture<'static, ()>, Accepted<'d>> {
         match accepted.head {
-            Ok(head) if head.method == Method::CONNECT => {
+            Some(Ok(head)) if head.method == Method::CONNECT => {
                 let said = self.said(&head.headers).ok();
                 let (receiver, sender) = (accepted.receiver, accepted.sender);
                 ControlFlow::Break(self.clone().serve_tcp(said, receiver, sender))
             }
-            head => ControlFlow::Continue(Accepted { head, ..accepted }),
+            _ => ControlFlow::Continue(accepted),
         }
     }
 }
@@ -357,7 +357,7 @@ impl Inbound {
     pub(super) async fn finish(
         &self,
         request: &mut Request<'_>,
-        begun: Begun,
+        mut begun: Begun,
         ended: Result<Outcome, Failure>,
         retry_after: Option<Duration>,
     ) {
@@ -370,14 +370,14 @@ impl Inbound {
             };
             Box::pin(self.answer(request, told)).await;
         }
-        self.conclude(request, begun, &ended);
+        self.conclude(request, &mut begun, &ended);
     }
 
     /// Takes note of how a request ended whose client was told.
     pub(super) fn conclude(
         &self,
         request: &mut Request<'_>,
-        begun: Begun,
+        begun: &mut Begun,
         ended: &Result<Outcome, Failure>,
     ) {
         let ended = match ended {
@@ -512,7 +512,7 @@ impl Inbound {
         }
     }
 
-    fn record(&self, request: &Request<'_>, begun: Begun, ended: Result<&Outcome, Fault>) {
+    fn record(&self, request: &Request<'_>, begun: &mut Begun, ended: Result<&Outcome, Fault>) {
         let Begun {
             call,
             context,
@@ -523,8 +523,8 @@ impl Inbound {
         let ending = Ending::of(ended, head.is_grpc());
         self.telemetry.finish_request(RequestRecord {
             direction: Direction::Inbound,
-            context,
-            start: wall_clock(began),
+            context: context.take(),
+            start: wall_clock(*began),
             duration: began.elapsed(),
             method: head.method.clone(),
             scheme: "http",

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::timeout;
 
 use super::{Accepted, Inner, Multiplex, set, turn};
-use crate::http2::Ended;
+use crate::http2::{Ended, Incoming};
 
 /// Room offered to a read, and after how much of one record after the other the engine takes them in.
 const READ_MAX: usize = 64 * 1024;
@@ -64,7 +64,7 @@ impl Multiplex {
     pub async fn drive<I: AsyncRead + AsyncWrite + Unpin>(
         self: &Rc<Self>,
         io: &mut I,
-        mut accept: impl FnMut(Accepted),
+        mut accept: impl FnMut(Accepted<'_>),
     ) -> Option<Ended> {
         let guard = Guard(self);
         let mut socket = Socket {
@@ -92,7 +92,7 @@ impl Multiplex {
         self: &Rc<Self>,
         cx: &mut Context<'_>,
         socket: &mut Socket<'_, I>,
-        accept: &mut impl FnMut(Accepted),
+        accept: &mut impl FnMut(Accepted<'_>),
     ) -> Poll<io::Result<()>> {
         // What gathers while this reads is sent at its end, so nobody need wake it for that.
         let waker = self.inner.borrow_mut().driver.take();
@@ -167,14 +167,14 @@ impl Multiplex {
         read
     }
 
-    fn accept_all(self: &Rc<Self>, accept: &mut impl FnMut(Accepted)) {
+    fn accept_all(self: &Rc<Self>, accept: &mut impl FnMut(Accepted<'_>)) {
         loop {
-            let Some(incoming) = self.inner.borrow_mut().engine.accept() else {
+            let Some(Incoming { key, head }) = self.inner.borrow_mut().engine.accept() else {
                 return;
             };
-            let (sender, receiver) = self.halves(incoming.key);
+            let (sender, receiver) = self.halves(key);
             accept(Accepted {
-                head: incoming.head,
+                head: &mut Some(head),
                 receiver,
                 sender,
             });

@@ -48,9 +48,10 @@ struct Waiting {
 
 /// A request that came in.
 #[derive(Debug)]
-pub struct Accepted {
-    /// Its head, or why it is answered with an error right away.
-    pub head: Result<RequestHead, Refusal>,
+pub struct Accepted<'d> {
+    /// Its head, or why it is answered with an error right away. It stays where the driver put it until somebody takes
+    /// it, as each move would copy it.
+    pub head: &'d mut Option<Result<RequestHead, Refusal>>,
     pub receiver: StreamReceiver,
     pub sender: StreamSender,
 }

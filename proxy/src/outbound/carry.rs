@@ -17,20 +17,24 @@ use super::hedge::hedge_after;
 use super::http::{Found, OutboundRequests, Trail};
 use crate::balance::Picked;
 use crate::endpoint::Share;
-use crate::http::{Carriers, Deadline, Errand, Failure, Load, Outcome, Request, Terms, carry};
-use crate::model::{Hop, Protocol, ResponseHead};
-use crate::multiplex::{Accepted, Multiplex};
+use crate::http::{
+    Carriers, Deadline, Errand, Failure, Load, Outcome, Passage, Request, Terms, carry,
+};
+use crate::model::{Protocol, RequestHead, ResponseHead};
+use crate::multiplex::Accepted;
 
 /// A request that is being carried.
+#[derive(Default)]
 pub(super) struct Outgoing {
-    requests: Rc<OutboundRequests>,
     /// There until it is over.
-    way: Option<Way>,
+    requests: Option<Rc<OutboundRequests>>,
+    way: Way,
     /// Counts as a stream of the upstream's connection.
     share: Option<Share>,
 }
 
 /// How a request has come so far.
+#[derive(Default)]
 struct Way {
     trail: Trail,
     /// Set once it has set out.
@@ -38,40 +42,27 @@ struct Way {
     picked: Option<Picked>,
 }
 
-/// What a request is sent on.
-struct Opened {
-    connection: Rc<Multiplex>,
-    hop: Option<Hop>,
-    terms: Terms<'static>,
-}
-
 impl OutboundRequests {
     /// Carries the request on a stream; the stream again, if it is none that could be.
-    pub(super) fn carry_stream(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
-        let (mut head, receiver, sender) = match accepted {
-            Accepted {
-                head: Ok(head),
-                receiver,
-                sender,
-            } if head.method != Method::CONNECT && head.upgrade.is_none() => {
-                (head, receiver, sender)
-            }
-            accepted => return ControlFlow::Continue(accepted),
+    pub(super) fn carry_stream<'d>(
+        self: &Rc<Self>,
+        accepted: Accepted<'d>,
+    ) -> ControlFlow<(), Accepted<'d>> {
+        let usual = |head: &RequestHead| head.method != Method::CONNECT && head.upgrade.is_none();
+        if !matches!(accepted.head, Some(Ok(head)) if usual(head)) {
+            return ControlFlow::Continue(accepted);
+        }
+        let Some(Ok(head)) = accepted.head.take() else {
+            return ControlFlow::Break(());
         };
-        let outgoing = Outgoing {
-            requests: self.clone(),
-            way: Some(Way {
-                trail: self.begin(&mut head),
-                course: None,
-                picked: None,
-            }),
-            share: None,
-        };
-        let request = Request::of_stream(head, receiver, sender);
-        let load = Load::new(&self.outbound.carriers, request, outgoing);
+        let request = Request::of_stream(head, accepted.receiver, accepted.sender);
+        let load = Load::new(&self.outbound.carriers, request);
         let mut found = None;
-        let opened = load.with(|request, outgoing| {
-            let way = outgoing.way.as_mut()?;
+        let has_set_out = load.with(|request, outgoing, passage| {
+            outgoing.requests = Some(self.clone());
+            let way = &mut outgoing.way;
+            way.trail.began = Instant::now();
+            self.join(&mut request.head, &mut way.trail);
             // Where it has to be waited for, what was begun is dropped, and a task begins anew.
             found = self
                 .find_target(&request.head, &mut way.trail)
@@ -81,16 +72,12 @@ impl OutboundRequests {
             };
             self.prepare(request, &mut way.trail);
             let share = self.choose_now(request, way)?;
-            let opened = self.set_out_on(request, way, &share);
             outgoing.share = Some(share);
-            opened
+            let share = outgoing.share.as_ref()?;
+            self.set_out_on(request, (way, share), passage)
         });
-        match opened.flatten() {
-            Some(Opened {
-                connection,
-                hop,
-                terms,
-            }) => carry(load, (&connection, hop.as_ref()), terms),
+        match has_set_out.flatten() {
+            Some(()) => carry(load),
             None => self.leave_to_task(load, found),
         }
         ControlFlow::Break(())
@@ -129,22 +116,25 @@ impl OutboundRequests {
         }
     }
 
-    /// What is said to whoever was chosen, and how long it may take.
-    fn set_out_on(&self, request: &mut Request<'_>, way: &Way, share: &Share) -> Option<Opened> {
+    /// Sends the request's head to whoever was chosen, with what is said to a sidecar.
+    fn set_out_on(
+        &self,
+        request: &mut Request<'static>,
+        (way, share): (&Way, &Share),
+        passage: &mut Passage,
+    ) -> Option<()> {
         let (target, endpoint) = (way.trail.target.as_ref()?, way.trail.endpoint.as_deref());
         let deadline = Deadline::first(way.course.as_ref()?.whole, one_attempt(target));
         let sidecar = endpoint.filter(|endpoint| endpoint.sidecar.is_some());
         let hop = sidecar.map(|endpoint| self.hop_to(target, endpoint, &request.head, deadline));
         set_scheme(&mut request.head, target, endpoint);
-        Some(Opened {
-            connection: share.connection().clone(),
-            hop,
-            terms: Terms {
-                deadline,
-                timed: way.picked.as_ref().is_some_and(Picked::is_timed),
-                ..Terms::default()
-            },
-        })
+        let terms = Terms {
+            deadline,
+            timed: way.picked.as_ref().is_some_and(Picked::is_timed),
+            ..Terms::default()
+        };
+        passage.set_out(request, (share.connection(), hop.as_ref()), &terms);
+        Some(())
     }
 
     fn leave_to_task(self: &Rc<Self>, load: Load<Outgoing>, found: Option<Found>) {
@@ -152,9 +142,7 @@ impl OutboundRequests {
             return;
         };
         // What was chosen in vain is given back, and chosen anew.
-        let Some(Way { trail, .. }) = outgoing.way else {
-            return;
-        };
+        let Way { trail, .. } = outgoing.way;
         let requests = self.clone();
         tokio::task::spawn_local(async move {
             requests.go_on(&mut request, trail, found).await;
@@ -164,14 +152,14 @@ impl OutboundRequests {
 
 impl Errand for Outgoing {
     fn again(&self, head: &ResponseHead) -> bool {
-        let target = self.way.as_ref().and_then(|way| way.trail.target.as_ref());
+        let target = self.way.trail.target.as_ref();
         let rule = target.and_then(|target| next_retry(target, 0));
         rule.is_some_and(|rule| is_asked(rule, head))
     }
 
     fn change(&mut self, head: &mut ResponseHead) {
-        if let Some(Way { trail, course, .. }) = &self.way
-            && let Some(target) = &trail.target
+        let Way { trail, course, .. } = &self.way;
+        if let Some(target) = &trail.target
             && target.changes_response()
         {
             let session = course.as_ref().and_then(|course| course.session.as_ref());
@@ -181,14 +169,17 @@ impl Errand for Outgoing {
     }
 
     fn over(&mut self, request: &mut Option<Request<'static>>, ended: Result<Outcome, Failure>) {
-        let requests = &self.requests;
+        let (Some(requests), way) = (&self.requests, &mut self.way) else {
+            return;
+        };
         if matches!(ended, Err(Failure::Unanswered(_) | Failure::Again(_))) {
-            if let (Some(request), Some(way)) = (request.take(), self.way.take()) {
+            if let Some(request) = request.take() {
+                let way = std::mem::take(way);
                 tokio::task::spawn_local(repeat(requests.clone(), request, way, ended));
             }
             return;
         }
-        if let (Some(request), Some(way)) = (request, &mut self.way) {
+        if let Some(request) = request {
             if let (Ok(outcome), Some(picked)) = (&ended, &way.picked) {
                 picked.answered(seen(outcome), Instant::now);
             }
@@ -197,8 +188,26 @@ impl Errand for Outgoing {
         }
     }
 
-    fn carriers(&self) -> &Rc<Carriers<Self>> {
-        &self.requests.outbound.carriers
+    fn carriers(&self) -> Option<&Rc<Carriers<Self>>> {
+        Some(&self.requests.as_ref()?.outbound.carriers)
+    }
+
+    fn clear(&mut self) {
+        let Self {
+            requests,
+            way:
+                Way {
+                    trail,
+                    course,
+                    picked,
+                },
+            share,
+        } = self;
+        trail.clear();
+        *course = None;
+        *picked = None;
+        *share = None;
+        *requests = None;
     }
 }
 

@@ -80,12 +80,51 @@ pub(super) struct Trail {
 }
 
 impl Trail {
+    /// Nothing has been found out yet.
+    pub(super) fn new(began: Instant) -> Self {
+        Self {
+            began,
+            version: Version::default(),
+            context: trace::Context::default(),
+            target: None,
+            endpoint: None,
+            attempts: 0,
+            status: None,
+            asked: None,
+        }
+    }
+
+    /// Lets go of what was found out.
+    pub(super) fn clear(&mut self) {
+        let Self {
+            context,
+            target,
+            endpoint,
+            attempts,
+            status,
+            asked,
+            ..
+        } = self;
+        context.tracestate = None;
+        *target = None;
+        *endpoint = None;
+        *attempts = 0;
+        *status = None;
+        *asked = None;
+    }
+
     /// What a client is told of a fault.
     fn told(&self, fault: Fault, head: &RequestHead) -> Told {
         Told {
             status: self.status,
             ..Told::of(fault, head.is_grpc())
         }
+    }
+}
+
+impl Default for Trail {
+    fn default() -> Self {
+        Self::new(Instant::now())
     }
 }
 
@@ -112,21 +151,12 @@ impl OutboundRequests {
         }
     }
 
-    /// Joins the request to its trace, and begins its trail.
-    pub(super) fn begin(&self, head: &mut RequestHead) -> Trail {
+    /// Joins the request to its trace.
+    pub(super) fn join(&self, head: &mut RequestHead, trail: &mut Trail) {
         hop::strip(&mut head.headers);
-        let context = self.outbound.telemetry.begin(&head.headers);
-        context.inject(&mut head.headers);
-        Trail {
-            began: Instant::now(),
-            version: head.version,
-            context,
-            target: None,
-            endpoint: None,
-            attempts: 0,
-            status: None,
-            asked: None,
-        }
+        trail.version = head.version;
+        trail.context = self.outbound.telemetry.begin(&head.headers);
+        trail.context.inject(&mut head.headers);
     }
 
     /// Serves a request whose trail has begun; `found` is where it goes, if that was found out already.
@@ -429,11 +459,12 @@ impl Serve for OutboundRequests {
             // Boxed, as everything rare here, so that the usual request's state stays small.
             return Box::pin(self.serve_tunnel(request)).await;
         }
-        let trail = self.begin(&mut request.head);
+        let mut trail = Trail::new(Instant::now());
+        self.join(&mut request.head, &mut trail);
         self.go_on(request, trail, None).await;
     }
 
-    fn carry(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
+    fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
         self.carry_stream(accepted)
     }
 

@@ -21,7 +21,7 @@ const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 const TRACESTATE_BYTES_MAX: usize = 4096;
 
 /// Our own span in its trace.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Context {
     pub trace_id: [u8; 16],
     /// Of the span that this proxy makes for the request.

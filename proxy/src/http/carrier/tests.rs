@@ -24,7 +24,8 @@ struct Porter {
     ended: RefCell<Vec<(String, String)>>,
 }
 
-struct Trip(Rc<Porter>);
+#[derive(Default)]
+struct Trip(Option<Rc<Porter>>);
 
 impl Serve for Porter {
     async fn serve(&self, _: &mut Request<'_>) {
@@ -37,13 +38,14 @@ impl Serve for Porter {
         &self.workers
     }
 
-    fn carry(self: &Rc<Self>, accepted: Accepted) -> ControlFlow<(), Accepted> {
+    fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
         let Accepted {
             head,
             receiver,
             sender,
         } = accepted;
-        let request = Request::of_stream(head.unwrap(), receiver, sender);
+        let head = head.take().unwrap().unwrap();
+        let request = Request::of_stream(head, receiver, sender);
         assert_ne!(request.head.path, "/panic-at-once");
         let deadline = request.head.path.ends_with("late").then(|| Deadline {
             at: Instant::now() + Duration::from_millis(20),
@@ -54,8 +56,12 @@ impl Serve for Porter {
             ..Terms::default()
         };
         let upstream = self.upstream.borrow().clone().unwrap();
-        let load = Load::new(&self.carriers, request, Trip(self.clone()));
-        carry(load, (&upstream, None), terms);
+        let load = Load::new(&self.carriers, request);
+        load.with(|request, trip, passage| {
+            trip.0 = Some(self.clone());
+            passage.set_out(request, (&upstream, None), &terms);
+        });
+        carry(load);
         ControlFlow::Break(())
     }
 }
@@ -87,7 +93,12 @@ impl Errand for Trip {
             Err(Failure::ClientGone) => "client gone".to_owned(),
         };
         let path = request.as_ref().unwrap().head.path.to_string();
-        self.0.ended.borrow_mut().push((path, said));
+        self.0
+            .as_ref()
+            .unwrap()
+            .ended
+            .borrow_mut()
+            .push((path, said));
         // Served on by a task, as a request is that has no answer yet.
         if let Err(Failure::Unanswered(failed)) = ended {
             let responder = request.take().and_then(|request| request.responder);
@@ -97,8 +108,12 @@ impl Errand for Trip {
         }
     }
 
-    fn carriers(&self) -> &Rc<Carriers<Self>> {
-        &self.0.carriers
+    fn carriers(&self) -> Option<&Rc<Carriers<Self>>> {
+        Some(&self.0.as_ref()?.carriers)
+    }
+
+    fn clear(&mut self) {
+        self.0 = None;
     }
 }
 

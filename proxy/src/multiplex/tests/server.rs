@@ -8,7 +8,9 @@ use http::{Request, StatusCode, Version};
 use tokio::task::spawn_local;
 
 use super::*;
-use crate::multiplex::Accepted;
+use crate::http1::Refusal;
+use crate::model::RequestHead;
+use crate::multiplex::{Accepted, StreamReceiver, StreamSender};
 
 /// Answers as planned.
 pub(super) fn serve(
@@ -18,23 +20,21 @@ pub(super) fn serve(
 ) {
     spawn_local(async move {
         let multiplex = Multiplex::new(Role::Server, Limits::default());
-        let accept = |accepted| {
-            spawn_local(answer(accepted, plans.clone(), seen.clone()));
+        let accept = |accepted: Accepted<'_>| {
+            let head = accepted.head.take().expect("nobody took it yet");
+            let stream = (accepted.receiver, accepted.sender);
+            spawn_local(answer(head, stream, plans.clone(), seen.clone()));
         };
         multiplex.drive(&mut io, accept).await;
     });
 }
 
 async fn answer(
-    accepted: Accepted,
+    head: Result<RequestHead, Refusal>,
+    (mut receiver, mut sender): (StreamReceiver, StreamSender),
     plans: Rc<Vec<Plan>>,
     requests: mpsc::UnboundedSender<SeenRequest>,
 ) {
-    let Accepted {
-        head,
-        mut receiver,
-        mut sender,
-    } = accepted;
     let head = head.expect("nothing is wrong");
     let at = head.path[1..].parse().expect("a number");
     let plan: &Plan = &plans[at];
