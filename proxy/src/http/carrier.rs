@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -30,11 +31,16 @@ const KEPT_MAX: usize = 1024;
 pub trait Errand: Default + 'static {
     /// Whether an answer is thrown away, because the request is to be sent again.
     fn again(&self, head: &ResponseHead) -> bool;
-    /// Changes the final answer's head before the client gets it.
-    fn change(&mut self, head: &mut ResponseHead);
+    /// Changes the final answer's head, which came `now`, before the client gets it.
+    fn change(&mut self, head: &mut ResponseHead, now: Instant);
     /// It is over, and neither is needed any more; the request may be taken, to be served on. As long as it has a
     /// responder, there was no answer.
-    fn over(&mut self, request: &mut Option<Request<'static>>, ended: Result<Outcome, Failure>);
+    fn over(
+        &mut self,
+        request: &mut Option<Request<'static>>,
+        ended: Result<Outcome, Failure>,
+        now: Instant,
+    );
     /// Where the room for errands of this kind is kept on this thread; nowhere, as long as it is empty.
     fn carriers(&self) -> Option<&Rc<Carriers<Self>>>;
     /// Lets go of everything, where it stands: as it is by default.
@@ -120,10 +126,10 @@ impl<E: Errand> Load<E> {
 }
 
 /// Carries a request that has [set out](Passage::set_out), and the answer back, and tells its errand what came of it.
-pub fn carry<E: Errand>(Load(carrier): Load<E>) {
+pub fn carry<E: Errand>(Load(carrier): Load<E>, now: Instant) {
     carrier.attach();
     // Some of the body may have come already, and what failed at once is over.
-    carrier.turn();
+    carrier.turn(now);
 }
 
 /// See [`carry`]. Both streams hold it until it is over.
@@ -228,12 +234,12 @@ impl<E: Errand> Carrier<E> {
 }
 
 impl<E: Errand> Turn for Carrier<E> {
-    fn turn(self: Rc<Self>) {
+    fn turn(self: Rc<Self>, now: Instant) {
         let mut carried = self.carried.borrow_mut();
-        let Poll::Ready(ended) = carried.go_on() else {
+        let Poll::Ready(ended) = carried.go_on(now) else {
             return;
         };
-        let carriers = carried.end(ended);
+        let carriers = carried.end(ended, now);
         drop(carried);
         if let Some(carriers) = carriers {
             carriers.give_back(self);
@@ -252,7 +258,7 @@ impl<E: Errand> Turn for Carrier<E> {
 
 impl<E: Errand> Carried<E> {
     /// Hands on what there is. The answer comes first: it may end the exchange before the request is sent.
-    fn go_on(&mut self) -> Poll<Result<(), Failure>> {
+    fn go_on(&mut self, now: Instant) -> Poll<Result<(), Failure>> {
         if let Some(failed) = self.passage.failed.take() {
             return Poll::Ready(Err(Failure::Unanswered(failed)));
         }
@@ -268,7 +274,7 @@ impl<E: Errand> Carried<E> {
             return Poll::Pending;
         };
         while passage.sink.is_none() {
-            match upstream.next_head(request, (&mut *errand, &passage.watch)) {
+            match upstream.next_head(request, (&mut *errand, &passage.watch, now)) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(begun)) => passage.sink = begun,
                 Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
@@ -294,7 +300,7 @@ impl<E: Errand> Carried<E> {
     }
 
     /// Says what came of it, and lets go of everything. Returned is where the carrier belongs.
-    fn end(&mut self, ended: Result<(), Failure>) -> Option<Rc<Carriers<E>>> {
+    fn end(&mut self, ended: Result<(), Failure>, now: Instant) -> Option<Rc<Carriers<E>>> {
         if let Some(request) = &self.request {
             request.body.detach();
         }
@@ -313,7 +319,7 @@ impl<E: Errand> Carried<E> {
         *alarm = None;
         *upward = Bytes::new();
         *downward = Bytes::new();
-        self.errand.over(&mut self.request, ended);
+        self.errand.over(&mut self.request, ended, now);
         let carriers = self.errand.carriers().cloned();
         self.request = None;
         self.errand.clear();
@@ -346,7 +352,7 @@ impl Upstream {
     fn next_head(
         &mut self,
         request: &mut Request<'static>,
-        (errand, watch): (&mut impl Errand, &Watch),
+        (errand, watch, now): (&mut impl Errand, &Watch, Instant),
     ) -> Poll<Result<Option<Answering>, Failure>> {
         let unanswered = match self.receiver.take() {
             Taken::Pending => {
@@ -356,7 +362,7 @@ impl Upstream {
                 };
             }
             Taken::Piece(http2::Piece::Head(head)) => {
-                return Poll::Ready(self.take_head(head, request, (errand, watch)));
+                return Poll::Ready(self.take_head(head, request, (errand, watch, now)));
             }
             Taken::Failed(failure) => lost(failure),
             Taken::Piece(_) | Taken::End => Unanswered::late(Fault::UpstreamProtocol),
@@ -368,7 +374,7 @@ impl Upstream {
         &mut self,
         mut head: ResponseHead,
         request: &mut Request<'static>,
-        (errand, watch): (&mut impl Errand, &Watch),
+        (errand, watch, now): (&mut impl Errand, &Watch, Instant),
     ) -> Result<Option<Answering>, Failure> {
         if self.on_hop {
             head = check_hop(head).map_err(Failure::Unanswered)?;
@@ -383,7 +389,7 @@ impl Upstream {
         if request.body.is_kept() && errand.again(&head) {
             return Err(Failure::Again(outcome));
         }
-        errand.change(&mut head);
+        errand.change(&mut head, now);
         let Some(Responder::Http2 { mut stream }) = request.responder.take() else {
             return Err(Failure::ClientGone);
         };

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use http::Method;
@@ -50,7 +51,7 @@ impl HopRequests {
         let has_set_out = load.with(|request, incoming, passage| {
             incoming.inbound = Some(inbound.clone());
             let call = self.call(&mut request.head, &said);
-            let begun = inbound.begin(&mut request.head, call);
+            let begun = inbound.begin(&mut request.head, call, accepted.at);
             incoming.sent.0 = begun.context.trace_id;
             incoming.begun = Some(begun);
             let share = inbound.admit_now(&request.head, incoming)?;
@@ -59,7 +60,7 @@ impl HopRequests {
             Some(())
         });
         match has_set_out.flatten() {
-            Some(()) => carry(load),
+            Some(()) => carry(load, accepted.at),
             None => leave_to_task(load),
         }
         ControlFlow::Break(())
@@ -101,13 +102,18 @@ impl Errand for Incoming {
         false
     }
 
-    fn change(&mut self, head: &mut ResponseHead) {
+    fn change(&mut self, head: &mut ResponseHead, now: Instant) {
         if let Some(inbound) = &self.inbound {
-            inbound.mark(head, &self.sent);
+            inbound.mark(head, &self.sent, now);
         }
     }
 
-    fn over(&mut self, request: &mut Option<Request<'static>>, ended: Result<Outcome, Failure>) {
+    fn over(
+        &mut self,
+        request: &mut Option<Request<'static>>,
+        ended: Result<Outcome, Failure>,
+        now: Instant,
+    ) {
         let (Some(inbound), Some(begun)) = (&self.inbound, &mut self.begun) else {
             return;
         };
@@ -115,7 +121,7 @@ impl Errand for Incoming {
             Err(Failure::Unanswered(failed)) => failed,
             ended => {
                 let request = request.as_mut();
-                return request.map_or((), |request| inbound.conclude(request, begun, &ended));
+                return request.map_or((), |request| inbound.conclude(request, begun, &ended, now));
             }
         };
         let (Some(mut request), Some(begun)) = (request.take(), self.begun.take()) else {

@@ -190,7 +190,7 @@ impl Serve for HopRequests {
         match self.said(&request.head.headers) {
             Ok(said) => {
                 let call = self.call(&mut request.head, &said);
-                let begun = self.inbound.begin(&mut request.head, call);
+                let begun = self.inbound.begin(&mut request.head, call, Instant::now());
                 self.inbound.go_on(request, begun).await;
             }
             Err(_) => {
@@ -244,7 +244,7 @@ impl Serve for PlainRequests {
             on_hop: false,
             timeout: None,
         };
-        let begun = self.inbound.begin(&mut request.head, call);
+        let begun = self.inbound.begin(&mut request.head, call, Instant::now());
         self.inbound.go_on(request, begun).await;
     }
 
@@ -301,12 +301,12 @@ pub(super) struct Begun {
 
 impl Inbound {
     /// Joins a request to its trace, and finds out what is known of its port.
-    pub(super) fn begin(&self, head: &mut RequestHead, call: Call) -> Begun {
+    pub(super) fn begin(&self, head: &mut RequestHead, call: Call, now: Instant) -> Begun {
         let context = self.telemetry.begin(&head.headers);
         context.inject(&mut head.headers);
         Begun {
             context,
-            began: Instant::now(),
+            began: now,
             known: self.known(call.port),
             call,
         }
@@ -370,7 +370,7 @@ impl Inbound {
             };
             Box::pin(self.answer(request, told)).await;
         }
-        self.conclude(request, &mut begun, &ended);
+        self.conclude(request, &mut begun, &ended, Instant::now());
     }
 
     /// Takes note of how a request ended whose client was told.
@@ -379,6 +379,7 @@ impl Inbound {
         request: &mut Request<'_>,
         begun: &mut Begun,
         ended: &Result<Outcome, Failure>,
+        now: Instant,
     ) {
         let ended = match ended {
             Ok(outcome) => Ok(outcome),
@@ -391,7 +392,7 @@ impl Inbound {
                 Err(Fault::ClientGone)
             }
         };
-        self.record(request, begun, ended);
+        self.record(request, begun, ended, now);
     }
 
     /// Takes note of a request that was answered before it could be read.
@@ -429,7 +430,7 @@ impl Inbound {
         sent: &Sent,
         failed: Option<Unanswered>,
     ) -> Result<Outcome, Failure> {
-        let mark = |head: &mut ResponseHead| self.mark(head, sent);
+        let mark = |head: &mut ResponseHead| self.mark(head, sent, Instant::now());
         let mut attempts = 0;
         if let Some(failed) = failed {
             attempts = 1;
@@ -487,11 +488,11 @@ impl Inbound {
     }
 
     /// Learns from an answer's head, and marks a failure that was tried again below: it is not to be tried again above.
-    pub(super) fn mark(&self, head: &mut ResponseHead, (trace_id, pass): &Sent) {
+    pub(super) fn mark(&self, head: &mut ResponseHead, (trace_id, pass): &Sent, now: Instant) {
         if let Some(pass) = pass.take() {
-            pass.answered(head.status.is_server_error(), Instant::now());
+            pass.answered(head.status.is_server_error(), now);
         }
-        if head.status.is_server_error() && self.spent.contains(trace_id, Instant::now()) {
+        if head.status.is_server_error() && self.spent.contains(trace_id, now) {
             head.headers.set(NO_RETRY, HeaderValue::from_static("1"));
         }
     }
@@ -512,7 +513,13 @@ impl Inbound {
         }
     }
 
-    fn record(&self, request: &Request<'_>, begun: &mut Begun, ended: Result<&Outcome, Fault>) {
+    fn record(
+        &self,
+        request: &Request<'_>,
+        begun: &mut Begun,
+        ended: Result<&Outcome, Fault>,
+        now: Instant,
+    ) {
         let Begun {
             call,
             context,
@@ -525,7 +532,7 @@ impl Inbound {
             direction: Direction::Inbound,
             context: context.take(),
             start: wall_clock(*began),
-            duration: began.elapsed(),
+            duration: now.saturating_duration_since(*began),
             method: head.method.clone(),
             scheme: "http",
             authority: head.authority.as_ref().map(Cow::Borrowed),

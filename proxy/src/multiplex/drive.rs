@@ -168,15 +168,20 @@ impl Multiplex {
     }
 
     fn accept_all(self: &Rc<Self>, accept: &mut impl FnMut(Accepted<'_>)) {
-        loop {
+        let mut at = None;
+        for count in 0.. {
             let Some(Incoming { key, head }) = self.inner.borrow_mut().engine.accept() else {
                 return;
             };
+            if count % turn::LOOK_EVERY == 0 {
+                at = None;
+            }
             let (sender, receiver) = self.halves(key);
             accept(Accepted {
                 head: &mut Some(head),
                 receiver,
                 sender,
+                at: *at.get_or_insert_with(Instant::now),
             });
         }
     }

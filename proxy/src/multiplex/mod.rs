@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Instant;
 
 use crate::http1::Refusal;
 use crate::http2::{Connection, Ended, ErrorCode, Key, Limits, NotOpened, Put, Role};
@@ -54,6 +55,8 @@ pub struct Accepted<'d> {
     pub head: &'d mut Option<Result<RequestHead, Refusal>>,
     pub receiver: StreamReceiver,
     pub sender: StreamSender,
+    /// When it came, as far as that was looked at.
+    pub at: Instant,
 }
 
 impl Multiplex {

@@ -61,7 +61,7 @@ impl OutboundRequests {
         let has_set_out = load.with(|request, outgoing, passage| {
             outgoing.requests = Some(self.clone());
             let way = &mut outgoing.way;
-            way.trail.began = Instant::now();
+            way.trail.began = accepted.at;
             self.join(&mut request.head, &mut way.trail);
             // Where it has to be waited for, what was begun is dropped, and a task begins anew.
             found = self
@@ -77,7 +77,7 @@ impl OutboundRequests {
             self.set_out_on(request, (way, share), passage)
         });
         match has_set_out.flatten() {
-            Some(()) => carry(load),
+            Some(()) => carry(load, accepted.at),
             None => self.leave_to_task(load, found),
         }
         ControlFlow::Break(())
@@ -157,7 +157,7 @@ impl Errand for Outgoing {
         rule.is_some_and(|rule| is_asked(rule, head))
     }
 
-    fn change(&mut self, head: &mut ResponseHead) {
+    fn change(&mut self, head: &mut ResponseHead, _: Instant) {
         let Way { trail, course, .. } = &self.way;
         if let Some(target) = &trail.target
             && target.changes_response()
@@ -168,7 +168,12 @@ impl Errand for Outgoing {
         }
     }
 
-    fn over(&mut self, request: &mut Option<Request<'static>>, ended: Result<Outcome, Failure>) {
+    fn over(
+        &mut self,
+        request: &mut Option<Request<'static>>,
+        ended: Result<Outcome, Failure>,
+        now: Instant,
+    ) {
         let (Some(requests), way) = (&self.requests, &mut self.way) else {
             return;
         };
@@ -181,10 +186,10 @@ impl Errand for Outgoing {
         }
         if let Some(request) = request {
             if let (Ok(outcome), Some(picked)) = (&ended, &way.picked) {
-                picked.answered(seen(outcome), Instant::now);
+                picked.answered(seen(outcome), || now);
             }
             requests.remember_spent(&way.trail, &ended);
-            requests.conclude(request, &mut way.trail, &ended);
+            requests.conclude(request, &mut way.trail, &ended, now);
         }
     }
 

@@ -197,7 +197,7 @@ impl OutboundRequests {
             request.head.version = trail.version;
             Box::pin(take_rest(request)).await;
         }
-        self.conclude(request, &mut trail, &ended);
+        self.conclude(request, &mut trail, &ended, Instant::now());
     }
 
     /// Takes note of how a request ended whose client was told.
@@ -206,10 +206,11 @@ impl OutboundRequests {
         request: &mut Request<'_>,
         trail: &mut Trail,
         ended: &Result<Outcome, Failure>,
+        now: Instant,
     ) {
         request.head.version = trail.version;
         let fault = match ended {
-            Ok(outcome) => return self.record(request, trail, Ok(outcome)),
+            Ok(outcome) => return self.record(request, trail, Ok(outcome), now),
             Err(Failure::Unanswered(failed)) => failed.fault,
             // An attempt that is to be repeated is repeated, so only the client's absence is left.
             Err(Failure::ClientGone | Failure::Again(_)) => {
@@ -219,7 +220,7 @@ impl OutboundRequests {
                 Fault::ClientGone
             }
         };
-        self.record(request, trail, Err(fault));
+        self.record(request, trail, Err(fault), now);
     }
 
     /// Finds out where the request goes, into `trail`; an answer where the route has one at once.
@@ -383,7 +384,13 @@ impl OutboundRequests {
         }
     }
 
-    fn record(&self, request: &Request<'_>, trail: &mut Trail, ended: Result<&Outcome, Fault>) {
+    fn record(
+        &self,
+        request: &Request<'_>,
+        trail: &mut Trail,
+        ended: Result<&Outcome, Fault>,
+        now: Instant,
+    ) {
         let head = &request.head;
         let (authority, path) = match &trail.asked {
             Some((authority, path)) => (authority.as_ref(), path),
@@ -391,7 +398,7 @@ impl OutboundRequests {
         };
         let outbound = &self.outbound;
         let ending = Ending::of_told(ended.map_err(|fault| trail.told(fault, head)));
-        let duration = trail.began.elapsed();
+        let duration = now.saturating_duration_since(trail.began);
         let start = wall_clock(trail.began);
         let endpoint = trail.endpoint.as_deref();
         let sidecar = endpoint.and_then(|endpoint| endpoint.sidecar.as_ref());

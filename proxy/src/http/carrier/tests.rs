@@ -1,7 +1,7 @@
 //! A client, what carries its requests, and an application, all over HTTP/2 and in one thread.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::sync::watch;
@@ -43,6 +43,7 @@ impl Serve for Porter {
             head,
             receiver,
             sender,
+            at,
         } = accepted;
         let head = head.take().unwrap().unwrap();
         let request = Request::of_stream(head, receiver, sender);
@@ -61,7 +62,7 @@ impl Serve for Porter {
             trip.0 = Some(self.clone());
             passage.set_out(request, (&upstream, None), &terms);
         });
-        carry(load);
+        carry(load, at);
         ControlFlow::Break(())
     }
 }
@@ -71,13 +72,18 @@ impl Errand for Trip {
         head.status == StatusCode::BAD_GATEWAY
     }
 
-    fn change(&mut self, head: &mut ResponseHead) {
+    fn change(&mut self, head: &mut ResponseHead, _: StdInstant) {
         assert_ne!(head.status, StatusCode::IM_A_TEAPOT);
         head.headers
             .set("x-changed".parse().unwrap(), HeaderValue::from_static("1"));
     }
 
-    fn over(&mut self, request: &mut Option<Request<'static>>, ended: Result<Outcome, Failure>) {
+    fn over(
+        &mut self,
+        request: &mut Option<Request<'static>>,
+        ended: Result<Outcome, Failure>,
+        _: StdInstant,
+    ) {
         let said = match &ended {
             Ok(Outcome {
                 fault: Some(fault), ..
