@@ -1,10 +1,10 @@
 //! Inputs that the benchmarks share: what a sidecar sees on an ordinary day.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, Method, Version};
 use weft_proxy::model::{
-    Endpoint, Fields, HeaderMatch, PathMatch, RequestHead, Route, RouteMatch, Rule, ServicePort,
-    Sidecar, Text, TextMatch, WeightedCluster,
+    Endpoint, FieldValue, Fields, HeaderMatch, PathMatch, RequestHead, Route, RouteMatch, Rule,
+    ServicePort, Sidecar, Text, TextMatch, WeightedCluster,
 };
 
 /// The fields that a browser's call carries by the time it reaches a sidecar, beside its Host.
@@ -48,7 +48,7 @@ pub const GRPC_FIELDS: [(&str, &str); 5] = [
 pub fn fields(of: &[(&'static str, &'static str)]) -> Fields {
     let pairs = of.iter().map(|(name, value)| {
         let name = HeaderName::from_static(name);
-        (name, HeaderValue::from_static(value))
+        (name, FieldValue::from_static(value))
     });
     pairs.collect()
 }

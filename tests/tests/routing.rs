@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, Method, Version};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -15,7 +15,7 @@ use weft::compile::{Compiled, Configuration, Mesh, Name, ServiceName, compile};
 use weft::resource::{Resource, Source, parse};
 use weft_proto::v1alpha1::ResourceType;
 use weft_proxy::discovery::{Decoded, decode};
-use weft_proxy::model::{Fields, RequestHead, Route, Text};
+use weft_proxy::model::{FieldValue, Fields, RequestHead, Route, Text};
 use weft_proxy::route::{Decision, decide};
 
 /// Sets of routes that are made.
@@ -215,7 +215,7 @@ impl Asked {
         for (name, value) in &self.headers {
             headers.append(
                 HeaderName::from_static(name),
-                HeaderValue::from_static(value),
+                FieldValue::from_static(value),
             );
         }
         RequestHead {

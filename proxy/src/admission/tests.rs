@@ -1,13 +1,13 @@
 //! Rate limits and the gate, table by table; [`super::overload`] has the application.
 
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, Method, Version};
 use weft_proto::spiffe::SpiffeId;
 
 use super::*;
 use crate::model::{
-    Caller, Fields, PathMatch, RateLimit, RateLimitKey, RequestHead, RequestSelector, RouteMatch,
-    Text,
+    Caller, FieldValue, Fields, PathMatch, RateLimit, RateLimitKey, RequestHead, RequestSelector,
+    RouteMatch, Text,
 };
 
 const USER: HeaderName = HeaderName::from_static("user");
@@ -15,7 +15,7 @@ const USER: HeaderName = HeaderName::from_static("user");
 fn head(path: &str, user: Option<&'static str>) -> RequestHead {
     let mut headers = Fields::new();
     if let Some(user) = user {
-        headers.set(USER, HeaderValue::from_static(user));
+        headers.set(USER, FieldValue::from_static(user));
     }
     RequestHead {
         method: Method::GET,

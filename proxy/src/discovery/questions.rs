@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderName, Method, Uri, Version};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use weft_proto::v1alpha1 as wire;
 
-use crate::model::{Fields, RequestHead, Text};
+use crate::model::{FieldValue, Fields, RequestHead, Text};
 
 /// Questions that wait for one worker; one more is answered with "busy".
 pub const QUESTIONS_MAX: usize = 8;
@@ -154,7 +154,7 @@ fn request(question: wire::ExplainQuestion) -> Result<(Text, RequestHead), Strin
             continue;
         }
         let value =
-            HeaderValue::from_str(&value).map_err(|_| format!("{value:?} is no header value"))?;
+            FieldValue::from_text(&value).map_err(|_| format!("{value:?} is no header value"))?;
         head.headers.append(field, value);
     }
     Ok((to, head))

@@ -58,15 +58,16 @@ pub fn pushback(headers: &Fields) -> Option<Pushback> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Version};
+    use http::Version;
 
     use super::*;
+    use crate::model::FieldValue;
 
     fn head(status: u16, fields: &[(&'static str, &'static str)]) -> ResponseHead {
         let mut headers = Fields::new();
         for (name, value) in fields {
             let name = HeaderName::from_static(name);
-            headers.set(name, HeaderValue::from_static(value));
+            headers.set(name, FieldValue::from_static(value));
         }
         ResponseHead {
             status: StatusCode::from_u16(status).unwrap(),

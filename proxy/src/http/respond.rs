@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderName, StatusCode, Version};
 
 use super::{Failure, Outcome, Responder};
-use crate::model::{Fault, FaultStatus, Fields, ResponseHead, hop};
+use crate::model::{Fault, FaultStatus, FieldValue, Fields, ResponseHead, hop};
 
 /// Carries the fault's reason on every answer that a proxy makes itself.
 pub const WEFT_FAULT: HeaderName = HeaderName::from_static("weft-fault");
@@ -227,10 +227,10 @@ pub async fn respond(mut responder: Responder<'_>, told: Told) -> Result<(), Fai
     let Told { fault, grpc, .. } = told;
     let answer = told.answer();
     let mut headers = Fields::new();
-    headers.set(WEFT_FAULT, HeaderValue::from_static(fault.reason()));
+    headers.set(WEFT_FAULT, FieldValue::from_static(fault.reason()));
     if matches!(fault, Fault::Overload | Fault::RateLimited) {
         let seconds = told.retry_after.as_secs_f64().ceil().max(1.0);
-        headers.set(RETRY_AFTER, HeaderValue::from(seconds as u64));
+        headers.set(RETRY_AFTER, FieldValue::from(seconds as u64));
     }
     let mut status = answer.status;
     if told.unprocessed {
@@ -243,23 +243,26 @@ pub async fn respond(mut responder: Responder<'_>, told: Told) -> Result<(), Fai
     let mut body = Bytes::new();
     if grpc {
         status = StatusCode::OK;
-        headers.set(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.set(CONTENT_TYPE, FieldValue::from_static("application/grpc"));
         headers.set(
             HeaderName::from_static("grpc-status"),
-            HeaderValue::from(answer.grpc_status),
+            FieldValue::from(u64::from(answer.grpc_status)),
         );
         let message = format!("weft: {}: {}", fault.reason(), answer.text);
         headers.set(
             HeaderName::from_static("grpc-message"),
-            HeaderValue::from_str(&message).unwrap_or(HeaderValue::from_static("weft")),
+            FieldValue::from_text(&message).unwrap_or(FieldValue::from_static("weft")),
         );
     } else {
         headers.set(
             CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
+            FieldValue::from_static("text/plain; charset=utf-8"),
         );
         body = Bytes::from(format!("weft: {}: {}\n", fault.reason(), answer.text));
-        headers.set(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        headers.set(
+            http::header::CONTENT_LENGTH,
+            FieldValue::from(body.len() as u64),
+        );
     }
     if matches!(
         fault,

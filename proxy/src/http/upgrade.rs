@@ -1,13 +1,13 @@
 //! Requests that ask to speak another protocol on their connection: WebSocket and the like, between
 //! any two HTTP versions (RFC 9110 7.8, RFC 8441).
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, StatusCode};
 
 use super::terms::Alarm;
 use super::upstream::Unanswered;
 use super::websocket::{self, Translation};
 use super::{Failure, Outcome, RequestBody, Responder, Terms, Upstream};
-use crate::model::{Fault, Fields, RequestHead, hop};
+use crate::model::{Fault, FieldValue, Fields, RequestHead, hop};
 use crate::tcp::{Relayed, relay};
 
 /// Like [`super::exchange`], for a request with `head.upgrade`. Where the upstream agrees, both
@@ -101,7 +101,7 @@ fn broken(fault: Fault) -> Unanswered {
 
 /// Sets or clears a header.
 pub(super) fn set(headers: &mut Fields, name: &'static str, value: Option<&str>) {
-    match value.and_then(|value| HeaderValue::from_str(value).ok()) {
+    match value.and_then(|value| FieldValue::from_text(value).ok()) {
         Some(value) => headers.set(HeaderName::from_static(name), value),
         None => drop(headers.remove(name)),
     }

@@ -178,16 +178,17 @@ impl BodyEncoder {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     use super::*;
+    use crate::model::FieldValue;
 
     fn request(version: Version, headers: &[(&'static str, &'static str)]) -> RequestHead {
         let mut map = Fields::new();
         for (name, value) in headers {
             map.append(
                 HeaderName::from_static(name),
-                HeaderValue::from_static(value),
+                FieldValue::from_static(value),
             );
         }
         RequestHead {

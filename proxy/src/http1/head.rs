@@ -3,14 +3,14 @@
 
 use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, Method, StatusCode, Version};
 
 use super::authority::{NO_AUTHORITY, check_authority};
 use super::parse::{
     NOT_VISIBLE, fields, request_line, skip_empty_lines, split_line, status_line, take_section,
 };
 use super::{BodyLength, Limits, Refusal};
-use crate::model::{Fields, RequestHead, ResponseHead, Text};
+use crate::model::{FieldValue, Fields, RequestHead, ResponseHead, Text};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -285,7 +285,7 @@ impl Connection {
             .any(|token| token.eq_ignore_ascii_case("trailers"));
         headers.retain(|name, _| !is_hop_by_hop(name) && !options.named.contains(name));
         if trailers {
-            headers.append(TE, HeaderValue::from_static("trailers"));
+            headers.append(TE, FieldValue::from_static("trailers"));
         }
         let keep_alive = if version == Version::HTTP_11 {
             !options.close
@@ -334,7 +334,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// The comma-separated members of a value.
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+fn tokens(value: &FieldValue) -> impl Iterator<Item = &str> {
     let members = value.to_str().unwrap_or_default().split(',');
     members.map(str::trim).filter(|token| !token.is_empty())
 }

@@ -1,11 +1,11 @@
 //! The syntax of start lines and field sections.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, Method, StatusCode, Version};
 use memchr::{memchr, memchr2};
 
 use super::{Limits, Refusal};
-use crate::model::{Fields, Text};
+use crate::model::{FieldValue, Fields, Text};
 
 /// A request as it stood on the wire.
 /// Of a request target that can't be one.
@@ -98,7 +98,7 @@ pub(super) fn request_line(line: &Bytes) -> Result<RequestLine, Refusal> {
         }
     };
     let method = Method::from_bytes(method).map_err(|_| malformed("the method is not a token"))?;
-    let target = Text::from_shared(line.slice_ref(target)).ok();
+    let target = Text::slice_of(line, target).ok();
     let target = target.filter(|target| !target.is_empty());
     Ok(RequestLine {
         method,
@@ -153,8 +153,7 @@ pub(super) fn fields(section: &Bytes, limits: &Limits) -> Result<Fields, Refusal
         let colon = memchr(b':', line).ok_or(malformed("a header line without a colon"))?;
         let name = HeaderName::from_bytes(&line[..colon])
             .map_err(|_| malformed("a header name is not a token"))?;
-        let value = section.slice_ref(trim(&line[colon + 1..]));
-        let value = HeaderValue::from_maybe_shared(value)
+        let value = FieldValue::slice_of(section, trim(&line[colon + 1..]))
             .map_err(|_| malformed("a header value holds a control character"))?;
         headers.append(name, value);
     }

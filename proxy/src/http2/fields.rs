@@ -1,11 +1,11 @@
 //! Header lists as they are read, and the heads that they are (RFC 9113 8.2 and 8.3, RFC 8441).
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName};
 use http::{Method, StatusCode, Version};
 
 use super::hpack::{Field, Malformed, Name};
 use crate::http1::{NO_AUTHORITY, Refusal, check_authority};
-use crate::model::{Fields, Kinds, RequestHead, ResponseHead, Text};
+use crate::model::{FieldValue, Fields, Kinds, RequestHead, ResponseHead, Text};
 
 /// A list this many times larger than the limit is an attack.
 const BOMB_FACTOR: usize = 16;
@@ -13,12 +13,12 @@ const BOMB_FACTOR: usize = 16;
 /// A header list that is being read.
 #[derive(Debug)]
 pub struct FieldList {
-    method: Option<HeaderValue>,
-    scheme: Option<HeaderValue>,
-    authority: Option<HeaderValue>,
-    path: Option<HeaderValue>,
-    protocol: Option<HeaderValue>,
-    status: Option<HeaderValue>,
+    method: Option<FieldValue>,
+    scheme: Option<FieldValue>,
+    authority: Option<FieldValue>,
+    path: Option<FieldValue>,
+    protocol: Option<FieldValue>,
+    status: Option<FieldValue>,
     headers: Fields,
     malformed: Option<&'static str>,
     has_regular: bool,
@@ -76,7 +76,7 @@ impl FieldList {
         }
     }
 
-    fn add_regular(&mut self, name: HeaderName, kind: Kinds, value: HeaderValue) {
+    fn add_regular(&mut self, name: HeaderName, kind: Kinds, value: FieldValue) {
         self.has_regular = true;
         let is_allowed = match kind {
             Kinds::CONNECTION => false,
@@ -251,7 +251,7 @@ impl FieldList {
 
 /// RFC 9113 8.3.1: a path with its query, or `*` for OPTIONS. What could be read in another way once
 /// it stands in a request line of HTTP/1 is refused.
-fn target(value: HeaderValue, method: &Method) -> Result<Text, &'static str> {
+fn target(value: FieldValue, method: &Method) -> Result<Text, &'static str> {
     let bytes = value.as_bytes();
     let is_form = bytes.starts_with(b"/") || (bytes == b"*" && *method == Method::OPTIONS);
     let malformed = ":path is neither a path nor *";
@@ -261,7 +261,7 @@ fn target(value: HeaderValue, method: &Method) -> Result<Text, &'static str> {
     Text::from_value(value).map_err(|_| malformed)
 }
 
-fn token(value: HeaderValue) -> Result<Text, &'static str> {
+fn token(value: FieldValue) -> Result<Text, &'static str> {
     let malformed = "a pseudo-header field is no token";
     if value.is_empty() {
         return Err(malformed);
@@ -275,8 +275,8 @@ fn join_cookies(headers: &mut Fields, count: u32) {
         return;
     }
     let values = headers.get_all(&COOKIE);
-    let cookies: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+    let cookies: Vec<&[u8]> = values.map(FieldValue::as_bytes).collect();
+    if let Ok(joined) = FieldValue::from_bytes(&cookies.join(&b"; "[..])) {
         headers.set(COOKIE, joined);
     }
 }

@@ -17,7 +17,7 @@ mod states;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, Method, StatusCode, Version};
 use proptest::prelude::*;
 
 use super::frame::STREAM_MASK;
@@ -26,7 +26,7 @@ use super::{
     Connection, ErrorCode, FrameHeader, HEADER_BYTES, Key, Kind, Limits, PREFACE, Piece, Role,
     Taken, flag,
 };
-use crate::model::{Fields, RequestHead, ResponseHead, Text};
+use crate::model::{FieldValue, Fields, RequestHead, ResponseHead, Text};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -148,7 +148,7 @@ fn post(stream: u32) -> Vec<u8> {
 fn fields(text: &[(&str, &str)]) -> Fields {
     let field = |(name, value): &(&str, &str)| {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-        (name, HeaderValue::from_str(value).unwrap())
+        (name, FieldValue::from_text(value).unwrap())
     };
     text.iter().map(field).collect()
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
-use http::{HeaderValue, Method, Version};
+use http::{Method, Version};
 use weft_proto::spiffe::SpiffeId;
 
 use super::Inbound;
@@ -23,7 +23,7 @@ use crate::http::{
 use crate::http::{exchange, exchange_upgrade, is_idempotent, respond, unread_status};
 use crate::http2::ErrorCode;
 use crate::model::{
-    Fault, Fields, Hop, Protocol, RequestHead, ResponseHead, Text, grpc_timeout, hop,
+    Fault, FieldValue, Fields, Hop, Protocol, RequestHead, ResponseHead, Text, grpc_timeout, hop,
 };
 use crate::multiplex::Accepted;
 use crate::telemetry::{Direction, Party, RequestRecord, trace, wall_clock};
@@ -493,7 +493,7 @@ impl Inbound {
             pass.answered(head.status.is_server_error(), now);
         }
         if head.status.is_server_error() && self.spent.contains(trace_id, now) {
-            head.headers.set(NO_RETRY, HeaderValue::from_static("1"));
+            head.headers.set(NO_RETRY, FieldValue::from_static("1"));
         }
     }
 

@@ -7,8 +7,10 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use weft_proto::fields::HOP_PREFIX;
+
+use super::FieldValue;
 
 /// Room that is made with the first line: 1,008 bytes, about the most that glibc hands out again without a search.
 const USUAL: usize = 14;
@@ -18,7 +20,7 @@ const SPARE_MAX: usize = 256;
 /// A longer list's room is given back.
 const SPARE_LINES_MAX: usize = 64;
 
-type Line = (HeaderName, HeaderValue);
+type Line = (HeaderName, FieldValue);
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
@@ -134,13 +136,13 @@ impl Fields {
     }
 
     /// The first value of this name.
-    pub fn get(&self, name: &(impl FieldName + ?Sized)) -> Option<&HeaderValue> {
+    pub fn get(&self, name: &(impl FieldName + ?Sized)) -> Option<&FieldValue> {
         let (_, value) = self.lines.iter().find(|(known, _)| name.names(known))?;
         Some(value)
     }
 
     /// Every value of this name, in their order.
-    pub fn get_all(&self, name: &(impl FieldName + ?Sized)) -> impl Iterator<Item = &HeaderValue> {
+    pub fn get_all(&self, name: &(impl FieldName + ?Sized)) -> impl Iterator<Item = &FieldValue> {
         let same = move |(known, _): &&Line| name.names(known);
         self.lines.iter().filter(same).map(|(_, value)| value)
     }
@@ -151,13 +153,13 @@ impl Fields {
     }
 
     /// Adds a line at the end.
-    pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
+    pub fn append(&mut self, name: HeaderName, value: FieldValue) {
         let kind = Kinds::of(name.as_str());
         self.append_known(name, kind, value);
     }
 
     /// The same for a name that is known to be of this kind.
-    pub fn append_known(&mut self, name: HeaderName, kind: Kinds, value: HeaderValue) {
+    pub fn append_known(&mut self, name: HeaderName, kind: Kinds, value: FieldValue) {
         self.kinds.add(kind);
         if self.lines.capacity() == 0 {
             let spare = SPARE.with_borrow_mut(Vec::pop);
@@ -167,7 +169,7 @@ impl Fields {
     }
 
     /// Makes this the only line of its name: in the place of the first one, or at the end.
-    pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
+    pub fn set(&mut self, name: HeaderName, value: FieldValue) {
         let Some(first) = self.lines.iter().position(|(known, _)| *known == name) else {
             return self.append(name, value);
         };
@@ -180,7 +182,7 @@ impl Fields {
     }
 
     /// Takes away every line of this name; the first value is returned.
-    pub fn remove(&mut self, name: &(impl FieldName + ?Sized)) -> Option<HeaderValue> {
+    pub fn remove(&mut self, name: &(impl FieldName + ?Sized)) -> Option<FieldValue> {
         let first = self.lines.iter().position(|(known, _)| name.names(known))?;
         let (_, value) = self.lines.remove(first);
         self.lines.retain(|(known, _)| !name.names(known));
@@ -188,12 +190,12 @@ impl Fields {
     }
 
     /// Keeps only the lines for which this holds.
-    pub fn retain(&mut self, mut keep: impl FnMut(&HeaderName, &HeaderValue) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(&HeaderName, &FieldValue) -> bool) {
         self.lines.retain(|(name, value)| keep(name, value));
     }
 
     /// The lines in their order.
-    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &FieldValue)> {
         self.lines.iter().map(|(name, value)| (name, value))
     }
 
@@ -234,8 +236,8 @@ impl fmt::Debug for Fields {
     }
 }
 
-impl Extend<(HeaderName, HeaderValue)> for Fields {
-    fn extend<T: IntoIterator<Item = (HeaderName, HeaderValue)>>(&mut self, lines: T) {
+impl Extend<(HeaderName, FieldValue)> for Fields {
+    fn extend<T: IntoIterator<Item = (HeaderName, FieldValue)>>(&mut self, lines: T) {
         for (name, value) in lines {
             self.append(name, value);
         }
@@ -243,7 +245,7 @@ impl Extend<(HeaderName, HeaderValue)> for Fields {
 }
 
 impl<'f> IntoIterator for &'f Fields {
-    type Item = (&'f HeaderName, &'f HeaderValue);
+    type Item = (&'f HeaderName, &'f FieldValue);
     type IntoIter = std::iter::Map<std::slice::Iter<'f, Line>, fn(&'f Line) -> Self::Item>;
 
     fn into_iter(self) -> Self::IntoIter {
@@ -251,8 +253,8 @@ impl<'f> IntoIterator for &'f Fields {
     }
 }
 
-impl FromIterator<(HeaderName, HeaderValue)> for Fields {
-    fn from_iter<T: IntoIterator<Item = (HeaderName, HeaderValue)>>(lines: T) -> Self {
+impl FromIterator<(HeaderName, FieldValue)> for Fields {
+    fn from_iter<T: IntoIterator<Item = (HeaderName, FieldValue)>>(lines: T) -> Self {
         let mut fields = Self::new();
         fields.extend(lines);
         fields
@@ -265,7 +267,9 @@ impl From<&Fields> for http::HeaderMap {
     fn from(fields: &Fields) -> Self {
         let mut map = Self::new();
         for (name, value) in fields {
-            map.append(name, value.clone());
+            let mut theirs = http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            theirs.set_sensitive(value.is_sensitive());
+            map.append(name, theirs);
         }
         map
     }
@@ -276,7 +280,7 @@ impl From<&http::HeaderMap> for Fields {
     fn from(map: &http::HeaderMap) -> Self {
         let lines = map
             .iter()
-            .map(|(name, value)| (name.clone(), value.clone()));
+            .map(|(name, value)| (name.clone(), FieldValue::from(value)));
         lines.collect()
     }
 }
@@ -297,7 +301,7 @@ mod tests {
     fn kinds_of_names() {
         let check = |name: &'static str, expect: Kinds| {
             let mut fields = Fields::new();
-            fields.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
+            fields.append(HeaderName::from_static(name), FieldValue::from_static("1"));
             let all = Kinds(u16::MAX);
             assert_eq!(fields.may_have(all), expect != Kinds::OTHER, "{name}");
             assert_eq!(fields.may_have(expect), expect != Kinds::OTHER, "{name}");
@@ -333,7 +337,7 @@ mod tests {
             change(&mut seen);
             assert_eq!(seen, fields(expect), "{before}");
         };
-        let value = HeaderValue::from_static;
+        let value = FieldValue::from_static;
         let x = || HeaderName::from_static("x");
         check(
             "",

@@ -1,8 +1,8 @@
 //! What a rule changes about a request or its answer (Gateway API, HTTPRouteFilter).
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, StatusCode};
 
-use super::{ServicePort, Text};
+use super::{FieldValue, ServicePort, Text};
 
 /// One filter of a rule or of one of its backends.
 #[derive(Clone, Debug)]
@@ -18,8 +18,8 @@ pub enum Filter {
 /// First `set`, then `add`, then `remove`; no name is in two of them.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderModifier {
-    pub set: Vec<(HeaderName, HeaderValue)>,
-    pub add: Vec<(HeaderName, HeaderValue)>,
+    pub set: Vec<(HeaderName, FieldValue)>,
+    pub add: Vec<(HeaderName, FieldValue)>,
     pub remove: Vec<HeaderName>,
 }
 
@@ -105,7 +105,7 @@ impl Filter {
 
 impl HeaderModifier {
     fn describe(&self, of: &str) -> Vec<String> {
-        let shown = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let shown = |value: &FieldValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let set = self.set.iter();
         let set = set.map(|(name, value)| format!("{of} header {name} is set to {}", shown(value)));
         let add = self.add.iter();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
-use super::RequestHead;
+use super::{FieldValue, RequestHead};
 
 /// The field that says it; what is over by then is answered with DEADLINE_EXCEEDED.
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -27,7 +27,7 @@ pub fn set(head: &mut RequestHead, timeout: Duration) {
         (_, millis) if millis <= NUMBER_MAX => (millis, 'm'),
         _ => (timeout.as_secs().into(), 'S'),
     };
-    if let Ok(value) = HeaderValue::from_str(&format!("{number}{unit}")) {
+    if let Ok(value) = FieldValue::from_text(&format!("{number}{unit}")) {
         head.headers.set(GRPC_TIMEOUT, value);
     }
 }

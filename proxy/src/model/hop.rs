@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Version};
+use http::{HeaderName, Version};
 use weft_proto::fields::HOP_PREFIX;
 
-use super::{Fields, Kinds, Protocol, Text};
+use super::{FieldValue, Fields, Kinds, Protocol, Text};
 
 /// All that mostly stays the same from one stream to the next, so that it is one entry of the connection's tables.
 const STREAM: HeaderName = HeaderName::from_static("weft-hop-stream");
@@ -152,7 +152,7 @@ pub fn strip(headers: &mut Fields) {
 
 /// Marks an answer to a stream that was not handed to the application.
 pub fn mark_unprocessed(headers: &mut Fields, reason: &'static str) {
-    headers.set(UNPROCESSED, HeaderValue::from_static(reason));
+    headers.set(UNPROCESSED, FieldValue::from_static(reason));
 }
 
 /// The reason, where an answer carries the mark.
@@ -165,7 +165,7 @@ pub fn unprocessed(headers: &Fields) -> Option<&str> {
 /// Marks an answer after which both sides speak the upgraded protocol; without the mark, a 2xx to an
 /// extended CONNECT is the application's ordinary answer.
 pub fn mark_upgraded(headers: &mut Fields) {
-    headers.set(UPGRADED, HeaderValue::from_static("1"));
+    headers.set(UPGRADED, FieldValue::from_static("1"));
 }
 
 /// Whether an answer carries the mark.
@@ -194,11 +194,11 @@ mod tests {
     fn what_is_said_is_heard() {
         let check = |hop: Hop| {
             let mut headers = Fields::new();
-            headers.append("x".parse().unwrap(), HeaderValue::from_static("kept"));
-            let forged = HeaderValue::from_static("forged");
+            headers.append("x".parse().unwrap(), FieldValue::from_static("kept"));
+            let forged = FieldValue::from_static("forged");
             headers.append("weft-hop-upgraded".parse().unwrap(), forged);
             hop.each_field(&mut |name, value| {
-                headers.append(name.clone(), HeaderValue::from_bytes(value).unwrap());
+                headers.append(name.clone(), FieldValue::from_bytes(value).unwrap());
             });
             let heard = said(&headers).unwrap().parse::<Hop>().unwrap();
             let timeout = timeout(&headers);

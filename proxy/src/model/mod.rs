@@ -19,6 +19,7 @@ mod route;
 mod rules;
 mod service;
 mod text;
+mod value;
 
 pub use cluster::{BackendTls, Cluster, Endpoint, Inbound, InboundPort, Sidecar, SubjectAltName};
 pub use configuration::{Configuration, Entry, Known};
@@ -49,3 +50,4 @@ pub use route::{
 pub use rules::Rules;
 pub use service::{Address, Port, Service};
 pub use text::{NotText, Text};
+pub use value::{FieldValue, NotValue};

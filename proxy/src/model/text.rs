@@ -1,15 +1,16 @@
-//! Short texts that are slices of what came over the wire.
+//! Short texts that came over the wire.
 
 use std::fmt;
 use std::ops::Deref;
 
 use bytes::Bytes;
-use http::HeaderValue;
 
-/// Visible ASCII: a path, an authority, a scheme. A clone shares the octets, and so does one that is
-/// made of a header section; an empty one allocates nothing.
+use super::FieldValue;
+
+/// Visible ASCII: a path, an authority, a scheme. A short one allocates nothing, and the octets of a long one are shared
+/// by its clones.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Text(HeaderValue);
+pub struct Text(FieldValue);
 
 /// The octets are not all visible ASCII.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,17 +19,17 @@ pub struct NotText;
 impl Text {
     /// A text that is known when this is compiled; all of it must be visible ASCII.
     pub const fn from_static(text: &'static str) -> Self {
-        Self(HeaderValue::from_static(text))
+        Self(FieldValue::from_static(text))
     }
 
-    /// Takes a slice of a header section.
-    pub fn from_shared(octets: Bytes) -> Result<Self, NotText> {
-        let value = HeaderValue::from_maybe_shared(octets).map_err(|_| NotText)?;
+    /// Takes a part of a header section, as [`FieldValue::slice_of`] does.
+    pub fn slice_of(whole: &Bytes, part: &[u8]) -> Result<Self, NotText> {
+        let value = FieldValue::slice_of(whole, part).map_err(|_| NotText)?;
         Self::from_value(value)
     }
 
     /// Takes a field's value.
-    pub fn from_value(value: HeaderValue) -> Result<Self, NotText> {
+    pub fn from_value(value: FieldValue) -> Result<Self, NotText> {
         let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
         visible.then_some(Self(value)).ok_or(NotText)
     }
@@ -39,7 +40,7 @@ impl Text {
     }
 
     /// It as a field's value.
-    pub fn to_value(&self) -> HeaderValue {
+    pub fn to_value(&self) -> FieldValue {
         self.0.clone()
     }
 }
@@ -49,7 +50,7 @@ impl Deref for Text {
 
     fn deref(&self) -> &str {
         // Checked when it was made, so the empty text never stands for another.
-        self.0.to_str().unwrap_or_default()
+        std::str::from_utf8(self.0.as_bytes()).unwrap_or_default()
     }
 }
 
@@ -63,7 +64,7 @@ impl TryFrom<&str> for Text {
     type Error = NotText;
 
     fn try_from(text: &str) -> Result<Self, NotText> {
-        HeaderValue::from_str(text)
+        FieldValue::from_text(text)
             .map_err(|_| NotText)
             .and_then(Self::from_value)
     }
@@ -101,7 +102,8 @@ mod tests {
     fn visible_ascii_only() {
         let check = |text: &str, expect: bool| {
             assert_eq!(Text::try_from(text).is_ok(), expect, "{text:?}");
-            let shared = Text::from_shared(Bytes::copy_from_slice(text.as_bytes()));
+            let whole = Bytes::copy_from_slice(text.as_bytes());
+            let shared = Text::slice_of(&whole, &whole);
             assert_eq!(shared.is_ok(), expect, "{text:?}");
             if let Ok(shared) = shared {
                 assert_eq!(&*shared, text);

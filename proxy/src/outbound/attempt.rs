@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Version};
+use http::{HeaderName, Version};
 use rand::Rng;
 
 use super::destination::Destination;
@@ -21,8 +21,8 @@ use crate::http::{
     exchange_upgrade, is_idempotent, pushback, status_for_rules, within,
 };
 use crate::model::{
-    Balancing, Cluster, Endpoint, Fault, HashKey, Hop, Protocol, RequestHead, ResponseHead, Retry,
-    Text, grpc_timeout,
+    Balancing, Cluster, Endpoint, Fault, FieldValue, HashKey, Hop, Protocol, RequestHead,
+    ResponseHead, Retry, Text, grpc_timeout,
 };
 
 /// Further attempts that are made without being asked for, each only where the application provably saw
@@ -245,7 +245,7 @@ impl OutboundRequests {
             }
         }
         if request.head.is_grpc() {
-            let attempts = HeaderValue::from(trail.attempts);
+            let attempts = FieldValue::from(u64::from(trail.attempts));
             request.head.headers.set(GRPC_PREVIOUS_ATTEMPTS, attempts);
         }
         ControlFlow::Continue(())

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
-use http::{HeaderValue, Method, Version};
+use http::{Method, Version};
 use tokio::time::timeout;
 
 use super::Outbound;
 use crate::http::{Answered, Unanswered, probe};
 use crate::model::{
-    Cluster, Configuration, Endpoint, Fault, Fields, HealthCheck, HealthCheckKind, Protocol,
-    RequestHead, Text,
+    Cluster, Configuration, Endpoint, Fault, FieldValue, Fields, HealthCheck, HealthCheckKind,
+    Protocol, RequestHead, Text,
 };
 
 /// How often it is looked which checks are due.
@@ -23,7 +23,7 @@ pub const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// Checks that one worker has on their way; one more waits for its turn.
 const CHECKS_MAX: usize = 128;
 /// What the checked application may tell checks by.
-const AGENT: HeaderValue = HeaderValue::from_static("weft-health-check");
+const AGENT: FieldValue = FieldValue::from_static("weft-health-check");
 
 /// The clusters whose endpoints are asked.
 #[derive(Default)]
@@ -119,9 +119,9 @@ impl Outbound {
             HealthCheckKind::Grpc { service } => {
                 let path = Text::from_static("/grpc.health.v1.Health/Check");
                 let mut head = request(Method::POST, path, None, cluster, Protocol::Http2);
-                let grpc = HeaderValue::from_static("application/grpc");
+                let grpc = FieldValue::from_static("application/grpc");
                 head.headers.set(CONTENT_TYPE, grpc);
-                head.headers.set(TE, HeaderValue::from_static("trailers"));
+                head.headers.set(TE, FieldValue::from_static("trailers"));
                 (Protocol::Http2, head, health_check_request(service))
             }
         };

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::HeaderValue;
 use http::header::SET_COOKIE;
 
 use super::attempt::cookie;
 use crate::balance::{Balancer, endpoint_hash};
-use crate::model::{Cluster, RequestHead, ResponseHead, SessionCarrier, SessionPersistence};
+use crate::model::{
+    Cluster, FieldValue, RequestHead, ResponseHead, SessionCarrier, SessionPersistence,
+};
 
 /// What a client brought back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +98,7 @@ impl Session {
         let (name, text) = (&policy.name, self.text());
         match &policy.carrier {
             SessionCarrier::Header(name) => {
-                if let Ok(value) = HeaderValue::from_str(&text) {
+                if let Ok(value) = FieldValue::from_text(&text) {
                     head.headers.set(name.clone(), value);
                 }
             }
@@ -109,7 +110,7 @@ impl Session {
                 });
                 let age = age.unwrap_or_default();
                 let cookie = format!("{name}={text}; Path=/; HttpOnly; SameSite=Lax{age}");
-                if let Ok(value) = HeaderValue::from_str(&cookie) {
+                if let Ok(value) = FieldValue::from_text(&cookie) {
                     head.headers.append(SET_COOKIE, value);
                 }
             }
@@ -136,7 +137,7 @@ mod tests {
 
     fn request(name: &'static str, value: &str) -> RequestHead {
         let mut headers = Fields::new();
-        let value = HeaderValue::from_str(value).unwrap();
+        let value = FieldValue::from_text(value).unwrap();
         headers.append(HeaderName::from_static(name), value);
         RequestHead {
             method: Method::GET,

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::header::ORIGIN;
 
 use super::destination::Destination;
 use super::session::{self, Session};
 use crate::model::{
-    BackendTls, Cluster, Endpoint, FaultInjection, Filter, Protocol, RequestHead, ResponseHead,
-    Retry, Route, Rule, SessionPersistence, Text,
+    BackendTls, Cluster, Endpoint, FaultInjection, FieldValue, Filter, Protocol, RequestHead,
+    ResponseHead, Retry, Route, Rule, SessionPersistence, Text,
 };
 use crate::route;
 
@@ -87,7 +86,7 @@ pub(super) struct Routed {
     rule: usize,
     backend: Option<usize>,
     /// What the request's `origin` said before any filter.
-    origin: Option<HeaderValue>,
+    origin: Option<FieldValue>,
 }
 
 impl Routed {

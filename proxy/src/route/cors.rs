@@ -6,10 +6,10 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use super::filters::answer;
-use crate::model::{Cors, Fields, OriginMatch, RequestHead, ResponseHead};
+use crate::model::{Cors, FieldValue, Fields, OriginMatch, RequestHead, ResponseHead};
 
 /// The answer, where the request is a preflight. One from an origin that may not ask gets an answer
 /// without permission, which a browser takes for a no.
@@ -39,7 +39,7 @@ pub(super) fn preflight(cors: &Cors, head: &RequestHead) -> Option<ResponseHead>
         );
         headers.set(
             ACCESS_CONTROL_MAX_AGE,
-            HeaderValue::from(cors.max_age_seconds),
+            FieldValue::from(u64::from(cors.max_age_seconds)),
         );
     }
     Some(answer(StatusCode::OK, headers))
@@ -47,21 +47,21 @@ pub(super) fn preflight(cors: &Cors, head: &RequestHead) -> Option<ResponseHead>
 
 /// Says that the origin may read the answer, if it may. What the application said of the same is
 /// replaced.
-pub(super) fn allow(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut Fields) {
+pub(super) fn allow(cors: &Cors, origin: Option<&FieldValue>, headers: &mut Fields) {
     let Some(origin) = origin.filter(|origin| is_allowed(cors, origin)) else {
         return;
     };
     if cors.allow_origins.contains(&OriginMatch::Any) && !cors.allow_credentials {
-        headers.set(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        headers.set(ACCESS_CONTROL_ALLOW_ORIGIN, FieldValue::from_static("*"));
     } else {
         headers.set(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         // Another origin gets another answer, which caches have to know.
-        headers.append(VARY, HeaderValue::from_static("origin"));
+        headers.append(VARY, FieldValue::from_static("origin"));
     }
     if cors.allow_credentials {
         headers.set(
             ACCESS_CONTROL_ALLOW_CREDENTIALS,
-            HeaderValue::from_static("true"),
+            FieldValue::from_static("true"),
         );
     } else {
         headers.remove(&ACCESS_CONTROL_ALLOW_CREDENTIALS);
@@ -81,15 +81,15 @@ fn list(
     name: HeaderName,
     values: &[String],
     cors: &Cors,
-    asked: Option<&HeaderValue>,
+    asked: Option<&FieldValue>,
     headers: &mut Fields,
 ) {
     let any = values.iter().any(|value| value == "*");
     let value = match asked {
         Some(asked) if any && cors.allow_credentials => Some(asked.clone()),
         _ if values.is_empty() => None,
-        _ if any => Some(HeaderValue::from_static("*")),
-        _ => HeaderValue::from_str(&values.join(", ")).ok(),
+        _ if any => Some(FieldValue::from_static("*")),
+        _ => FieldValue::from_text(&values.join(", ")).ok(),
     };
     match value {
         Some(value) => headers.set(name, value),
@@ -97,7 +97,7 @@ fn list(
     }
 }
 
-fn is_allowed(cors: &Cors, origin: &HeaderValue) -> bool {
+fn is_allowed(cors: &Cors, origin: &FieldValue) -> bool {
     let Ok(origin) = origin.to_str() else {
         return false;
     };
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn origins() {
         let check = |origin: &str, expect: bool| {
-            let origin = HeaderValue::from_str(origin).unwrap();
+            let origin = FieldValue::from_text(origin).unwrap();
             assert_eq!(is_allowed(&cors(false, &[]), &origin), expect, "{origin:?}");
         };
         check("https://www.foo.com", true);
@@ -252,18 +252,18 @@ mod tests {
     #[test]
     fn what_the_application_said_is_replaced() {
         let mut headers: Fields = [
-            (ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+            (ACCESS_CONTROL_ALLOW_ORIGIN, FieldValue::from_static("*")),
             (
                 ACCESS_CONTROL_ALLOW_CREDENTIALS,
-                HeaderValue::from_static("true"),
+                FieldValue::from_static("true"),
             ),
         ]
         .into_iter()
         .collect();
-        let foreign = HeaderValue::from_static("https://evil.test");
+        let foreign = FieldValue::from_static("https://evil.test");
         allow(&cors(false, &[]), Some(&foreign), &mut headers);
         assert_eq!(lines(&headers), "allow-origin=* allow-credentials=true");
-        let origin = HeaderValue::from_static("https://a.bar.com");
+        let origin = FieldValue::from_static("https://a.bar.com");
         allow(&cors(false, &[]), Some(&origin), &mut headers);
         assert_eq!(
             lines(&headers),

@@ -1,11 +1,11 @@
 //! What filters make of a request's head and of an answer's (pure).
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
 use super::matching::after_prefix;
 use crate::model::{
-    Fields, Filter, HeaderModifier, PathMatch, PathModifier, Redirect, RequestHead, ResponseHead,
-    Rewrite, Rule, Text,
+    FieldValue, Fields, Filter, HeaderModifier, PathMatch, PathModifier, Redirect, RequestHead,
+    ResponseHead, Rewrite, Rule, Text,
 };
 
 /// Changes a request as the filters of its rule, then those of its backend, say.
@@ -30,7 +30,7 @@ pub fn change_request<'f>(
 /// `origin` is what the request's `origin` said.
 pub fn change_response<'f>(
     filters: impl Iterator<Item = &'f Filter>,
-    origin: Option<&HeaderValue>,
+    origin: Option<&FieldValue>,
     head: &mut ResponseHead,
 ) {
     for filter in filters {
@@ -122,7 +122,7 @@ pub(super) fn redirected(
     };
     let mut headers = Fields::new();
     // Its parts are visible ASCII each.
-    if let Ok(location) = HeaderValue::from_str(&location) {
+    if let Ok(location) = FieldValue::from_text(&location) {
         headers.set(http::header::LOCATION, location);
     }
     answer(redirect.status, headers)
@@ -130,7 +130,7 @@ pub(super) fn redirected(
 
 /// An answer without a body.
 pub(super) fn answer(status: StatusCode, mut headers: Fields) -> ResponseHead {
-    headers.set(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    headers.set(http::header::CONTENT_LENGTH, FieldValue::from_static("0"));
     ResponseHead {
         status,
         version: http::Version::HTTP_11,

@@ -1,11 +1,12 @@
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, Method, Version};
 use proptest::prelude::*;
 use regex::Regex;
 
 use super::matching::matches;
 use super::*;
 use crate::model::{
-    Fields, HeaderMatch, HostMatch, PathMatch, QueryMatch, RouteMatch, ServicePort, Text, TextMatch,
+    FieldValue, Fields, HeaderMatch, HostMatch, PathMatch, QueryMatch, RouteMatch, ServicePort,
+    Text, TextMatch,
 };
 
 fn head(method: Method, path: &str, headers: &[(&'static str, &'static str)]) -> RequestHead {
@@ -13,7 +14,7 @@ fn head(method: Method, path: &str, headers: &[(&'static str, &'static str)]) ->
     for (name, value) in headers {
         map.append(
             HeaderName::from_static(name),
-            HeaderValue::from_static(value),
+            FieldValue::from_static(value),
         );
     }
     RequestHead {
@@ -242,8 +243,10 @@ fn request() -> impl Strategy<Value = RequestHead> {
             let mut head = head(method, &format!("{path}{query}"), &[]);
             head.authority = Some(Text::from_static("b.a.test:80"));
             for (name, value) in fields {
-                head.headers
-                    .append(HeaderName::from_static(name), HeaderValue::from(value));
+                head.headers.append(
+                    HeaderName::from_static(name),
+                    FieldValue::from(u64::from(value)),
+                );
             }
             head
         },

@@ -2,7 +2,6 @@ use std::borrow::Cow;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -15,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
-use crate::model::{ServiceName, Text};
+use crate::model::{FieldValue, ServiceName, Text};
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -44,7 +43,7 @@ fn request<'r>(telemetry: &Telemetry, route: &'r str) -> RequestRecord<'r> {
     let mut headers = Fields::new();
     headers.set(
         "traceparent".parse().unwrap(),
-        HeaderValue::from_static(TRACEPARENT),
+        FieldValue::from_static(TRACEPARENT),
     );
     RequestRecord {
         direction: Direction::Outbound,

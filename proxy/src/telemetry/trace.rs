@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 
 use super::sampler::Sampler;
-use crate::model::{Fields, Kinds};
+use crate::model::{FieldValue, Fields, Kinds};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -29,7 +29,7 @@ pub struct Context {
     /// Of the caller's span; none where the trace starts here.
     pub parent_span_id: Option<[u8; 8]>,
     pub sampled: bool,
-    pub tracestate: Option<HeaderValue>,
+    pub tracestate: Option<FieldValue>,
 }
 
 /// What a request's headers said of its trace.
@@ -96,7 +96,7 @@ impl Context {
     pub fn inject(&self, headers: &mut Fields) {
         let flags = u8::from(self.sampled);
         let joins = headers.may_have(Kinds::TRACE);
-        if let Ok(value) = HeaderValue::from_maybe_shared(copy(&self.traceparent())) {
+        if let Ok(value) = FieldValue::made_of(&self.traceparent(), copy) {
             match joins {
                 true => headers.set(TRACEPARENT, value),
                 false => headers.append_known(TRACEPARENT, Kinds::TRACE, value),
@@ -164,7 +164,7 @@ fn copy(octets: &[u8]) -> Bytes {
 }
 
 fn insert(headers: &mut Fields, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+    if let Ok(value) = FieldValue::from_text(value) {
         headers.set(name, value);
     }
 }
@@ -205,17 +205,17 @@ fn has_uppercase(octets: &[u8]) -> bool {
 }
 
 /// Several headers are one list (Trace Context 3.3.1).
-fn read_tracestate(headers: &Fields) -> Option<HeaderValue> {
+fn read_tracestate(headers: &Fields) -> Option<FieldValue> {
     let values: Vec<&[u8]> = headers
         .get_all(&TRACESTATE)
-        .map(HeaderValue::as_bytes)
+        .map(FieldValue::as_bytes)
         .filter(|value| !value.is_empty())
         .collect();
     let joined = values.join(&b","[..]);
     if joined.is_empty() || joined.len() > TRACESTATE_BYTES_MAX {
         return None;
     }
-    HeaderValue::from_bytes(&joined).ok()
+    FieldValue::from_bytes(&joined).ok()
 }
 
 fn parse_b3(headers: &Fields) -> Option<Parent> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use weft_proto::fields::is_proxy_field;
 use weft_proto::v1alpha1 as wire;
 
@@ -11,9 +11,9 @@ use super::{
     shorten, text, visible, within,
 };
 use crate::model::{
-    Cors, Filter, HeaderMatch, HeaderModifier, HostMatch, Mirror, Name, OriginMatch, PathMatch,
-    PathModifier, QueryMatch, Redirect, Retry, Rewrite, Route, RouteMatch, Rule, SessionCarrier,
-    SessionPersistence, TcpRule, Text, TextMatch, TlsRule, WeightedCluster,
+    Cors, FieldValue, Filter, HeaderMatch, HeaderModifier, HostMatch, Mirror, Name, OriginMatch,
+    PathMatch, PathModifier, QueryMatch, Redirect, Retry, Rewrite, Route, RouteMatch, Rule,
+    SessionCarrier, SessionPersistence, TcpRule, Text, TextMatch, TlsRule, WeightedCluster,
 };
 
 /// Longest time that a route may give a request; a longer one is rejected. Gateway API's durations end
@@ -253,7 +253,7 @@ fn filter(message: wire::Filter) -> Result<Filter> {
 
 fn header_modifier(message: wire::HeaderModifier) -> Result<HeaderModifier> {
     let line = |message: wire::Header| {
-        let value = HeaderValue::from_str(&message.value)
+        let value = FieldValue::from_text(&message.value)
             .map_err(|_| reject("value", "holds what no header field can"))?;
         Ok((modifiable("name", &message.name)?, value))
     };

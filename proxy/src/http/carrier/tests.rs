@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant as StdInstant};
 
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{Instant, timeout};
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::super::{Deadline, Serve, ServerLimits, Told, Workers, respond, serve_http2};
 use super::*;
 use crate::http2::{Limits, Role};
-use crate::model::{RequestHead, Text};
+use crate::model::{FieldValue, RequestHead, Text};
 use crate::multiplex::Accepted;
 
 /// Carries every request to one connection, and notes how each ended.
@@ -75,7 +75,7 @@ impl Errand for Trip {
     fn change(&mut self, head: &mut ResponseHead, _: StdInstant) {
         assert_ne!(head.status, StatusCode::IM_A_TEAPOT);
         head.headers
-            .set("x-changed".parse().unwrap(), HeaderValue::from_static("1"));
+            .set("x-changed".parse().unwrap(), FieldValue::from_static("1"));
     }
 
     fn over(
@@ -268,7 +268,7 @@ async fn what_the_client_sees_and_how_it_ended() {
         let (sender, receiver) = open(&client, path, false);
         let mut trailers = Fields::new();
         if path == "/grpc" {
-            trailers.set("grpc-status".parse().unwrap(), HeaderValue::from(5));
+            trailers.set("grpc-status".parse().unwrap(), FieldValue::from(5));
         }
         let sent = spawn_local(async move { send(sender, length, &trailers).await });
         assert_eq!(read(receiver).await, seen, "{path}");

@@ -1,12 +1,11 @@
 //! Decoding of header blocks (RFC 7541 3.2, 6).
 
-use http::HeaderValue;
-
 use super::names::Names;
 use super::static_table::LINES;
 use super::table::Table;
 use super::{ENTRY_OVERHEAD, Error, Field, Malformed, Name, TABLE_INITIAL, huffman, integer};
 use crate::http2::chunks::Chunks;
+use crate::model::FieldValue;
 
 /// A chunk of values that only their message holds. It is in memory as long as one of them is, so a
 /// message holds one chunk at most beyond what it is made of.
@@ -35,7 +34,7 @@ pub struct Decoder {
 struct Entry {
     name: Result<Name, Malformed>,
     name_len: usize,
-    value: Result<HeaderValue, Malformed>,
+    value: Result<FieldValue, Malformed>,
 }
 
 impl Entry {
@@ -194,11 +193,11 @@ fn string<'s, 'b: 's>(input: &mut &'b [u8], scratch: &'s mut Vec<u8>) -> Result<
 }
 
 /// The value that `octets` are (RFC 9113 8.2.1, RFC 9110 5.5).
-fn value(octets: &[u8], chunks: &mut Chunks) -> Result<HeaderValue, Malformed> {
+fn value(octets: &[u8], chunks: &mut Chunks) -> Result<FieldValue, Malformed> {
     let blank = |octet: Option<&u8>| matches!(octet, Some(b' ' | b'\t'));
     if blank(octets.first()) || blank(octets.last()) {
         return Err(Malformed("a field value that begins or ends with a blank"));
     }
-    HeaderValue::from_maybe_shared(chunks.copy(octets))
+    FieldValue::made_of(octets, |octets| chunks.copy(octets))
         .map_err(|_| Malformed("a field value with a control character"))
 }

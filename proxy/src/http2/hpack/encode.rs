@@ -1,13 +1,14 @@
 //! Encoding of header blocks (RFC 7541 6), and what is worth a place in the peer's table.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
 use super::lookup::{Lookup, Recent, hash};
 use super::static_table::{self, LINES, Policy};
 use super::table::Table;
 use super::{ENTRY_OVERHEAD, Name, TABLE_INITIAL, huffman, integer};
 use crate::http2::chunks::Chunks;
+use crate::model::FieldValue;
 
 /// Most of a peer's table that is used; what it allows beyond is not, for what repeats on a connection
 /// fits here and we have to keep a copy of it.
@@ -151,11 +152,11 @@ impl Encoder {
     }
 
     /// Appends a regular field.
-    pub fn field(&mut self, out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    pub fn field(&mut self, out: &mut BytesMut, name: &HeaderName, value: &FieldValue) {
         self.octets(out, name, value.as_bytes(), value.is_sensitive());
     }
 
-    /// The same for a value that is no [`HeaderValue`]. A `sensitive` one never enters a table.
+    /// The same for a value that is no [`FieldValue`]. A `sensitive` one never enters a table.
     pub fn octets(
         &mut self,
         out: &mut BytesMut,

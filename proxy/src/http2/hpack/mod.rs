@@ -16,9 +16,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
-use crate::model::Kinds;
+use crate::model::{FieldValue, Kinds};
 
 pub use decode::Decoder;
 pub use encode::{Encoder, OWN_TABLE_MAX};
@@ -77,7 +77,7 @@ pub struct Field {
     /// The name, without upper case.
     pub name: Name,
     /// The value, without anything that RFC 9113 8.2.1 forbids.
-    pub value: HeaderValue,
+    pub value: FieldValue,
 }
 
 /// Why a block can't be decoded: a connection error of type COMPRESSION_ERROR (RFC 9113 4.3), because

@@ -11,6 +11,23 @@ const NAMES: usize = 32;
 /// Octets of the longest name that is remembered.
 const NAME_MAX: usize = 64;
 
+/// Names that the `http` crate doesn't know and that come all the time. A clone of one that is there from the start counts
+/// nothing; one of a name that was read counts its holders, for any threads.
+static USUAL: [HeaderName; 12] = [
+    HeaderName::from_static("weft-hop-stream"),
+    HeaderName::from_static("weft-hop-timeout"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("grpc-timeout"),
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("grpc-status"),
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
+
 /// Names that came as literals lately, so that one that comes with each message is made once.
 #[derive(Debug, Default)]
 pub(super) struct Names([Option<(HeaderName, Kinds)>; NAMES]);
@@ -50,6 +67,10 @@ fn pseudo(octets: &[u8]) -> Result<Name, Malformed> {
 }
 
 fn regular(octets: &[u8]) -> Result<HeaderName, Malformed> {
+    let usual = USUAL.iter().find(|name| name.as_str().as_bytes() == octets);
+    if let Some(name) = usual {
+        return Ok(name.clone());
+    }
     let malformed = Malformed("a field name that is no lowercase token");
     // The `http` crate takes a quotation mark for a token's character, RFC 9110 5.6.2 does not.
     if octets.contains(&b'"') {

@@ -1,10 +1,10 @@
 //! The static table (RFC 7541 Appendix A), and what is known of names when they are sent.
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
 use super::lookup::hash;
 use super::{ENTRY_OVERHEAD, Field, Name};
-use crate::model::Kinds;
+use crate::model::{FieldValue, Kinds};
 
 /// What to do with the values of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Line {
 const fn pseudo(kind: Name, name: &'static str, value: &'static str) -> Line {
     let field = Field {
         name: kind,
-        value: HeaderValue::from_static(value),
+        value: FieldValue::from_static(value),
     };
     Line {
         name,
@@ -52,7 +52,7 @@ const fn pseudo(kind: Name, name: &'static str, value: &'static str) -> Line {
 const fn line(name: &'static str, value: &'static str, policy: Policy) -> Line {
     let field = Field {
         name: Name::Regular(HeaderName::from_static(name), Kinds::of(name)),
-        value: HeaderValue::from_static(value),
+        value: FieldValue::from_static(value),
     };
     Line {
         name,

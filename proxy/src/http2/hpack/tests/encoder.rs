@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::BytesMut;
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use proptest::prelude::*;
 
 use super::{hex, lines};
@@ -11,6 +11,7 @@ use crate::http2::hpack::lookup::{Lookup, hash};
 use crate::http2::hpack::names::Names;
 use crate::http2::hpack::static_table::{LINES, Policy};
 use crate::http2::hpack::{Decoder, Encoder, Field, Malformed, Name};
+use crate::model::FieldValue;
 
 #[test]
 fn well_known_names_are_found_again() {
@@ -37,7 +38,7 @@ fn well_known_names_are_found_again() {
 fn encoded(name: &str, value: &str, times: usize) -> Vec<Vec<u8>> {
     let mut encoder = Encoder::new();
     let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-    let value = HeaderValue::from_str(value).unwrap();
+    let value = FieldValue::from_text(value).unwrap();
     let once = |_| {
         let mut out = BytesMut::new();
         encoder.begin(&mut out);
@@ -86,7 +87,7 @@ fn what_changes_or_is_secret_never_enters_the_table() {
             assert_eq!(block[0], first, "{name}");
         }
     }
-    let mut value = HeaderValue::from_static("a value that is marked");
+    let mut value = FieldValue::from_static("a value that is marked");
     value.set_sensitive(true);
     let mut encoder = Encoder::new();
     for _ in 0..4 {
@@ -99,7 +100,7 @@ fn what_changes_or_is_secret_never_enters_the_table() {
 #[test]
 fn values_that_occur_once_drive_nothing_out() {
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(4096));
-    let agent = HeaderValue::from_static("a client that is always the same");
+    let agent = FieldValue::from_static("a client that is always the same");
     let mut last = 0;
     for request in 0..1000 {
         let mut out = BytesMut::new();
@@ -133,7 +134,7 @@ fn values_whose_hashes_collide_are_told_apart() {
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(4096));
     for value in [&first, &first, &first, &second, &second, &second, &first] {
         let mut out = BytesMut::new();
-        let sent = HeaderValue::from_str(value).unwrap();
+        let sent = FieldValue::from_text(value).unwrap();
         encoder.field(&mut out, &name, &sent);
         let received = lines(&mut decoder, &out).unwrap();
         assert_eq!(received, [("x-weft-peer".to_owned(), value.clone())]);
@@ -232,7 +233,7 @@ fn a_dozen_fields_that_repeat_are_an_octet_each_whatever_they_say() {
             encoder.begin(&mut out);
             for field in 0..12 {
                 let name = HeaderName::try_from(format!("x-field-{field}")).unwrap();
-                let value = HeaderValue::from_str(&format!("value {seed} of {field}")).unwrap();
+                let value = FieldValue::from_text(&format!("value {seed} of {field}")).unwrap();
                 encoder.field(&mut out, &name, &value);
             }
             out.len()
@@ -260,7 +261,7 @@ proptest! {
             encoder.begin(&mut out);
             for (name, value, sensitive) in fields {
                 let name = Names::default().name(name.as_bytes()).unwrap();
-                let mut value = HeaderValue::from_bytes(value).unwrap();
+                let mut value = FieldValue::from_bytes(value).unwrap();
                 value.set_sensitive(*sensitive);
                 match &name {
                     Name::Regular(regular, _) => encoder.field(&mut out, regular, &value),
