@@ -37,7 +37,6 @@ const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previou
 pub(super) struct Course {
     /// When the time for the whole request is over.
     pub(super) whole: Option<Deadline>,
-    cluster: Option<Arc<Cluster>>,
     /// The request's place in the cluster.
     _admitted: Option<Admitted>,
     /// The request's session, and its endpoint where that is still there.
@@ -88,24 +87,21 @@ impl OutboundRequests {
     ) -> Result<Course, Failure> {
         let whole = self.deadline(head, trail);
         let target = trail.target.as_ref();
-        let cluster = target.and_then(|target| target.cluster.clone());
         if target.is_some_and(|target| target.faults().next().is_some()) {
             let injected = self.inject(head, trail, whole);
             Box::pin(injected).await?;
         }
-        let admitted = match &cluster {
+        let cluster = trail.cluster();
+        let admitted = match cluster {
             Some(cluster) => Some(self.admit(cluster, trail.began, whole).await?),
             None => None,
         };
-        let key = cluster
-            .as_ref()
-            .and_then(|cluster| self.hash_key(cluster, head));
+        let key = cluster.and_then(|cluster| self.hash_key(cluster, head));
         Ok(Course {
             whole,
-            session: self.session(head, trail, cluster.as_ref()),
+            session: self.session(head, trail, cluster),
             key,
             tried: Vec::new(),
-            cluster,
             _admitted: admitted,
         })
     }
@@ -124,7 +120,7 @@ impl OutboundRequests {
             true => trail.began,
             false => Instant::now(),
         };
-        let picked = course.cluster.as_ref().and_then(|cluster| {
+        let picked = target.cluster.as_ref().and_then(|cluster| {
             let session = course.session.as_ref();
             let wanted = Wanted {
                 tried: &course.tried,
@@ -218,14 +214,14 @@ impl OutboundRequests {
                 let id = picked.as_ref().map(|picked| picked.endpoint.id.clone());
                 course.tried.extend(id);
                 picked.inspect(|picked| blame(picked, &failed));
-                let safe = self.is_safe(&failed, request, trail.attempts, course);
+                let safe = self.is_safe(&failed, request, trail, course);
                 match repeatable(failed, request, safe, by_rule) {
                     Ok(unasked) => unasked,
                     Err(failed) => return ControlFlow::Break(Err(failed)),
                 }
             }
         };
-        let in_budget = course.cluster.as_ref().is_none_or(|cluster| {
+        let in_budget = trail.cluster().is_none_or(|cluster| {
             let balancer = &self.outbound.balancer;
             balancer.may_repeat(cluster, Instant::now())
         });
@@ -329,17 +325,16 @@ impl OutboundRequests {
         &self,
         failed: &Unanswered,
         request: &Request<'_>,
-        attempts: u32,
+        trail: &Trail,
         course: &Course,
     ) -> bool {
         let unseen = failed.unprocessed || (failed.stale && is_idempotent(&request.head.method));
         // Where no connection can be had, only another endpoint's may.
         let may_do_better = !failed.fault.is_unreachable()
-            || course
-                .cluster
-                .as_ref()
+            || trail
+                .cluster()
                 .is_some_and(|cluster| self.outbound.balancer.has_untried(cluster, &course.tried));
-        unseen && attempts < SAFE_RETRIES_MAX && failed.fault.may_pass() && may_do_better
+        unseen && trail.attempts < SAFE_RETRIES_MAX && failed.fault.may_pass() && may_do_better
     }
 
     /// The pause before an attempt: anything up to a bound that grows, so that those who failed together

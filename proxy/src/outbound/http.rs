@@ -23,8 +23,8 @@ use crate::http::{
 };
 use crate::http2::ErrorCode;
 use crate::model::{
-    Configuration, Endpoint, Fault, FaultStatus, Fields, Protocol, RequestHead, ResponseHead, Rule,
-    ServiceName, ServicePort, Text, hop,
+    Cluster, Configuration, Endpoint, Fault, FaultStatus, Fields, Protocol, RequestHead,
+    ResponseHead, Rule, ServiceName, ServicePort, Text, hop,
 };
 use crate::multiplex::Accepted;
 use crate::route::{self, Decision};
@@ -111,6 +111,11 @@ impl Trail {
         *attempts = 0;
         *status = None;
         *asked = None;
+    }
+
+    /// Whose endpoints are chosen among.
+    pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.target.as_ref()?.cluster.as_ref()
     }
 
     /// What a client is told of a fault.
