@@ -28,8 +28,7 @@ impl Sink<'_> {
     pub async fn data(&mut self, data: Bytes) -> Result<(), StreamError> {
         match self {
             Sink::Http1 { writer, encoder } => {
-                if let Some((before, after)) = encoder.frame(&data) {
-                    writer.buffer.extend_from_slice(&before);
+                if let Some(after) = encoder.frame(&mut writer.buffer, data.len()) {
                     writer.write(data).await?;
                     writer.buffer.extend_from_slice(after);
                 }

@@ -1,8 +1,8 @@
 //! Bodies from bytes (RFC 9112 6 and 7).
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::parse::{fields, take_section};
+use super::parse::{fields, find_section};
 use super::{BodyLength, Limits, Refusal};
 use crate::model::Fields;
 
@@ -112,10 +112,11 @@ impl BodyDecoder {
                     self.state = State::ChunkLine;
                 }
                 State::Trailers => {
-                    let Some(section) = take_section(buffer, limits)? else {
+                    let Some(end) = find_section(buffer, limits)? else {
                         return Ok(None);
                     };
-                    let mut trailers = fields(&section, limits)?;
+                    let mut trailers = fields(&buffer[..end], limits)?;
+                    buffer.advance(end);
                     drop_forbidden(&mut trailers);
                     self.state = State::Done;
                     return Ok(Some(Decoded::End(trailers)));

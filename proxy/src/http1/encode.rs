@@ -1,6 +1,6 @@
 //! Heads and bodies to bytes.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 
@@ -136,6 +136,14 @@ fn put_field(buffer: &mut BytesMut, name: &[u8], value: &[u8]) {
     buffer.put_slice(b"\r\n");
 }
 
+/// Writes a number in hexadecimal, without leading zeros.
+fn put_hex(buffer: &mut BytesMut, number: usize) {
+    let digits = number.checked_ilog2().unwrap_or(0) / 4 + 1;
+    for digit in (0..digits).rev() {
+        buffer.put_u8(b"0123456789abcdef"[(number >> (4 * digit)) & 0xf]);
+    }
+}
+
 /// How the pieces of a body that is being sent are framed.
 #[derive(Debug)]
 pub struct BodyEncoder {
@@ -152,14 +160,18 @@ enum Framing {
 }
 
 impl BodyEncoder {
-    /// What goes before `data` and after it, as bytes to write around it; nothing at all when the
-    /// data has to be dropped.
-    pub fn frame(&self, data: &Bytes) -> Option<(Bytes, &'static [u8])> {
+    /// Writes what goes before data of this length, and returns what goes after it; nothing at all when the data has
+    /// to be dropped.
+    pub fn frame(&self, buffer: &mut BytesMut, length: usize) -> Option<&'static [u8]> {
         match self.framing {
             Framing::Nothing => None,
-            Framing::Plain => Some((Bytes::new(), b"")),
-            Framing::Chunked if data.is_empty() => None,
-            Framing::Chunked => Some((Bytes::from(format!("{:x}\r\n", data.len())), b"\r\n")),
+            Framing::Plain => Some(b""),
+            Framing::Chunked if length == 0 => None,
+            Framing::Chunked => {
+                put_hex(buffer, length);
+                buffer.put_slice(b"\r\n");
+                Some(b"\r\n")
+            }
         }
     }
 
@@ -233,6 +245,15 @@ mod tests {
     }
 
     #[test]
+    fn chunk_sizes() {
+        for size in [1, 9, 10, 15, 16, 17, 255, 256, 4095, 65536, usize::MAX] {
+            let mut buffer = BytesMut::new();
+            put_hex(&mut buffer, size);
+            assert_eq!(buffer, format!("{size:x}"));
+        }
+    }
+
+    #[test]
     fn responses() {
         let check = |status: u16,
                      method: Method,
@@ -249,8 +270,7 @@ mod tests {
                 headers: Fields::new(),
             };
             let encoder = write_response(&mut buffer, &head, &method, version, body, close);
-            if let Some((before, after)) = encoder.frame(&Bytes::from_static(b"abc")) {
-                buffer.extend_from_slice(&before);
+            if let Some(after) = encoder.frame(&mut buffer, 3) {
                 buffer.extend_from_slice(b"abc");
                 buffer.extend_from_slice(after);
             }

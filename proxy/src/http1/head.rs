@@ -1,13 +1,13 @@
 //! From the syntax of HTTP/1 to the heads that the rest of the proxy speaks: framing decided,
 //! hop-by-hop fields taken away.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, Method, StatusCode, Version};
 
 use super::authority::{NO_AUTHORITY, check_authority};
 use super::parse::{
-    NOT_VISIBLE, fields, request_line, skip_empty_lines, split_line, status_line, take_section,
+    NOT_VISIBLE, fields, find_section, first_line, request_line, skip_empty_lines, status_line,
 };
 use super::{BodyLength, Limits, Refusal};
 use crate::model::{FieldValue, Fields, RequestHead, ResponseHead, Text};
@@ -39,12 +39,18 @@ pub struct ReceivedResponse {
 /// Takes a request head off `buffer`.
 pub fn receive_request(buffer: &mut BytesMut, limits: &Limits) -> Reading<ReceivedRequest> {
     skip_empty_lines(buffer);
-    let Some(section) = take_section(buffer, limits)? else {
+    let Some(end) = find_section(buffer, limits)? else {
         return Ok(None);
     };
-    let (line, rest) = split_line(&section);
-    let line = request_line(&line)?;
-    let mut headers = fields(&rest, limits)?;
+    let received = read_request(&buffer[..end], limits)?;
+    buffer.advance(end);
+    Ok(Some(received))
+}
+
+fn read_request(section: &[u8], limits: &Limits) -> Result<ReceivedRequest, Refusal> {
+    let (line, rest) = first_line(section);
+    let line = request_line(line)?;
+    let mut headers = fields(rest, limits)?;
 
     let host = single_host(&mut headers, line.version)?;
     let target = split_target(&line.method, line.target, host)?;
@@ -69,11 +75,11 @@ pub fn receive_request(buffer: &mut BytesMut, limits: &Limits) -> Reading<Receiv
         upgrade,
         headers,
     };
-    Ok(Some(ReceivedRequest {
+    Ok(ReceivedRequest {
         head,
         body,
         keep_alive: options.keep_alive,
-    }))
+    })
 }
 
 /// Takes a response head off `buffer`; `method` is the request's, which decides whether there is a
@@ -83,12 +89,22 @@ pub fn receive_response(
     method: &Method,
     limits: &Limits,
 ) -> Reading<ReceivedResponse> {
-    let Some(section) = take_section(buffer, limits)? else {
+    let Some(end) = find_section(buffer, limits)? else {
         return Ok(None);
     };
-    let (line, rest) = split_line(&section);
-    let line = status_line(&line)?;
-    let mut headers = fields(&rest, limits)?;
+    let received = read_response(&buffer[..end], method, limits)?;
+    buffer.advance(end);
+    Ok(Some(received))
+}
+
+fn read_response(
+    section: &[u8],
+    method: &Method,
+    limits: &Limits,
+) -> Result<ReceivedResponse, Refusal> {
+    let (line, rest) = first_line(section);
+    let line = status_line(line)?;
+    let mut headers = fields(rest, limits)?;
     let body = response_length(&headers, line.status, method, line.version)?;
     let options = Connection::take(&mut headers, line.version);
     let switched = line.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -100,11 +116,11 @@ pub fn receive_response(
         upgrade,
         headers,
     };
-    Ok(Some(ReceivedResponse {
+    Ok(ReceivedResponse {
         head,
         body,
         keep_alive,
-    }))
+    })
 }
 
 struct Target {

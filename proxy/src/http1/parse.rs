@@ -1,6 +1,6 @@
 //! The syntax of start lines and field sections.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderName, Method, StatusCode, Version};
 use memchr::{memchr, memchr2};
 
@@ -24,17 +24,14 @@ pub(super) struct StatusLine {
     pub status: StatusCode,
 }
 
-/// Takes a whole section up to and with its empty line off `buffer`, or nothing when it isn't
+/// The length of the whole section at the beginning of `buffer`, its empty line included, or nothing when it isn't
 /// complete. A bare CR or LF is refused as soon as it is seen (RFC 9112 2.2).
-pub(super) fn take_section(
-    buffer: &mut BytesMut,
-    limits: &Limits,
-) -> Result<Option<Bytes>, Refusal> {
+pub(super) fn find_section(buffer: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
     match find_end(buffer)? {
         Some(end) if end > limits.head_bytes => {
             Err(Refusal::TooLarge("the header section is too large"))
         }
-        Some(end) => Ok(Some(buffer.split_to(end).freeze())),
+        Some(end) => Ok(Some(end)),
         None if buffer.len() >= limits.head_bytes => {
             Err(Refusal::TooLarge("the header section is too large"))
         }
@@ -73,20 +70,14 @@ pub(super) fn skip_empty_lines(buffer: &mut BytesMut) {
     }
 }
 
-/// Splits the first line off a section.
-pub(super) fn split_line(section: &Bytes) -> (Bytes, Bytes) {
-    let (line, rest) = first_line(section);
-    (section.slice_ref(line), section.slice_ref(rest))
-}
-
 /// The first line of a section in which every CR is followed by LF, and what is behind it.
-fn first_line(section: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn first_line(section: &[u8]) -> (&[u8], &[u8]) {
     let end = memchr(b'\r', section).unwrap_or(section.len());
     let rest = (end + 2).min(section.len());
     (&section[..end], &section[rest..])
 }
 
-pub(super) fn request_line(line: &Bytes) -> Result<RequestLine, Refusal> {
+pub(super) fn request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
     let malformed = Refusal::Malformed;
     let mut parts = line.split(|b| *b == b' ');
     let (method, target, version) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -98,7 +89,7 @@ pub(super) fn request_line(line: &Bytes) -> Result<RequestLine, Refusal> {
         }
     };
     let method = Method::from_bytes(method).map_err(|_| malformed("the method is not a token"))?;
-    let target = Text::slice_of(line, target).ok();
+    let target = Text::passing(target).ok();
     let target = target.filter(|target| !target.is_empty());
     Ok(RequestLine {
         method,
@@ -134,10 +125,10 @@ fn parse_version(text: &[u8]) -> Result<Version, Refusal> {
 }
 
 /// Reads field lines, the final empty line included (RFC 9112 5).
-pub(super) fn fields(section: &Bytes, limits: &Limits) -> Result<Fields, Refusal> {
+pub(super) fn fields(section: &[u8], limits: &Limits) -> Result<Fields, Refusal> {
     let malformed = Refusal::Malformed;
     let mut headers = Fields::new();
-    let mut rest: &[u8] = section;
+    let mut rest = section;
     while !rest.is_empty() {
         let (line, after) = first_line(rest);
         rest = after;
@@ -153,7 +144,7 @@ pub(super) fn fields(section: &Bytes, limits: &Limits) -> Result<Fields, Refusal
         let colon = memchr(b':', line).ok_or(malformed("a header line without a colon"))?;
         let name = HeaderName::from_bytes(&line[..colon])
             .map_err(|_| malformed("a header name is not a token"))?;
-        let value = FieldValue::slice_of(section, trim(&line[colon + 1..]))
+        let value = FieldValue::passing(trim(&line[colon + 1..]))
             .map_err(|_| malformed("a header value holds a control character"))?;
         headers.append(name, value);
     }

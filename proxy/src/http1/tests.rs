@@ -211,8 +211,7 @@ fn write_our_response(
 
 fn write_content(buffer: &mut BytesMut, encoder: &super::BodyEncoder, content: &Content) {
     for piece in &content.pieces {
-        if let Some((before, after)) = encoder.frame(piece) {
-            buffer.extend_from_slice(&before);
+        if let Some(after) = encoder.frame(buffer, piece.len()) {
             buffer.extend_from_slice(piece);
             buffer.extend_from_slice(after);
         }

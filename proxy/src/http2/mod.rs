@@ -5,7 +5,6 @@
 
 mod blocks;
 mod budget;
-mod chunks;
 mod connection;
 mod control;
 mod end;

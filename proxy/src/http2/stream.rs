@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::chunks::Chunks;
 use super::frame::ErrorCode;
-use crate::model::{Fields, ResponseHead};
+use crate::model::{Chunks, Fields, ResponseHead};
 
 /// Data up to this size is copied out of the buffer that was read into, so that little data never
 /// keeps a large buffer alive.

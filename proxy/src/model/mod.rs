@@ -1,6 +1,7 @@
 //! Plain data that every room may know. No I/O, no clock, no protobuf: what comes over the wire is
 //! turned into these types at the edge (`discovery::decode`) and is valid from then on.
 
+mod chunks;
 mod cluster;
 mod configuration;
 mod endpoints;
@@ -21,6 +22,7 @@ mod service;
 mod text;
 mod value;
 
+pub(crate) use chunks::Chunks;
 pub use cluster::{BackendTls, Cluster, Endpoint, Inbound, InboundPort, Sidecar, SubjectAltName};
 pub use configuration::{Configuration, Entry, Known};
 pub use endpoints::Endpoints;

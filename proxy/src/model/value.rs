@@ -1,10 +1,20 @@
 //! Field values (RFC 9110 5.5).
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
 use http::HeaderValue;
+
+use super::Chunks;
+
+/// Long values that are soon over share chunks of this many octets.
+const PASSING_CHUNK: usize = 1024;
+
+thread_local! {
+    static PASSING: RefCell<Chunks> = RefCell::new(Chunks::new(PASSING_CHUNK));
+}
 
 /// Octets that fit into the value itself: as many as make it no larger than the slice that it may be instead.
 const SHORT_MAX: usize = 37;
@@ -79,13 +89,12 @@ impl FieldValue {
         Self::from_bytes(text.as_bytes())
     }
 
-    /// Takes a part of what was read, and shares it if it is long.
-    ///
-    /// # Panics
-    ///
-    /// When `part` is no part of `whole`.
-    pub fn slice_of(whole: &Bytes, part: &[u8]) -> Result<Self, NotValue> {
-        Self::made_of(part, |part| whole.slice_ref(part))
+    /// Copies octets of a message on its way. Many of those share one allocation, which lasts as long as the longest
+    /// of them.
+    pub fn passing(octets: &[u8]) -> Result<Self, NotValue> {
+        Self::made_of(octets, |octets| {
+            PASSING.with_borrow_mut(|passing| passing.copy(octets))
+        })
     }
 
     /// Copies octets: into the value, or if they are many, as `copy` does.
@@ -246,10 +255,10 @@ mod tests {
     fn octets_of_any_number() {
         for length in [0, 1, SHORT_MAX - 1, SHORT_MAX, SHORT_MAX + 1, 4096] {
             let octets: Vec<u8> = (0..length).map(|at| b'a' + (at % 26) as u8).collect();
-            let shared = Bytes::from(octets.clone());
             let made = [
                 FieldValue::from_bytes(&octets).unwrap(),
-                FieldValue::slice_of(&shared, &shared).unwrap(),
+                FieldValue::passing(&octets).unwrap(),
+                FieldValue::from_static(String::from_utf8(octets.clone()).unwrap().leak()),
                 FieldValue::from(&HeaderValue::from_bytes(&octets).unwrap()),
             ];
             for value in made {
@@ -259,11 +268,6 @@ mod tests {
                 assert_eq!(value.clone(), value);
                 assert!(!value.is_sensitive());
             }
-            let held = FieldValue::slice_of(&shared, &shared).unwrap();
-            // What is short holds nothing of what it was made of.
-            let is_held = length > SHORT_MAX;
-            assert!(length == 0 || shared.is_unique() != is_held, "{length}");
-            drop(held);
         }
         assert!(size_of::<FieldValue>() <= size_of::<HeaderValue>());
     }

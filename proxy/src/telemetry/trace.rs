@@ -1,8 +1,5 @@
 //! The trace that a request belongs to: W3C Trace Context (level 1) and B3 in both its forms.
 
-use std::cell::RefCell;
-
-use bytes::{Bytes, BytesMut};
 use http::header::HeaderName;
 
 use super::sampler::Sampler;
@@ -96,7 +93,7 @@ impl Context {
     pub fn inject(&self, headers: &mut Fields) {
         let flags = u8::from(self.sampled);
         let joins = headers.may_have(Kinds::TRACE);
-        if let Ok(value) = FieldValue::made_of(&self.traceparent(), copy) {
+        if let Ok(value) = FieldValue::passing(&self.traceparent()) {
             match joins {
                 true => headers.set(TRACEPARENT, value),
                 false => headers.append_known(TRACEPARENT, Kinds::TRACE, value),
@@ -142,25 +139,6 @@ impl Context {
     pub fn trace_id_hex(&self) -> String {
         hex(&self.trace_id)
     }
-}
-
-/// Room for the `traceparent` of several requests, which share an allocation. As long as one of them is there, so is
-/// all of it.
-const CHUNK_BYTES: usize = 1024;
-
-thread_local! {
-    static CHUNK: RefCell<BytesMut> = RefCell::default();
-}
-
-/// A copy of what every request is given.
-fn copy(octets: &[u8]) -> Bytes {
-    CHUNK.with_borrow_mut(|chunk| {
-        if chunk.capacity() < octets.len() && !chunk.try_reclaim(octets.len()) {
-            *chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        }
-        chunk.extend_from_slice(octets);
-        chunk.split().freeze()
-    })
 }
 
 fn insert(headers: &mut Fields, name: HeaderName, value: &str) {

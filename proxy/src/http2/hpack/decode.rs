@@ -4,8 +4,7 @@ use super::names::Names;
 use super::static_table::LINES;
 use super::table::Table;
 use super::{ENTRY_OVERHEAD, Error, Field, Malformed, Name, TABLE_INITIAL, huffman, integer};
-use crate::http2::chunks::Chunks;
-use crate::model::FieldValue;
+use crate::model::{Chunks, FieldValue};
 
 /// A chunk of values that only their message holds. It is in memory as long as one of them is, so a
 /// message holds one chunk at most beyond what it is made of.

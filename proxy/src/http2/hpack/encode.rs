@@ -7,8 +7,7 @@ use super::lookup::{Lookup, Recent, hash};
 use super::static_table::{self, LINES, Policy};
 use super::table::Table;
 use super::{ENTRY_OVERHEAD, Name, TABLE_INITIAL, huffman, integer};
-use crate::http2::chunks::Chunks;
-use crate::model::FieldValue;
+use crate::model::{Chunks, FieldValue};
 
 /// Most of a peer's table that is used; what it allows beyond is not, for what repeats on a connection
 /// fits here and we have to keep a copy of it.

@@ -5,13 +5,13 @@ use bytes::{Bytes, BytesMut};
 /// Copies, one behind the other in chunks that their slices share, so that there is one allocation
 /// for many of them. A chunk whose slices are all gone is used again.
 #[derive(Debug)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     current: BytesMut,
     chunk_bytes: usize,
 }
 
 impl Chunks {
-    pub(super) fn new(chunk_bytes: usize) -> Self {
+    pub fn new(chunk_bytes: usize) -> Self {
         Self {
             current: BytesMut::new(),
             chunk_bytes,
@@ -20,7 +20,7 @@ impl Chunks {
 
     /// Copies `octets`. What is larger than a chunk gets an allocation of its own, so a slice never
     /// holds more in memory than the larger of a chunk and itself.
-    pub(super) fn copy(&mut self, octets: &[u8]) -> Bytes {
+    pub fn copy(&mut self, octets: &[u8]) -> Bytes {
         if octets.is_empty() {
             return Bytes::new();
         }
