@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """What a pair of sidecars costs: CPU per request and peak memory, for builds or settings side by side.
 
-    ./benches/pair.py [--rounds N] [--seconds S] [--instances N] NAME=DIRECTORY[,VARIABLE=VALUE...][,@FILE...] ...
+    ./benches/pair.py [--rounds N] [--seconds S] [--instances N] [--rate N] [--churn]
+                      NAME=DIRECTORY[,VARIABLE=VALUE...][,@FILE...] ...
 
 DIRECTORY holds weft, weft-proxy and weft-testkit (target/release). Each VARIABLE is set for the sidecars alone. Each
 FILE is applied beside the Service "bench" in the namespace "bench", which takes the load; see benches/policies/.
 Variants take turns within one run; only their ratios count, because these machines are noisy. With several workers
-(NAME=DIRECTORY,WEFT_WORKERS=2) it is told how evenly they share the load.
+(NAME=DIRECTORY,WEFT_WORKERS=2) it is told how evenly they share the load, and with --churn also once half of the
+connections came and went. Without --rate requests come as fast as they are answered, so that who has more workers
+finds less waiting each time it looks.
 """
 
 import argparse
@@ -27,6 +30,15 @@ SCENARIOS = {
     "HTTP/2, 4 × 64 streams": ["--protocol", "h2c", "--connections", "4", "--streams", "64"],
     "HTTP/1, 16 KiB bodies": ["--protocol", "http1", "--connections", "32", "--method", "POST", "--body-bytes", "16384"],
 }
+# When loads begin, how long they last, and with how many connections. From second 8 on those are left that stay.
+CHURN = {
+    "HTTP/1, 32 connections left of 68": (["--protocol", "http1"], [(0, 14, 16), (0.3, 3, 24), (4, 10, 16), (5, 2, 12)]),
+    "HTTP/2, 4 × 64 streams left of 8": (
+        ["--protocol", "h2c", "--streams", "64"],
+        [(0, 14, 2), (0.3, 3, 3), (4, 10, 2), (5, 2, 1)],
+    ),
+}
+CHURNED = (8, 13)
 SERVICE = """
 apiVersion: v1
 kind: Service
@@ -137,21 +149,46 @@ class Pair:
         lines = [line for child in self.sidecars for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()]
         return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
+    def load(self, options, seconds):
+        """The command that loads the pair."""
+        load = [self.programs / "weft-testkit", "load", "--url", "http://bench.bench/"]
+        return [*load, "--connect", f"127.0.0.1:{self.outbound}", "--duration", f"{seconds}s", *options]
+
     def measure(self, options, seconds):
         """CPU microseconds a request."""
         before, worked = self.cpu(), self.workers()
-        load = [self.programs / "weft-testkit", "load", "--url", "http://bench.bench/"]
-        load += ["--connect", f"127.0.0.1:{self.outbound}", "--duration", f"{seconds}s", *options]
+        load = self.load(options, seconds)
         report = json.loads(subprocess.run(load, check=True, capture_output=True, text=True).stdout)
         if report["ok"] != report["total"]:
             raise SystemExit(f"requests failed: {report}")
-        self.spread = 0
-        for now, then in zip(self.workers(), worked):
+        self.spread = self.off_even(worked)
+        return (self.cpu() - before) / report["total"] * 1e6
+
+    def off_even(self, before):
+        """How far a worker's CPU since `before` is off the even share, at most."""
+        off = 0
+        for now, then in zip(self.workers(), before):
             did = [b - a for a, b in zip(then, now)]
             if sum(did) > 0:
                 even = sum(did) / len(did)
-                self.spread = max(self.spread, *(abs(one - even) / even for one in did))
-        return (self.cpu() - before) / report["total"] * 1e6
+                off = max(off, *(abs(one - even) / even for one in did))
+        return off
+
+    def churn(self, options, plan):
+        """How far a worker's CPU is off the even share once connections came and went."""
+        began, loads = time.monotonic(), []
+        until = lambda second: time.sleep(max(0, began + second - time.monotonic()))
+        for at, seconds, connections in plan:
+            until(at)
+            load = self.load([*options, "--connections", str(connections)], seconds)
+            loads.append(subprocess.Popen(load, stdout=subprocess.DEVNULL))
+        until(CHURNED[0])
+        before = self.workers()
+        until(CHURNED[1])
+        off = self.off_even(before)
+        if any(load.wait() != 0 for load in loads):
+            raise SystemExit("a load failed")
+        return off
 
     def stop(self):
         for child in reversed(self.children):
@@ -170,6 +207,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--instances", type=int, default=1, help="sidecars that the load is balanced over")
+    parser.add_argument("--rate", type=int, help="requests a second, instead of as many as are answered")
+    parser.add_argument("--churn", action="store_true", help="also how several workers share what is left of connections")
     parser.add_argument("variants", nargs="+", metavar="NAME=DIRECTORY[,VARIABLE=VALUE...][,@FILE...]")
     options = parser.parse_args()
     variants = {}
@@ -186,9 +225,12 @@ def main():
             pair = Pair(*variant, options.instances)
             try:
                 for scenario, arguments in SCENARIOS.items():
-                    cost = pair.measure(arguments, options.seconds)
+                    rate = ["--rate", str(options.rate)] if options.rate else []
+                    cost = pair.measure([*arguments, *rate], options.seconds)
                     costs.setdefault(scenario, {}).setdefault(name, []).append(cost)
                     spreads.setdefault(scenario, {}).setdefault(name, []).append(pair.spread)
+                for scenario, plan in CHURN.items() if options.churn else ():
+                    spreads.setdefault(scenario, {}).setdefault(name, []).append(pair.churn(*plan))
                 peaks[name].append(pair.peak())
             finally:
                 pair.stop()

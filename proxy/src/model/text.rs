@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use super::FieldValue;
+use super::value::is_visible;
 
 /// Visible ASCII: a path, an authority, a scheme. A short one allocates nothing, and the octets of a long one are shared
 /// by its clones.
@@ -28,8 +29,9 @@ impl Text {
 
     /// Takes a field's value.
     pub fn from_value(value: FieldValue) -> Result<Self, NotText> {
-        let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
-        visible.then_some(Self(value)).ok_or(NotText)
+        is_visible(value.as_bytes())
+            .then_some(Self(value))
+            .ok_or(NotText)
     }
 
     /// Its octets.

@@ -48,6 +48,42 @@ const fn is_control(octet: u8) -> bool {
     (octet < b' ' && octet != b'\t') || octet == 0x7f
 }
 
+/// Whether there is a control character among the octets; eight are looked at in a step, and each alone only where
+/// there may be one.
+fn has_control(octets: &[u8]) -> bool {
+    let each = |octets: &[u8]| octets.iter().any(|octet| is_control(*octet));
+    match may_have(octets, b' ') {
+        Some(may) => may && each(octets),
+        None => each(octets),
+    }
+}
+
+/// Whether all octets are visible ASCII; of these no value has control characters.
+pub(super) fn is_visible(octets: &[u8]) -> bool {
+    let each = |octets: &[u8]| octets.iter().all(u8::is_ascii_graphic);
+    match may_have(octets, b'!') {
+        Some(may) => !may && octets.is_ascii(),
+        None => each(octets),
+    }
+}
+
+/// Whether an octet is below `least`, which is at most 0x80, or DEL; nothing is said of fewer than eight.
+fn may_have(octets: &[u8], least: u8) -> Option<bool> {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = ONES << 7;
+    let last = octets.last_chunk::<8>()?;
+    let mut found = 0;
+    for word in octets.as_chunks::<8>().0.iter().chain([last]) {
+        let word = u64::from_ne_bytes(*word);
+        // An octet that is less than another has a borrow in its highest bit, and had none there before.
+        let below = word.wrapping_sub(ONES * u64::from(least)) & !word;
+        let other = word ^ (ONES * 0x7f);
+        let deleted = other.wrapping_sub(ONES) & !other;
+        found |= below | deleted;
+    }
+    Some(found & HIGH != 0)
+}
+
 impl FieldValue {
     /// A value that is known when this is compiled.
     ///
@@ -99,7 +135,7 @@ impl FieldValue {
 
     /// Copies octets: into the value, or if they are many, as `copy` does.
     pub fn made_of(octets: &[u8], copy: impl FnOnce(&[u8]) -> Bytes) -> Result<Self, NotValue> {
-        if octets.iter().any(|octet| is_control(*octet)) {
+        if has_control(octets) {
             return Err(NotValue);
         }
         let mut short = [0; SHORT_MAX];
@@ -275,11 +311,21 @@ mod tests {
     #[test]
     fn control_characters() {
         let check = |octet: u8, is_value: bool, is_ascii: bool| {
-            for length in [1, 100] {
-                let octets = vec![octet; length];
+            for (length, place) in [1, 7, 8, 9, 37, 38, 100]
+                .into_iter()
+                .flat_map(|length| (0..length).map(move |place| (length, place)))
+            {
+                let mut octets = vec![b'a'; length];
+                octets[place] = octet;
                 let value = FieldValue::from_bytes(&octets);
-                assert_eq!(value.is_ok(), is_value, "{octet}");
+                assert_eq!(value.is_ok(), is_value, "{octet} at {place} of {length}");
                 assert_eq!(HeaderValue::from_bytes(&octets).is_ok(), is_value);
+                let visible = octet.is_ascii_graphic();
+                assert_eq!(
+                    is_visible(&octets),
+                    visible,
+                    "{octet} at {place} of {length}"
+                );
                 if let Ok(value) = value {
                     assert_eq!(value.to_str().is_ok(), is_ascii, "{octet}");
                 }
