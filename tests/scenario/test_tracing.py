@@ -1,6 +1,7 @@
 """Traces: a span for each side of each hop, in an OpenTelemetry collector; and a bad collector is not felt."""
 
 import socket
+import time
 
 import pytest
 
@@ -44,6 +45,26 @@ def test_both_sides_of_a_hop_are_spans_with_the_right_parents(mesh, protocol):
         assert outbound.start_time_unix_nano <= inbound.start_time_unix_nano
         assert inbound.end_time_unix_nano <= outbound.end_time_unix_nano
         assert {name for name, _ in spans} != {None}
+    finally:
+        collector.close()
+
+
+def test_how_long_a_request_over_http2_takes_is_looked_at_when_it_begins_and_when_it_ends(mesh):
+    """Requests that are carried are told the time in batches; one that takes long ends in another than it began in."""
+    collector = Collector("grpc")
+    try:
+        web, _ = shop_with(mesh, telemetry(collector.port, "grpc"))
+        client = web.http2()
+        for delay in (0, 400):
+            trace = f"{delay + 1:032x}"
+            began = time.time_ns()
+            headers = [("traceparent", f"00-{trace}-{CALLER}-01")]
+            assert client.get(f"/?delay={delay}", headers=headers).status == 200
+            took = time.time_ns() - began
+            spans = wait_until(lambda: len(collector.of(trace)) >= 2 and collector.of(trace), 10, "two spans")
+            for _, span in spans:
+                length = span.end_time_unix_nano - span.start_time_unix_nano
+                assert delay * 1_000_000 <= length <= took, (length, took)
     finally:
         collector.close()
 

@@ -5,11 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use http::HeaderValue;
 
 use super::Chunks;
 
-/// Long values that are soon over share chunks of this many octets.
+/// Long values that are soon over share chunks of this many octets. A head's values are copied one after the other, so it
+/// holds one chunk at most beyond what it is made of.
 const PASSING_CHUNK: usize = 1024;
 
 thread_local! {
@@ -216,14 +216,6 @@ impl FromStr for FieldValue {
     }
 }
 
-impl TryFrom<String> for FieldValue {
-    type Error = NotValue;
-
-    fn try_from(text: String) -> Result<Self, NotValue> {
-        Self::from_bytes(text.as_bytes())
-    }
-}
-
 impl From<u64> for FieldValue {
     fn from(number: u64) -> Self {
         let mut digits = itoa::Buffer::new();
@@ -239,10 +231,11 @@ impl From<u64> for FieldValue {
     }
 }
 
-/// As the `http` crate has it, which checks no less.
-impl From<&HeaderValue> for FieldValue {
-    fn from(value: &HeaderValue) -> Self {
-        let mut own = Self::from_bytes(value.as_bytes()).unwrap_or_else(|_| Self::from_static(""));
+/// As the crates have it that tests compare with.
+#[cfg(test)]
+impl From<&http::HeaderValue> for FieldValue {
+    fn from(value: &http::HeaderValue) -> Self {
+        let mut own = Self::from_bytes(value.as_bytes()).unwrap();
         own.set_sensitive(value.is_sensitive());
         own
     }
@@ -285,6 +278,8 @@ impl fmt::Debug for FieldValue {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
