@@ -8,8 +8,8 @@ DIRECTORY holds weft, weft-proxy and weft-testkit (target/release). Each VARIABL
 FILE is applied beside the Service "bench" in the namespace "bench", which takes the load; see benches/policies/.
 Variants take turns within one run; only their ratios count, because these machines are noisy. With several workers
 (NAME=DIRECTORY,WEFT_WORKERS=2) it is told how evenly they share the load, and with --churn also once half of the
-connections came and went. Without --rate requests come as fast as they are answered, so that who has more workers
-finds less waiting each time it looks.
+connections came and went. Without --rate requests come as fast as they are answered, so that whoever has more
+workers finds less waiting each time one looks.
 """
 
 import argparse
@@ -186,7 +186,7 @@ class Pair:
         before = self.workers()
         until(CHURNED[1])
         off = self.off_even(before)
-        if any(load.wait() != 0 for load in loads):
+        if any([load.wait() for load in loads]):
             raise SystemExit("a load failed")
         return off
 

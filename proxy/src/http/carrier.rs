@@ -146,7 +146,8 @@ struct Carried<E> {
     passage: Passage,
 }
 
-/// How far a request and its answer have come.
+/// How far a request and its answer have come. What stays of it between two requests is only what setting out says
+/// anew.
 #[derive(Default)]
 pub struct Passage {
     upstream: Option<Upstream>,

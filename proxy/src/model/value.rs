@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::Chunks;
 
-/// Long values that are soon over share chunks of this many octets. A head's values are copied one after the other, so it
-/// holds one chunk at most beyond what it is made of.
+/// Long values that are soon over share chunks of this many octets. A head's values are copied one after the other, so
+/// it holds one chunk at most beyond what it is made of.
 const PASSING_CHUNK: usize = 1024;
 
 thread_local! {
@@ -212,7 +212,7 @@ impl FromStr for FieldValue {
     type Err = NotValue;
 
     fn from_str(text: &str) -> Result<Self, NotValue> {
-        Self::from_bytes(text.as_bytes())
+        Self::from_text(text)
     }
 }
 
