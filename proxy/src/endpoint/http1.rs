@@ -10,7 +10,8 @@ use foldhash::fast::RandomState;
 
 use super::tls::Tls;
 use super::{Limits, Server, connect};
-use crate::http::{Http1Upstream, Unanswered};
+use crate::http::{Http1Upstream, Line, Unanswered};
+use crate::http2::Role;
 use crate::model::Protocol;
 use crate::tcp::{Reader, Writer, split, split_tls};
 
@@ -24,9 +25,37 @@ pub(super) struct Pool {
 }
 
 struct Idle {
-    reader: Reader,
-    writer: Writer,
+    line: Rc<Line>,
+    /// Something reads it.
+    is_driven: bool,
     since: Instant,
+}
+
+/// A connection that was idle, and is again once it is dropped.
+pub struct Borrowed {
+    pool: Rc<Pool>,
+    server: Server,
+    line: Rc<Line>,
+}
+
+impl Borrowed {
+    pub(super) fn line(&self) -> &Rc<Line> {
+        &self.line
+    }
+
+    /// Whether the server's kernel has reset the connection.
+    pub fn is_reset(&self) -> bool {
+        self.line.is_reset()
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.line.is_free() {
+            let idle = (self.line.clone(), true);
+            self.pool.put_back(self.server.clone(), idle);
+        }
+    }
 }
 
 impl Pool {
@@ -41,14 +70,31 @@ impl Pool {
 
     /// The connection that was used last and is still good, or a new one.
     pub(super) async fn take(&self, server: &Server) -> Result<Http1Upstream, Unanswered> {
-        while let Some(mut idle) = self.pop(server) {
-            if !idle.reader.is_stale() {
-                return Ok(self.upstream(idle.reader, idle.writer, true));
-            }
+        if let Some((reader, writer)) = self.pop(server).and_then(|idle| idle.line.take()) {
+            return Ok(self.upstream(reader, writer, true));
         }
         // Boxed, because most requests find a connection, and its state would be part of theirs.
         let (reader, writer) = Box::pin(self.connect(server)).await?;
         Ok(self.upstream(reader, writer, false))
+    }
+
+    /// The connection that [`take`](Self::take) would take, if there is one now; in plaintext alone, as what lies over
+    /// TLS can't be asked without waiting.
+    pub(super) fn borrow(self: &Rc<Self>, server: Server) -> Option<Borrowed> {
+        if server.proof.is_some() {
+            return None;
+        }
+        let Idle {
+            line, is_driven, ..
+        } = self.pop(&server)?;
+        if !is_driven {
+            tokio::task::spawn_local(line.clone().drive());
+        }
+        Some(Borrowed {
+            pool: self.clone(),
+            server,
+            line,
+        })
     }
 
     async fn connect(&self, server: &Server) -> Result<(Reader, Writer), Unanswered> {
@@ -73,22 +119,37 @@ impl Pool {
         }
     }
 
+    /// The idle connection that was used last and is still good.
     fn pop(&self, server: &Server) -> Option<Idle> {
-        self.idle.borrow_mut().get_mut(server)?.pop()
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.get_mut(server)?;
+        while let Some(one) = connections.pop() {
+            if !one.line.is_stale() {
+                return Some(one);
+            }
+            one.line.end();
+        }
+        None
     }
 
-    pub(super) fn put(&self, server: Server, mut reader: Reader, mut writer: Writer) {
+    pub(super) fn put(&self, server: Server, reader: Reader, writer: Writer) {
+        if reader.buffer.is_empty() {
+            let line = Line::new(reader, writer, self.limits.http1, Role::Client);
+            self.put_back(server, (line, false));
+        }
+    }
+
+    fn put_back(&self, server: Server, (line, is_driven): (Rc<Line>, bool)) {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(server).or_default();
-        if connections.len() < self.limits.idle_per_address && reader.buffer.is_empty() {
-            reader.shrink();
-            writer.shrink();
-            connections.push(Idle {
-                reader,
-                writer,
-                since: self.swept.get(),
-            });
+        if connections.len() >= self.limits.idle_per_address {
+            return line.end();
         }
+        connections.push(Idle {
+            line,
+            is_driven,
+            since: self.swept.get(),
+        });
     }
 
     /// Closes those that have been idle for too long; to be called every second or so.
@@ -97,9 +158,13 @@ impl Pool {
         self.swept.set(now);
         let mut idle = self.idle.borrow_mut();
         for connections in idle.values_mut() {
-            connections.retain_mut(|one| {
+            connections.retain(|one| {
                 let idle = now.saturating_duration_since(one.since);
-                idle < self.limits.idle_timeout && !one.reader.is_stale()
+                let is_good = idle < self.limits.idle_timeout && !one.line.is_stale();
+                if !is_good {
+                    one.line.end();
+                }
+                is_good
             });
         }
         idle.retain(|_, connections| !connections.is_empty());

@@ -19,7 +19,7 @@ pub use http2::{Share, WATCH_EVERY};
 pub use tcp::TcpUpstream;
 
 use self::tls::{Proof, Tls};
-use crate::http::{Http1Upstream, Http2Upstream, Unanswered, Upstream};
+use crate::http::{Http1Upstream, Http2Upstream, Lead, Unanswered, Upstream};
 use crate::identity::Identity;
 use crate::model::{BackendTls, Endpoint, Hop, Protocol};
 
@@ -82,7 +82,7 @@ impl Credentials for Identity {
 
 /// One worker's connections.
 pub struct Endpoints<C> {
-    http1: http1::Pool,
+    http1: Rc<http1::Pool>,
     http2: Rc<http2::Pool<C>>,
     tls: Rc<Tls>,
     limits: Limits,
@@ -119,11 +119,35 @@ pub struct Opened {
     _share: Option<Share>,
 }
 
+/// What a request can be sent on without waiting. It is held until the request is over.
+pub enum Ready {
+    Share(Share),
+    Line(http1::Borrowed),
+}
+
+impl Ready {
+    /// With what is said to a sidecar, where it leads to one.
+    pub fn lead<'c>(&'c self, hop: Option<&'c Hop>) -> Lead<'c> {
+        match self {
+            Self::Share(share) => Lead::Stream(share.connection(), hop),
+            Self::Line(borrowed) => Lead::Line(borrowed.line()),
+        }
+    }
+
+    /// Whether it is a connection that its other end has reset.
+    pub fn is_reset(&self) -> bool {
+        match self {
+            Self::Share(_) => false,
+            Self::Line(borrowed) => borrowed.is_reset(),
+        }
+    }
+}
+
 impl<C: Credentials + 'static> Endpoints<C> {
     pub fn new(credentials: C, limits: Limits) -> Self {
         let tls = Rc::<Tls>::default();
         Self {
-            http1: http1::Pool::new(tls.clone(), limits),
+            http1: Rc::new(http1::Pool::new(tls.clone(), limits)),
             http2: Rc::new(http2::Pool::new(credentials, tls.clone(), limits)),
             tls,
             limits,
@@ -159,18 +183,36 @@ impl<C: Credentials + 'static> Endpoints<C> {
         }
     }
 
-    /// A share of the HTTP/2 connection that [`open`](Self::open) would take, if there is one now.
-    pub fn share_now(&self, endpoint: &Endpoint, tls: Option<&Arc<BackendTls>>) -> Option<Share> {
-        self.http2.share_open(&match &endpoint.sidecar {
-            Some(sidecar) => http2::Peer::of(sidecar),
-            None => http2::Peer::Server(Server::of(endpoint.address, tls)),
-        })
+    /// What [`open`](Self::open) would open on, if that is there now.
+    pub fn open_now(
+        &self,
+        endpoint: &Endpoint,
+        tls: Option<&Arc<BackendTls>>,
+        protocol: Protocol,
+    ) -> Option<Ready> {
+        match &endpoint.sidecar {
+            None => self.server_now(Server::of(endpoint.address, tls), protocol),
+            Some(sidecar) => {
+                let share = self.http2.share_open(&http2::Peer::of(sidecar))?;
+                Some(Ready::Share(share))
+            }
+        }
     }
 
     /// The same in plaintext, for [`open_plain`](Self::open_plain).
-    pub fn share_plain_now(&self, address: SocketAddr) -> Option<Share> {
-        let server = Server::plain(address);
-        self.http2.share_open(&http2::Peer::Server(server))
+    pub fn open_plain_now(&self, address: SocketAddr, protocol: Protocol) -> Option<Ready> {
+        self.server_now(Server::plain(address), protocol)
+    }
+
+    fn server_now(&self, server: Server, protocol: Protocol) -> Option<Ready> {
+        match protocol {
+            Protocol::Http2 => {
+                let share = self.http2.share_open(&http2::Peer::Server(server))?;
+                Some(Ready::Share(share))
+            }
+            Protocol::Http1 => Some(Ready::Line(self.http1.borrow(server)?)),
+            _ => None,
+        }
     }
 
     /// A connection, or a stream, in plaintext.

@@ -1,30 +1,19 @@
 //! Bodies as they come in.
 
 use std::cell::Cell;
-use std::future::pending;
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
 use smallvec::SmallVec;
 
 use super::BodyCopy;
+use super::line::LineReceiver;
 use crate::http1::{self, BodyDecoder, Decoded, Refusal};
 use crate::http2::{self, Taken};
 use crate::model::Fields;
 use crate::multiplex::{StreamReceiver, Turn};
 use crate::tcp::{Reader, Receiver};
-
-/// What may be read ahead of a client's next request while its answer is on the way.
-const READ_AHEAD_MAX: usize = 64 * 1024;
-
-/// How long after an HTTP/1 client has ended its direction it is asked whether it still waits. Most answers come
-/// sooner.
-const ASK_AFTER: Duration = Duration::from_millis(250);
-/// What it is asked with: every client of HTTP/1.1 takes any number of them (RFC 9110 15.2), and the kernel of one
-/// that has closed its connection answers with a reset.
-const QUESTION: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Bytes of a request body that are kept so that it can be sent a second time. Beyond, the request
 /// is sent once only.
@@ -36,6 +25,10 @@ pub enum Body<'a> {
         reader: &'a mut Reader,
         decoder: &'a mut BodyDecoder,
         limits: http1::Limits,
+    },
+    /// Of a client's connection of HTTP/1.
+    Line {
+        body: LineReceiver,
     },
     Http2 {
         stream: StreamReceiver,
@@ -82,6 +75,7 @@ impl Body<'_> {
                     None => return Err(BodyError::Truncated),
                 }
             },
+            Body::Line { body } => poll_fn(|cx| body.poll_next(cx)).await,
             Body::Http2 { stream } => loop {
                 match stream.next().await? {
                     Some(http2::Piece::Data(data)) => return Ok(Piece::Data(data)),
@@ -98,15 +92,18 @@ impl Body<'_> {
     pub fn is_done(&self) -> bool {
         match self {
             Body::Http1 { decoder, .. } => decoder.is_done(),
+            Body::Line { body } => body.is_done(),
             Body::Http2 { stream } => stream.is_drained(),
         }
     }
 
     /// The bytes that follow, once the message is over and its connection speaks another protocol.
-    pub fn tunnel(&mut self) -> Receiver<'_> {
+    /// None on a [`Line`](Body::Line), whose requests don't ask for that.
+    pub fn tunnel(&mut self) -> Option<Receiver<'_>> {
         match self {
-            Body::Http1 { reader, .. } => Receiver::Tcp(reader),
-            Body::Http2 { stream } => Receiver::Http2(stream, None),
+            Body::Http1 { reader, .. } => Some(Receiver::Tcp(reader)),
+            Body::Line { .. } => None,
+            Body::Http2 { stream } => Some(Receiver::Http2(stream, None)),
         }
     }
 }
@@ -121,17 +118,14 @@ pub struct RequestBody<'a> {
     overflowed: bool,
     overflow: Option<Rc<Cell<bool>>>,
     copies: Vec<BodyCopy>,
-    version: Version,
     /// Bytes received so far.
     pub received: u64,
 }
 
 impl<'a> RequestBody<'a> {
-    /// The body of a request that a client of `version` sends.
-    pub fn new(body: Body<'a>, version: Version) -> Self {
+    pub fn new(body: Body<'a>) -> Self {
         Self {
             body,
-            version,
             kept: SmallVec::new(),
             kept_bytes: 0,
             position: 0,
@@ -161,38 +155,46 @@ impl<'a> RequestBody<'a> {
         Ok(piece)
     }
 
-    /// The next piece of a body on a stream, if it has come.
+    /// The next piece of what can be carried, if it has come.
     pub(super) fn take(&mut self) -> Option<Result<Piece, BodyError>> {
         if let Some(piece) = self.kept.get(self.position) {
             self.position += 1;
             return Some(Ok(piece.clone()));
         }
-        let Body::Http2 { stream } = &mut self.body else {
-            return None;
-        };
-        let piece = match stream.take() {
-            Taken::Piece(http2::Piece::Data(data)) => Piece::Data(data),
-            Taken::Piece(http2::Piece::Trailers(trailers)) => Piece::End(trailers),
-            Taken::End => Piece::End(Fields::new()),
-            Taken::Failed(failure) => return Some(Err(failure.into())),
-            // A request has one head, which came before.
-            Taken::Pending | Taken::Piece(http2::Piece::Head(_)) => return None,
+        let piece = match &mut self.body {
+            Body::Http1 { .. } => return None,
+            Body::Line { body } => match body.take()? {
+                Ok(piece) => piece,
+                broken => return Some(broken),
+            },
+            Body::Http2 { stream } => match stream.take() {
+                Taken::Piece(http2::Piece::Data(data)) => Piece::Data(data),
+                Taken::Piece(http2::Piece::Trailers(trailers)) => Piece::End(trailers),
+                Taken::End => Piece::End(Fields::new()),
+                Taken::Failed(failure) => return Some(Err(failure.into())),
+                // A request has one head, which came before.
+                Taken::Pending | Taken::Piece(http2::Piece::Head(_)) => return None,
+            },
         };
         self.keep(&piece);
         Some(Ok(piece))
     }
 
-    /// As [`StreamReceiver::attach`], for a body on a stream.
+    /// As [`StreamReceiver::attach`], for what can be carried.
     pub(super) fn attach(&self, turn: Rc<dyn Turn>) {
-        if let Body::Http2 { stream } = &self.body {
-            stream.attach(turn);
+        match &self.body {
+            Body::Http1 { .. } => {}
+            Body::Line { body } => body.attach(turn),
+            Body::Http2 { stream } => stream.attach(turn),
         }
     }
 
     /// As [`StreamReceiver::detach`].
     pub(super) fn detach(&self) {
-        if let Body::Http2 { stream } = &self.body {
-            stream.detach();
+        match &self.body {
+            Body::Http1 { .. } => {}
+            Body::Line { body } => body.detach(),
+            Body::Http2 { stream } => stream.detach(),
         }
     }
 
@@ -246,42 +248,10 @@ impl<'a> RequestBody<'a> {
         self.body.is_done()
     }
 
-    /// Returns once the client, which has sent everything, is gone; HTTP/2 tells that where the answer goes.
-    ///
-    /// A client of HTTP/1 that ends its direction may have closed the connection, or wait for the answer all the
-    /// same: TCP tells both in the same way. It is asked, as long as `answering` says that no answer has begun.
-    /// HTTP/1.0 knows no such question, and waits (RFC 9110 15.2).
-    pub async fn watch(&mut self, answering: &Cell<bool>) {
-        let Body::Http1 { reader, .. } = &mut self.body else {
-            return pending().await;
-        };
-        while reader.buffer.len() < READ_AHEAD_MAX {
-            match reader.fill().await {
-                Ok(0) if self.version == Version::HTTP_11 => {
-                    // Boxed, as everything rare here, so that the usual request's state stays small.
-                    return Box::pin(ask(reader, answering)).await;
-                }
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(_) => return,
-            }
-        }
-        pending().await
-    }
-
     /// See [`Body::tunnel`].
-    pub fn tunnel(&mut self) -> Receiver<'_> {
+    pub fn tunnel(&mut self) -> Option<Receiver<'_>> {
         self.body.tunnel()
     }
-}
-
-/// Returns once a client that sends no more turns out to be gone.
-async fn ask(reader: &Reader, answering: &Cell<bool>) {
-    tokio::time::sleep(ASK_AFTER).await;
-    if !answering.get() {
-        return reader.challenge(QUESTION).await;
-    }
-    pending().await
 }
 
 impl Drop for RequestBody<'_> {

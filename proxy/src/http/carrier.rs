@@ -1,5 +1,5 @@
-//! A request and its answer between two connections of HTTP/2, without a task of their own: what comes on one side is
-//! handed on to the other by whoever drives the connections. It does what [`exchange`](super::exchange) does, for the
+//! A request and its answer between two connections, without a task of their own: what comes on one side is handed on to
+//! the other by whoever drives the connections. It does what [`exchange`](super::exchange) does, for the
 //! exchanges that wait for nothing but the two sides; they are most of all, and this is what they cost.
 
 #[cfg(test)]
@@ -12,9 +12,11 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::Method;
 
 use super::alarms::SetAlarm;
 use super::exchange::grpc_status;
+use super::line::{Line, LineReceiver, LineSender};
 use super::terms::Watch;
 use super::upstream::{check_hop, lost, open_stream};
 use super::{
@@ -167,44 +169,74 @@ pub struct Passage {
 }
 
 impl Passage {
-    /// Sends the request's head on a stream of `connection`, to a sidecar where there is a `hop`. Of the terms only
-    /// `deadline` and `timed` are looked at: the errand knows the rest.
-    pub fn set_out(
-        &mut self,
-        request: &Request<'static>,
-        (connection, hop): (&Rc<Multiplex>, Option<&Hop>),
-        terms: &Terms<'_>,
-    ) {
+    /// Sends the request's head where it leads. Of the terms only `deadline` and `timed` are looked at: the errand knows
+    /// the rest.
+    pub fn set_out(&mut self, request: &Request<'static>, lead: Lead<'_>, terms: &Terms<'_>) {
         self.watch = terms.watch();
         self.deadline = terms.deadline;
         self.is_sent = request.body.is_empty();
-        match open_stream(connection, hop, &request.head, self.is_sent) {
-            Ok((sender, receiver)) => {
-                self.upstream = Some(Upstream {
+        match lead {
+            Lead::Stream(connection, hop) => {
+                match open_stream(connection, hop, &request.head, self.is_sent) {
+                    Ok((sender, receiver)) => {
+                        self.upstream = Some(Upstream::Stream {
+                            sender,
+                            receiver,
+                            on_hop: hop.is_some(),
+                        });
+                    }
+                    Err(failed) => self.failed = Some(failed),
+                }
+            }
+            Lead::Line(line) => {
+                let (sender, receiver) = line.open(&request.head, self.is_sent);
+                self.upstream = Some(Upstream::Line {
                     sender,
                     receiver,
-                    on_hop: hop.is_some(),
+                    begun: false,
                 });
             }
-            Err(failed) => self.failed = Some(failed),
         }
     }
 }
 
-/// The stream that the request was sent on.
-struct Upstream {
-    sender: StreamSender,
-    receiver: StreamReceiver,
-    /// The other end is a sidecar.
-    on_hop: bool,
+/// Where a request can be sent without waiting.
+#[derive(Clone, Copy)]
+pub enum Lead<'c> {
+    /// A stream of a connection, to a sidecar where there is a hop.
+    Stream(&'c Rc<Multiplex>, Option<&'c Hop>),
+    /// A connection of HTTP/1 that served others before.
+    Line(&'c Rc<Line>),
+}
+
+/// Where the request was sent.
+enum Upstream {
+    Stream {
+        sender: StreamSender,
+        receiver: StreamReceiver,
+        /// The other end is a sidecar.
+        on_hop: bool,
+    },
+    Line {
+        sender: LineSender,
+        receiver: LineReceiver,
+        /// A head of the answer has come.
+        begun: bool,
+    },
 }
 
 /// An answer that is being passed on.
 struct Answering {
-    stream: StreamSender,
+    client: Client,
     /// The head said already that nothing follows.
     is_whole: bool,
     outcome: Outcome,
+}
+
+/// Whoever asked.
+enum Client {
+    Line(LineSender),
+    Stream(StreamSender),
 }
 
 impl<E> fmt::Debug for Carrier<E> {
@@ -227,7 +259,10 @@ impl<E: Errand> Carrier<E> {
         };
         if let Some(upstream) = &passage.upstream {
             request.body.attach(self.clone());
-            upstream.receiver.attach(self.clone());
+            match upstream {
+                Upstream::Stream { receiver, .. } => receiver.attach(self.clone()),
+                Upstream::Line { receiver, .. } => receiver.attach(self.clone()),
+            }
         }
         let deadline = passage.deadline;
         passage.alarm = deadline.map(|deadline| SetAlarm::new(deadline, self.clone()));
@@ -238,7 +273,7 @@ impl<E: Errand> Turn for Carrier<E> {
     fn turn(self: Rc<Self>, now: Instant) {
         let mut carried = self.carried.borrow_mut();
         let Poll::Ready(ended) = carried.go_on(now) else {
-            return;
+            return carried.passage.flush();
         };
         let carriers = carried.end(ended, now);
         drop(carried);
@@ -282,8 +317,7 @@ impl<E: Errand> Carried<E> {
             }
         }
         if let Some(answering) = &mut passage.sink
-            && let Poll::Ready(ended) =
-                answering.pass_on(&mut upstream.receiver, &mut passage.downward)
+            && let Poll::Ready(ended) = answering.pass_on(upstream, &mut passage.downward)
         {
             return Poll::Ready(ended);
         }
@@ -329,23 +363,85 @@ impl<E: Errand> Carried<E> {
 }
 
 impl Passage {
+    /// Sends what has gathered, before more is waited for. What can't be sent is seen at the turn which that causes.
+    fn flush(&mut self) {
+        if let Some(Upstream::Line { sender, .. }) = &mut self.upstream
+            && !self.is_sent
+        {
+            let _ = sender.flush();
+        }
+        if let Some(Answering {
+            client: Client::Line(answer),
+            ..
+        }) = &mut self.sink
+        {
+            let _ = answer.flush();
+        }
+    }
+
     /// The time is over: an answer that has begun ends here.
     fn break_off(&mut self, fault: Fault) -> Result<(), Failure> {
         let Some(answering) = &mut self.sink else {
             return Err(Failure::Unanswered(Unanswered::late(fault)));
         };
         answering.outcome.fault = Some(fault);
-        answering.stream.reset(ErrorCode::CANCEL);
+        answering.client.reset(ErrorCode::CANCEL);
         Ok(())
     }
 }
 
-/// The client's stream, as long as no answer has begun.
-fn waiting<'r>(request: &'r mut Request<'static>) -> Result<&'r mut StreamSender, Failure> {
-    match &mut request.responder {
-        Some(Responder::Http2 { stream }) => Ok(stream),
-        _ => Err(Failure::ClientGone),
+impl Client {
+    /// Takes it from a request whose answer begins.
+    fn take(request: &mut Request<'static>) -> Option<Self> {
+        match request.responder.take()? {
+            Responder::Http1 { .. } => None,
+            Responder::Line { answer } => Some(Self::Line(answer)),
+            Responder::Http2 { stream } => Some(Self::Stream(stream)),
+        }
     }
+
+    /// Begins the final answer.
+    fn respond(&mut self, head: ResponseHead, is_whole: bool) -> Result<(), Failure> {
+        match self {
+            Self::Line(answer) => answer.respond(head, is_whole).map_err(gone),
+            Self::Stream(stream) => stream.respond(&head, is_whole).map_err(gone),
+        }
+    }
+
+    /// Hands on as much as there is room for.
+    fn send(&mut self, data: &mut Bytes) -> Result<(), Failure> {
+        match self {
+            Self::Line(answer) => answer.send(data).map_err(gone),
+            Self::Stream(stream) => stream.send(data).map_err(gone),
+        }
+    }
+
+    /// Ends an answer; `is_whole` if its head said already that nothing follows.
+    fn finish(&mut self, trailers: &Fields, is_whole: bool) -> Result<(), Failure> {
+        match self {
+            Self::Line(answer) => answer.finish(trailers).map_err(gone),
+            Self::Stream(_) if is_whole => Ok(()),
+            Self::Stream(stream) => stream.finish(trailers).map_err(gone),
+        }
+    }
+
+    fn reset(&mut self, code: ErrorCode) {
+        match self {
+            Self::Line(answer) => answer.reset(),
+            Self::Stream(stream) => stream.reset(code),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Line(answer) => answer.is_gone(),
+            Self::Stream(stream) => stream.is_gone(),
+        }
+    }
+}
+
+fn gone<E>(_: E) -> Failure {
+    Failure::ClientGone
 }
 
 impl Upstream {
@@ -355,49 +451,88 @@ impl Upstream {
         request: &mut Request<'static>,
         (errand, watch, now): (&mut impl Errand, &Watch, Instant),
     ) -> Poll<Result<Option<Answering>, Failure>> {
-        let unanswered = match self.receiver.take() {
-            Taken::Pending => {
-                return match waiting(request) {
-                    Ok(stream) if !stream.is_gone() => Poll::Pending,
-                    _ => Poll::Ready(Err(Failure::ClientGone)),
-                };
+        match self.take_head(&request.head.method) {
+            Poll::Ready(Ok(head)) => {
+                Poll::Ready(self.pass_head_on(head, request, (errand, watch, now)))
             }
-            Taken::Piece(http2::Piece::Head(head)) => {
-                return Poll::Ready(self.take_head(head, request, (errand, watch, now)));
+            Poll::Ready(Err(unanswered)) => Poll::Ready(Err(Failure::Unanswered(unanswered))),
+            Poll::Pending => {
+                let is_gone = request.responder.as_ref().is_none_or(Responder::is_gone);
+                match is_gone {
+                    true => Poll::Ready(Err(Failure::ClientGone)),
+                    false => Poll::Pending,
+                }
             }
-            Taken::Failed(failure) => lost(failure),
-            Taken::Piece(_) | Taken::End => Unanswered::late(Fault::UpstreamProtocol),
-        };
-        Poll::Ready(Err(Failure::Unanswered(unanswered)))
+        }
     }
 
-    fn take_head(
+    fn take_head(&mut self, method: &Method) -> Poll<Result<ResponseHead, Unanswered>> {
+        let (receiver, on_hop) = match self {
+            Self::Stream {
+                receiver, on_hop, ..
+            } => (receiver, *on_hop),
+            Self::Line {
+                receiver, begun, ..
+            } => return receiver.take_head(method, begun),
+        };
+        Poll::Ready(match receiver.take() {
+            Taken::Pending => return Poll::Pending,
+            Taken::Piece(http2::Piece::Head(head)) if on_hop => check_hop(head),
+            Taken::Piece(http2::Piece::Head(head)) => Ok(head),
+            Taken::Failed(failure) => Err(lost(failure)),
+            Taken::Piece(_) | Taken::End => Err(Unanswered::late(Fault::UpstreamProtocol)),
+        })
+    }
+
+    /// Takes the next piece of the answer's body, if it has come, or notice that it broke off.
+    fn take_piece(&mut self) -> Option<Result<Piece, ()>> {
+        let receiver = match self {
+            Self::Stream { receiver, .. } => receiver,
+            Self::Line { receiver, .. } => return Some(receiver.take()?.map_err(|_| ())),
+        };
+        match receiver.take() {
+            Taken::Piece(http2::Piece::Data(data)) => Some(Ok(Piece::Data(data))),
+            Taken::Piece(http2::Piece::Trailers(trailers)) => Some(Ok(Piece::End(trailers))),
+            Taken::End => Some(Ok(Piece::End(Fields::new()))),
+            Taken::Failed(_) => Some(Err(())),
+            // The final head came before, and the engine lets none follow it.
+            Taken::Pending | Taken::Piece(http2::Piece::Head(_)) => None,
+        }
+    }
+
+    /// Whether nothing follows the answer's head.
+    fn is_drained(&self) -> bool {
+        match self {
+            Self::Stream { receiver, .. } => receiver.is_drained(),
+            Self::Line { receiver, .. } => receiver.is_done(),
+        }
+    }
+
+    fn pass_head_on(
         &mut self,
         mut head: ResponseHead,
         request: &mut Request<'static>,
         (errand, watch, now): (&mut impl Errand, &Watch, Instant),
     ) -> Result<Option<Answering>, Failure> {
-        if self.on_hop {
-            head = check_hop(head).map_err(Failure::Unanswered)?;
-        }
-        let client_gone = |_| Failure::ClientGone;
         // The engine takes no 101, so this is one that others follow.
         if head.status.is_informational() {
-            let passed_on = waiting(request)?.respond(&head, false);
-            return passed_on.map(|()| None).map_err(client_gone);
+            let waiting = request.responder.as_mut();
+            let passed_on = waiting.is_some_and(|waiting| waiting.pass_on(&head).is_ok());
+            return match passed_on {
+                true => Ok(None),
+                false => Err(Failure::ClientGone),
+            };
         }
         let outcome = Outcome::of(&head, watch.read());
         if request.body.is_kept() && errand.again(&head) {
             return Err(Failure::Again(outcome));
         }
         errand.change(&mut head, now);
-        let Some(Responder::Http2 { mut stream }) = request.responder.take() else {
-            return Err(Failure::ClientGone);
-        };
-        let is_whole = self.receiver.is_drained();
-        stream.respond(&head, is_whole).map_err(client_gone)?;
+        let mut client = Client::take(request).ok_or(Failure::ClientGone)?;
+        let is_whole = self.is_drained();
+        client.respond(head, is_whole)?;
         Ok(Some(Answering {
-            stream,
+            client,
             is_whole,
             outcome,
         }))
@@ -408,7 +543,11 @@ impl Upstream {
     fn send(&mut self, body: &mut RequestBody<'static>, upward: &mut Bytes) -> Poll<bool> {
         loop {
             if !upward.is_empty() {
-                if self.sender.send(upward).is_err() {
+                let sent = match self {
+                    Self::Stream { sender, .. } => sender.send(upward).is_ok(),
+                    Self::Line { sender, .. } => sender.send(upward).is_ok(),
+                };
+                if !sent {
                     return Poll::Ready(true);
                 }
                 if !upward.is_empty() {
@@ -418,13 +557,19 @@ impl Upstream {
             match body.take() {
                 None => return Poll::Pending,
                 Some(Err(_)) => {
-                    self.sender.reset(ErrorCode::CANCEL);
+                    match self {
+                        Self::Stream { sender, .. } => sender.reset(ErrorCode::CANCEL),
+                        Self::Line { sender, .. } => sender.reset(),
+                    }
                     return Poll::Ready(false);
                 }
                 Some(Ok(Piece::Data(data))) => *upward = data,
                 Some(Ok(Piece::End(trailers))) => {
                     // An upstream that is gone is seen where its answer is.
-                    let _ = self.sender.finish(&trailers);
+                    match self {
+                        Self::Stream { sender, .. } => drop(sender.finish(&trailers)),
+                        Self::Line { sender, .. } => drop(sender.finish(&trailers)),
+                    }
                     return Poll::Ready(true);
                 }
             }
@@ -436,48 +581,37 @@ impl Answering {
     /// Passes on what follows the head.
     fn pass_on(
         &mut self,
-        receiver: &mut StreamReceiver,
+        upstream: &mut Upstream,
         downward: &mut Bytes,
     ) -> Poll<Result<(), Failure>> {
         loop {
             if !downward.is_empty() {
-                if self.stream.send(downward).is_err() {
-                    return Poll::Ready(Err(Failure::ClientGone));
+                if let Err(gone) = self.client.send(downward) {
+                    return Poll::Ready(Err(gone));
                 }
                 if !downward.is_empty() {
                     return Poll::Pending;
                 }
             }
-            match receiver.take() {
-                Taken::Piece(http2::Piece::Data(data)) => {
+            match upstream.take_piece() {
+                Some(Ok(Piece::Data(data))) => {
                     self.outcome.response_bytes += data.len() as u64;
                     *downward = data;
                 }
-                Taken::Piece(http2::Piece::Trailers(trailers)) => {
+                Some(Ok(Piece::End(trailers))) => {
                     self.outcome.grpc_status = grpc_status(&trailers).or(self.outcome.grpc_status);
-                    return Poll::Ready(self.finish(&trailers));
+                    return Poll::Ready(self.client.finish(&trailers, self.is_whole));
                 }
-                Taken::End => return Poll::Ready(self.finish(&Fields::new())),
-                Taken::Failed(_) => {
+                Some(Err(())) => {
                     self.outcome.fault = Some(Fault::UpstreamReset);
-                    self.stream.reset(ErrorCode::INTERNAL_ERROR);
+                    self.client.reset(ErrorCode::INTERNAL_ERROR);
                     return Poll::Ready(Ok(()));
                 }
-                // The final head came before, and the engine lets none follow it.
-                Taken::Piece(http2::Piece::Head(_)) => {}
-                Taken::Pending if self.stream.is_gone() => {
+                None if self.client.is_gone() => {
                     return Poll::Ready(Err(Failure::ClientGone));
                 }
-                Taken::Pending => return Poll::Pending,
+                None => return Poll::Pending,
             }
         }
-    }
-
-    fn finish(&mut self, trailers: &Fields) -> Result<(), Failure> {
-        if self.is_whole {
-            return Ok(());
-        }
-        let finished = self.stream.finish(trailers);
-        finished.map_err(|_| Failure::ClientGone)
     }
 }

@@ -115,13 +115,8 @@ pub async fn exchange<'d>(
         .send(head, empty)
         .await
         .map_err(Failure::Unanswered)?;
-    let (request_done, answering) = (Cell::new(sent_whole), Cell::new(false));
-    let mut sending = pin!(send_request(
-        body,
-        &mut request_sink,
-        &request_done,
-        &answering
-    ));
+    let request_done = Cell::new(sent_whole);
+    let mut sending = pin!(send_request(body, &mut request_sink, &request_done));
 
     let mut response = loop {
         let Some(waiting) = responder.as_mut() else {
@@ -156,7 +151,6 @@ pub async fn exchange<'d>(
     let Some(responder) = responder.take() else {
         return Err(Failure::ClientGone);
     };
-    answering.set(true);
     if let Some(change) = terms.change {
         change(&mut response);
     }
@@ -183,20 +177,15 @@ pub async fn exchange<'d>(
     Ok(outcome)
 }
 
-/// Sends the body, then watches the client. Returns only when the client is gone: an upstream that
-/// takes no more of the body says why in its answer, or ends, and both are seen there.
-async fn send_request(
-    body: &mut RequestBody<'_>,
-    sink: &mut Sink<'_>,
-    done: &Cell<bool>,
-    answering: &Cell<bool>,
-) {
+/// Sends the body. Returns only when the client is gone: an upstream that takes no more of the body says why in
+/// its answer, or ends, and both are seen there.
+async fn send_request(body: &mut RequestBody<'_>, sink: &mut Sink<'_>, done: &Cell<bool>) {
     while !done.get() {
         let piece = match body.next().now_or_never() {
             Some(piece) => piece,
             None => {
                 if sink.flush().await.is_err() {
-                    std::future::pending::<()>().await;
+                    break;
                 }
                 body.next().await
             }
@@ -214,10 +203,10 @@ async fn send_request(
             }
         };
         if sent.is_err() {
-            std::future::pending::<()>().await;
+            break;
         }
     }
-    body.watch(answering).await;
+    std::future::pending().await
 }
 
 /// Passes the answer on to its end, or to its deadline.

@@ -8,6 +8,7 @@ mod body;
 mod carrier;
 mod exchange;
 mod grpc;
+mod line;
 mod mirror;
 mod probe;
 mod race;
@@ -23,9 +24,10 @@ mod websocket;
 mod workers;
 
 pub use body::{Body, BodyError, Piece, RequestBody};
-pub use carrier::{Carriers, Errand, Load, Passage, carry};
+pub use carrier::{Carriers, Errand, Lead, Load, Passage, carry};
 pub use exchange::{Failure, Outcome, exchange};
 pub use grpc::{Pushback, pushback, status_for_rules};
+pub use line::Line;
 pub use mirror::{BodyCopy, exchange_copy};
 pub use probe::{Answered, probe};
 pub use race::{Attempt, Prize, exchange_for, race};
@@ -41,7 +43,7 @@ pub use workers::Workers;
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::Version;
 use futures_util::future::LocalBoxFuture;
@@ -60,7 +62,7 @@ pub struct Request<'d> {
 impl Request<'static> {
     /// A request on a stream of HTTP/2.
     pub fn of_stream(head: RequestHead, receiver: StreamReceiver, sender: StreamSender) -> Self {
-        let body = RequestBody::new(Body::Http2 { stream: receiver }, head.version);
+        let body = RequestBody::new(Body::Http2 { stream: receiver });
         Self {
             head,
             body,
@@ -89,6 +91,16 @@ pub trait Serve: Sized + 'static {
     /// ([`carry`]); the stream again, where it is to be served as any other.
     fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
         ControlFlow::Continue(accepted)
+    }
+    /// Begins to serve a request of a connection of HTTP/1, which came at this time: carries it, or returns what serves
+    /// it.
+    fn begin(
+        self: &Rc<Self>,
+        mut request: Request<'static>,
+        _: Instant,
+    ) -> Option<LocalBoxFuture<'static, ()>> {
+        let service = self.clone();
+        Some(Box::pin(async move { service.serve(&mut request).await }))
     }
 }
 

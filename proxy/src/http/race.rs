@@ -1,16 +1,16 @@
 //! One request at two upstreams at once: the first answer is the client's, and the other attempt is called off.
 //! Only for requests without a body, because nobody could send one body twice at a time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use http::StatusCode;
 
 use super::exchange::receive_response;
 use super::terms::Alarm;
-use super::{Failure, Outcome, RequestBody, Responder, Terms, Unanswered, Upstream};
+use super::{Failure, Outcome, Responder, Terms, Unanswered, Upstream};
 use crate::model::{Fault, RequestHead};
 
 /// Where the answer goes: to whoever has one first.
@@ -24,6 +24,14 @@ impl<'d> Prize<'d> {
     /// Whether somebody has it.
     pub fn is_won(&self) -> bool {
         self.0.borrow().is_none()
+    }
+
+    /// Ready once the client is gone, as long as nobody has it.
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.0.borrow_mut() {
+            Some(responder) => pin!(responder.gone()).poll(cx),
+            None => Poll::Pending,
+        }
     }
 
     /// What nobody won.
@@ -85,11 +93,7 @@ pub type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + '
 pub async fn race(
     attempts: &mut [Option<Attempt<'_>>; 2],
     prize: &Prize<'_>,
-    body: &mut RequestBody<'_>,
 ) -> (usize, Result<Outcome, Failure>) {
-    // It is asked for nothing once there is an answer.
-    let answering = Cell::new(false);
-    let mut watch = pin!(body.watch(&answering));
     poll_fn(|cx| {
         for index in 0..attempts.len() {
             let was_won = prize.is_won();
@@ -104,14 +108,7 @@ pub async fn race(
                 attempts[1 - index] = None;
             }
         }
-        // Before there is an answer, only the request's own side says that the client is gone.
-        match prize.is_won() {
-            true => Poll::Pending,
-            false => watch
-                .as_mut()
-                .poll(cx)
-                .map(|()| (0, Err(Failure::ClientGone))),
-        }
+        prize.poll_gone(cx).map(|()| (0, Err(Failure::ClientGone)))
     })
     .await
 }

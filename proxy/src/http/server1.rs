@@ -1,24 +1,35 @@
 //! A downstream HTTP/1 connection: one request after the other (RFC 9112 9.3).
 
+use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::future::LocalBoxFuture;
 use http::{Method, Version};
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
+use super::line::{Event, Line};
 use super::{
     Body, Drain, Request, RequestBody, Responder, Serve, ServerLimits, Told, draining, respond,
 };
-use crate::http1::{BodyDecoder, ReceivedRequest, Refusal, receive_request};
+use crate::http1::{BodyDecoder, ReceivedRequest, Refusal};
+use crate::http2::Role;
 use crate::model::Fault;
 use crate::tcp::{Reader, Writer};
 
 /// How long, and how much, is still read after the last answer, so that a client which is still
 /// sending gets to read it (RFC 9112 9.6).
-const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(1);
 /// See [`LINGER`].
 const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// How long after a client has ended its direction it is asked whether it still waits. Most answers come sooner.
+const ASK_AFTER: Duration = Duration::from_millis(250);
+/// What it is asked with: every client of HTTP/1.1 takes any number of them (RFC 9110 15.2), and the kernel of one
+/// that has closed its connection answers with a reset.
+const QUESTION: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Why the connection's HTTP ended.
 pub enum Ended {
@@ -34,6 +45,8 @@ pub enum Ended {
 /// What came instead of a request.
 enum NoRequest {
     End,
+    /// The last request was answered, and no other can follow.
+    Over,
     Fault(Fault),
 }
 
@@ -44,97 +57,93 @@ enum NoRequest {
     reason = "an `async fn` would keep its arguments beside what they are moved to, in every idle connection"
 )]
 pub fn serve_http1<S: Serve>(
-    mut reader: Reader,
-    mut writer: Writer,
+    reader: Reader,
+    writer: Writer,
     service: Rc<S>,
     limits: &ServerLimits,
     drain: Drain,
     tunnels: bool,
 ) -> impl Future<Output = Ended> {
     async move {
+        let line = Line::new(reader, writer, limits.http1, Role::Server);
         let mut to_drain = drain.clone();
         let drained = pin!(draining(&mut to_drain));
         let look = pin!(sleep(limits.idle_timeout));
         let mut rest = Rest {
             drained,
+            is_drained: false,
             look,
             is_used: false,
+            serving: None,
+            asking: None,
+            client_closes: false,
         };
-        loop {
-            let received = match next_request(&mut reader, limits, &mut rest).await {
-                Ok(received) => received,
-                Err(NoRequest::End) => return Ended::Closed,
-                Err(NoRequest::Fault(fault)) => {
-                    service.refused(fault, Version::HTTP_11);
-                    Box::pin(refuse(&mut writer, fault)).await;
-                    Box::pin(linger(&mut reader, &mut writer)).await;
-                    return Ended::Closed;
-                }
-            };
-            if received.head.method == Method::CONNECT {
-                let authority = received.head.authority.unwrap_or_default().to_string();
-                if tunnels {
-                    return Ended::Connect {
-                        authority,
-                        reader,
-                        writer,
-                    };
-                }
-                service.refused(Fault::MalformedRequest, Version::HTTP_11);
-                Box::pin(refuse(&mut writer, Fault::MalformedRequest)).await;
-                return Ended::Closed;
-            }
-            let client_closes = !received.keep_alive;
-            let mut keep_alive = received.keep_alive;
-            // Boxed, so that a connection between two requests is small.
-            let whole = Box::pin(serve_one(
-                received,
-                &mut reader,
-                &mut writer,
-                &mut keep_alive,
-                &*service,
-                limits,
-                &drain,
-            ))
-            .await;
-            if writer.within_message || writer.flush().await.is_err() {
-                return Ended::Closed;
-            }
-            writer.shrink();
-            if client_closes && whole && reader.buffer.is_empty() {
-                // It said that nothing follows (RFC 9112 9.6), so there is nothing that a reset could answer.
-                writer.end_with_socket();
-                return Ended::Closed;
-            }
-            if !whole || !keep_alive {
-                Box::pin(linger(&mut reader, &mut writer)).await;
-                return Ended::Closed;
-            }
+        if *drain.borrow() {
+            line.close_after();
         }
+        let received = match next_request(&line, &service, limits, &mut rest).await {
+            Ok(received) => received,
+            Err(NoRequest::End) => return Ended::Closed,
+            Err(NoRequest::Over) => {
+                Box::pin(close(&line, rest.client_closes)).await;
+                return Ended::Closed;
+            }
+            Err(NoRequest::Fault(fault)) => {
+                service.refused(fault, Version::HTTP_11);
+                Box::pin(refuse_on(&line, fault)).await;
+                return Ended::Closed;
+            }
+        };
+        let Some((mut reader, mut writer)) = line.take() else {
+            return Ended::Closed;
+        };
+        if received.head.method == Method::CONNECT {
+            let authority = received.head.authority.unwrap_or_default().to_string();
+            if tunnels {
+                return Ended::Connect {
+                    authority,
+                    reader,
+                    writer,
+                };
+            }
+            service.refused(Fault::MalformedRequest, Version::HTTP_11);
+            Box::pin(refuse(&mut writer, Fault::MalformedRequest)).await;
+            return Ended::Closed;
+        }
+        Box::pin(serve_upgrade(
+            received,
+            &mut reader,
+            &mut writer,
+            &*service,
+            limits,
+            &drain,
+        ))
+        .await;
+        // Whatever the answer was, what follows a request for another protocol may be in that protocol.
+        if !writer.within_message && writer.flush().await.is_ok() {
+            Box::pin(linger(&mut reader, &mut writer)).await;
+        }
+        Ended::Closed
     }
 }
 
-/// Serves one request; false when its body was not received whole, so that the connection cannot go
-/// on.
-async fn serve_one<S: Serve>(
+/// Serves a request for another protocol.
+async fn serve_upgrade<S: Serve>(
     received: ReceivedRequest,
     reader: &mut Reader,
     writer: &mut Writer,
-    keep_alive: &mut bool,
     service: &S,
     limits: &ServerLimits,
     drain: &Drain,
-) -> bool {
+) {
     let ReceivedRequest { head, body, .. } = received;
-    let upgrade = head.upgrade.is_some();
-    // Whatever the answer is, what follows a request for another protocol may be in that protocol.
-    *keep_alive &= !upgrade;
+    let mut keep_alive = false;
     let mut decoder = BodyDecoder::new(body);
     let responder = Responder::Http1 {
         writer,
         method: head.method.clone(),
         version: head.version,
-        keep_alive,
+        keep_alive: &mut keep_alive,
         drain: Some(drain),
     };
     let body = Body::Http1 {
@@ -142,65 +151,147 @@ async fn serve_one<S: Serve>(
         decoder: &mut decoder,
         limits: limits.http1,
     };
-    let body = RequestBody::new(body, head.version);
+    let body = RequestBody::new(body);
     let mut request = Request {
         head,
         body,
         responder: Some(responder),
     };
     service.serve(&mut request).await;
-    drop(request);
-    decoder.is_done() && !upgrade
 }
 
 /// What else than a request a connection waits for. Both are waited for as long as the connection lasts: to begin
 /// anew with each request would take two locks each time.
 struct Rest<'r, D> {
     drained: Pin<&'r mut D>,
+    is_drained: bool,
     /// When it is looked whether the connection is idle.
     look: Pin<&'r mut Sleep>,
     /// Whether a request has come since the last look.
     is_used: bool,
+    /// Serves a request that isn't carried.
+    serving: Option<LocalBoxFuture<'static, ()>>,
+    /// Asks a client that sends no more whether it still waits.
+    asking: Option<LocalBoxFuture<'static, ()>>,
+    /// The client said that nothing follows its last request.
+    client_closes: bool,
 }
 
-async fn next_request<D: Future<Output = ()>>(
-    reader: &mut Reader,
+/// Has requests served, and returns what can't be: a tunnel, another protocol, or none.
+async fn next_request<S: Serve, D: Future<Output = ()>>(
+    line: &Rc<Line>,
+    service: &Rc<S>,
     limits: &ServerLimits,
     rest: &mut Rest<'_, D>,
 ) -> Result<ReceivedRequest, NoRequest> {
     let mut deadline = None;
     loop {
-        match receive_request(&mut reader.buffer, &limits.http1) {
-            Ok(Some(received)) => {
-                rest.is_used = true;
-                return Ok(received);
+        let is_free = line.is_free();
+        if is_free {
+            match line.receive() {
+                Ok(Some(received)) => {
+                    rest.is_used = true;
+                    deadline = None;
+                    if received.head.method == Method::CONNECT || received.head.upgrade.is_some() {
+                        return Ok(received);
+                    }
+                    rest.client_closes = !received.keep_alive;
+                    rest.serving = service.begin(line.begin(received), Instant::now().into_std());
+                    continue;
+                }
+                Ok(None) if line.has_ended() => return Err(NoRequest::End),
+                Ok(None) if rest.is_drained && !line.has_begun() => return Err(NoRequest::End),
+                Ok(None) => {}
+                Err(Refusal::Malformed(_)) => {
+                    return Err(NoRequest::Fault(Fault::MalformedRequest));
+                }
+                Err(Refusal::TooLarge(_)) => return Err(NoRequest::Fault(Fault::HeadersTooLarge)),
             }
-            Ok(None) => {}
-            Err(Refusal::Malformed(_)) => return Err(NoRequest::Fault(Fault::MalformedRequest)),
-            Err(Refusal::TooLarge(_)) => return Err(NoRequest::Fault(Fault::HeadersTooLarge)),
         }
-        let read = if reader.buffer.is_empty() {
-            reader.shrink();
+        let event = if is_free && line.has_begun() {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_timeout);
+            let event = timeout_at(deadline, poll_fn(|cx| line.poll_event(cx, is_free))).await;
+            event.map_err(|_| NoRequest::Fault(Fault::HeaderTimeout))?
+        } else {
             tokio::select! {
                 biased;
-                read = reader.fill() => read,
-                () = rest.drained.as_mut() => return Err(NoRequest::End),
+                event = poll_fn(|cx| line.poll_event(cx, is_free)) => event,
+                () = at_work(&mut rest.serving) => {
+                    rest.serving = None;
+                    continue;
+                }
+                () = at_work(&mut rest.asking) => {
+                    rest.asking = None;
+                    line.lose();
+                    continue;
+                }
+                () = rest.drained.as_mut(), if !rest.is_drained => {
+                    if line.is_free() {
+                        return Err(NoRequest::End);
+                    }
+                    rest.is_drained = true;
+                    line.close_after();
+                    continue;
+                }
                 () = rest.look.as_mut() => {
-                    if !std::mem::take(&mut rest.is_used) {
+                    if line.is_free() && !std::mem::take(&mut rest.is_used) {
                         return Err(NoRequest::End);
                     }
                     rest.look.as_mut().reset(Instant::now() + limits.idle_timeout);
                     continue;
                 }
             }
-        } else {
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_timeout);
-            let read = timeout_at(deadline, reader.fill()).await;
-            read.map_err(|_| NoRequest::Fault(Fault::HeaderTimeout))?
         };
-        if !matches!(read, Ok(read) if read > 0) {
-            return Err(NoRequest::End);
+        match event {
+            Event::Over => return Err(NoRequest::Over),
+            Event::Ended if !is_free && line.may_ask() => {
+                if let Some(reader) = line.take_reader() {
+                    rest.asking = Some(Box::pin(ask(line.clone(), reader)));
+                }
+            }
+            Event::Ended | Event::Read => {}
         }
+    }
+}
+
+/// What a boxed future comes to, if there is one.
+async fn at_work(future: &mut Option<LocalBoxFuture<'static, ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+/// Returns once a client that sends no more turns out to be gone. A client of HTTP/1 that ends its direction may have
+/// closed the connection, or wait for the answer all the same: TCP tells both in the same way.
+async fn ask(line: Rc<Line>, reader: Reader) {
+    sleep(ASK_AFTER).await;
+    if line.may_ask() {
+        return reader.challenge(QUESTION).await;
+    }
+    pending().await
+}
+
+/// Closes the connection after its last request.
+async fn close(line: &Line, client_closes: bool) {
+    let Some((mut reader, mut writer)) = line.take() else {
+        return;
+    };
+    if writer.within_message || writer.flush().await.is_err() {
+        return;
+    }
+    if client_closes && line.is_whole() && reader.buffer.is_empty() {
+        // It said that nothing follows (RFC 9112 9.6), so there is nothing that a reset could answer.
+        writer.end_with_socket();
+    } else {
+        linger(&mut reader, &mut writer).await;
+    }
+}
+
+async fn refuse_on(line: &Line, fault: Fault) {
+    if let Some((mut reader, mut writer)) = line.take() {
+        refuse(&mut writer, fault).await;
+        linger(&mut reader, &mut writer).await;
     }
 }
 
@@ -238,8 +329,6 @@ async fn linger(reader: &mut Reader, writer: &mut Writer) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::StatusCode;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};

@@ -89,8 +89,12 @@ pub async fn exchange_upgrade<'d>(
     let Some(mut answer_body) = answer.body() else {
         return Err(Failure::ClientGone);
     };
-    let downstream = (body.tunnel(), client.tunnel());
-    let relayed = relay(downstream, (answer_body.tunnel(), request_sink.tunnel())).await;
+    let downstream = body.tunnel().zip(client.tunnel());
+    let upstream = answer_body.tunnel().zip(request_sink.tunnel());
+    let Some((downstream, upstream)) = downstream.zip(upstream) else {
+        return Err(Failure::ClientGone);
+    };
+    let relayed = relay(downstream, upstream).await;
     outcome.response_bytes = relayed.down;
     Ok((outcome, relayed))
 }

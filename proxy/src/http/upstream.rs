@@ -91,6 +91,17 @@ impl Unanswered {
         Self::new(fault, false)
     }
 
+    /// A connection of HTTP/1 that had been idle ended before a final head; see [`silent`](Self::silent) and
+    /// [`unread`](Self::unread).
+    pub(super) fn ended(silent: bool, unread: bool) -> Self {
+        Self {
+            stale: silent,
+            silent,
+            unread,
+            ..Self::new(Fault::UpstreamReset, false)
+        }
+    }
+
     /// Nothing reached the application, so another endpoint may be asked.
     pub fn unprocessed(fault: Fault) -> Self {
         Self::new(fault, true)

@@ -1,5 +1,5 @@
-//! Requests to an application that speaks HTTP/2, from another sidecar: carried without a task of their own, where
-//! nothing has to be waited for on the way there. The rest goes the general way ([`go_on`](Inbound::go_on)).
+//! Requests to an application, from another sidecar: carried without a task of their own, where nothing has to be waited
+//! for on the way there. The rest goes the general way ([`go_on`](Inbound::go_on)).
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -11,9 +11,9 @@ use http::Method;
 
 use super::Inbound;
 use super::http::{Begun, HopRequests, Sent};
-use crate::endpoint::Share;
+use crate::endpoint::Ready;
 use crate::http::{Carriers, Errand, Failure, Load, Outcome, Request, Terms, carry};
-use crate::model::{Protocol, RequestHead, ResponseHead};
+use crate::model::{RequestHead, ResponseHead};
 use crate::multiplex::Accepted;
 
 /// A request that is being carried.
@@ -23,8 +23,8 @@ pub(super) struct Incoming {
     inbound: Option<Rc<Inbound>>,
     begun: Option<Begun>,
     sent: Sent,
-    /// Counts as a stream of the application's connection.
-    share: Option<Share>,
+    /// What it was sent on.
+    ready: Option<Ready>,
 }
 
 impl HopRequests {
@@ -36,8 +36,7 @@ impl HopRequests {
         let said = accepted.head.as_ref().and_then(|head| {
             let head = head.as_ref().ok()?;
             let usual = head.method != Method::CONNECT && head.upgrade.is_none();
-            let said = usual.then(|| self.said(&head.headers).ok())?;
-            said.filter(|said| said.hop.protocol == Protocol::Http2)
+            usual.then(|| self.said(&head.headers).ok())?
         });
         let Some(said) = said else {
             return ControlFlow::Continue(accepted);
@@ -54,9 +53,9 @@ impl HopRequests {
             let begun = inbound.begin(&mut request.head, call, accepted.at);
             incoming.sent.0 = begun.context.trace_id;
             incoming.begun = Some(begun);
-            let share = inbound.admit_now(&request.head, incoming)?;
-            passage.set_out(request, (share.connection(), None), &Terms::default());
-            incoming.share = Some(share);
+            let ready = inbound.admit_now(&request.head, incoming)?;
+            passage.set_out(request, ready.lead(None), &Terms::default());
+            incoming.ready = Some(ready);
             Some(())
         });
         match has_set_out.flatten() {
@@ -78,9 +77,9 @@ fn leave_to_task(load: Load<Incoming>) {
 }
 
 impl Inbound {
-    /// Lets a request in, and gets a share of an open connection to the application; nothing, where anything of it has
+    /// Lets a request in, and gets a connection to the application, or a share of one; nothing, where anything of it has
     /// to be waited for.
-    fn admit_now(&self, head: &RequestHead, incoming: &Incoming) -> Option<Share> {
+    fn admit_now(&self, head: &RequestHead, incoming: &Incoming) -> Option<Ready> {
         let Begun {
             call, began, known, ..
         } = incoming.begun.as_ref()?;
@@ -90,10 +89,12 @@ impl Inbound {
         if is_limited || self.refuses_to_repeat(call, head) {
             return None;
         }
-        let share = self.endpoints.share_plain_now(call.application.ok()?)?;
+        let ready = self
+            .endpoints
+            .open_plain_now(call.application.ok()?, call.protocol)?;
         let admitting = self.admit(call.port, policy, call.asked(head), (*began, None));
         incoming.sent.1.set(admitting.now_or_never()?.ok()?);
-        Some(share)
+        Some(ready)
     }
 }
 
@@ -129,18 +130,19 @@ impl Errand for Incoming {
         };
         // It may be sent again, and whoever asked is told otherwise.
         let sent: Sent = (self.sent.0, Cell::new(self.sent.1.take()));
-        let inbound = inbound.clone();
+        let (inbound, ready) = (inbound.clone(), self.ready.take());
         tokio::task::spawn_local(async move {
-            let call = &begun.call;
-            let ended = match call.application {
-                Ok(address) => {
-                    let forwarded =
-                        inbound.forward(&mut request, address, call, &sent, Some(failed));
+            let is_reset = || ready.as_ref().is_some_and(Ready::is_reset);
+            let repeat = inbound.may_repeat(&mut request, failed, 1, is_reset);
+            let ended = match (repeat.await, begun.call.application) {
+                (Ok(()), Ok(address)) => {
+                    let forwarded = inbound.forward(&mut request, address, &begun.call, &sent, 1);
                     forwarded.await
                 }
-                Err(_) => Err(Failure::Unanswered(failed)),
+                (Ok(()), Err(_)) => Err(Failure::Unanswered(failed)),
+                (Err(ended), _) => Err(ended),
             };
-            drop(sent);
+            drop((sent, ready));
             inbound.finish(&mut request, begun, ended, None).await;
         });
     }
@@ -154,11 +156,11 @@ impl Errand for Incoming {
             inbound,
             begun,
             sent: (_, pass),
-            share,
+            ready,
         } = self;
         *begun = None;
         pass.set(None);
-        *share = None;
+        *ready = None;
         *inbound = None;
     }
 }

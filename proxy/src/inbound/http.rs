@@ -16,7 +16,6 @@ use super::Inbound;
 use super::admit::Known;
 use crate::admission::{Asked, Pass};
 use crate::authorization::decide;
-use crate::endpoint::Opened;
 use crate::http::{
     Ending, Failure, NO_RETRY, Outcome, Request, Serve, Terms, Told, Unanswered, Upstream, Workers,
 };
@@ -279,16 +278,13 @@ fn is_repeatable(failed: &Unanswered, request: &mut Request<'_>, attempts: u32) 
 }
 
 /// Whether the application closed the connection without having read what was on it.
-async fn was_unread(failed: &Unanswered, opened: &Opened) -> bool {
+async fn was_unread(failed: &Unanswered, is_reset: impl Fn() -> bool) -> bool {
     if failed.unread || !failed.silent {
         return failed.unread;
     }
     // Many end their own direction first, and then close.
     tokio::time::sleep(RESET_WAIT).await;
-    match &opened.upstream {
-        Upstream::Http1(connection) => connection.reader.is_reset(),
-        Upstream::Http2(_) => false,
-    }
+    is_reset()
 }
 
 /// A request that was joined to its trace and looked at.
@@ -331,7 +327,7 @@ impl Inbound {
                         let admitted = pass.as_ref().map_or(*began, Pass::admitted);
                         shorten_grpc_timeout(&mut request.head, admitted - *began);
                         let sent = (begun.context.trace_id, Cell::new(pass));
-                        self.forward(request, address, call, &sent, None).await
+                        self.forward(request, address, call, &sent, 0).await
                     }
                     Err(refusal) => {
                         retry_after = Some(refusal.retry_after);
@@ -420,24 +416,16 @@ impl Inbound {
     }
 
     /// To the application. Only a pooled connection that closed before it answered is tried a second
-    /// time: the application was closing it while the request was on its way. `failed` is what became of a first
-    /// attempt, if there was one.
+    /// time: the application was closing it while the request was on its way. `attempts` were made before.
     pub(super) async fn forward(
         &self,
         request: &mut Request<'_>,
         address: SocketAddr,
         call: &Call,
         sent: &Sent,
-        failed: Option<Unanswered>,
+        mut attempts: u32,
     ) -> Result<Outcome, Failure> {
         let mark = |head: &mut ResponseHead| self.mark(head, sent, Instant::now());
-        let mut attempts = 0;
-        if let Some(failed) = failed {
-            attempts = 1;
-            if !is_repeatable(&failed, request, attempts) {
-                return Err(Failure::Unanswered(failed));
-            }
-        }
         loop {
             attempts += 1;
             let terms = Terms {
@@ -473,17 +461,34 @@ impl Inbound {
                     return Ok(outcome);
                 }
                 Err(Failure::Unanswered(failed)) => {
-                    let small = request.body.received <= UNREAD_BYTES_MAX;
-                    if small && was_unread(&failed, &opened).await && self.is_leaving() {
-                        let elsewhere = Unanswered::unprocessed(Fault::Draining);
-                        return Err(Failure::Unanswered(elsewhere));
-                    }
-                    if !is_repeatable(&failed, request, attempts) {
-                        return Err(Failure::Unanswered(failed));
-                    }
+                    let is_reset = || match &opened.upstream {
+                        Upstream::Http1(connection) => connection.reader.is_reset(),
+                        Upstream::Http2(_) => false,
+                    };
+                    self.may_repeat(request, failed, attempts, is_reset).await?;
                 }
                 Err(failed) => return Err(failed),
             }
+        }
+    }
+
+    /// Whether there may be another attempt after so many, of which the last failed; if not, how the request ends.
+    /// `is_reset` says whether its connection's other end was reset.
+    pub(super) async fn may_repeat(
+        &self,
+        request: &mut Request<'_>,
+        failed: Unanswered,
+        attempts: u32,
+        is_reset: impl Fn() -> bool,
+    ) -> Result<(), Failure> {
+        let small = request.body.received <= UNREAD_BYTES_MAX;
+        if small && was_unread(&failed, is_reset).await && self.is_leaving() {
+            let elsewhere = Unanswered::unprocessed(Fault::Draining);
+            return Err(Failure::Unanswered(elsewhere));
+        }
+        match is_repeatable(&failed, request, attempts) {
+            true => Ok(()),
+            false => Err(Failure::Unanswered(failed)),
         }
     }
 

@@ -16,11 +16,11 @@ use super::destination::Destination;
 use super::hedge::hedge_after;
 use super::http::{Found, OutboundRequests, Trail};
 use crate::balance::Picked;
-use crate::endpoint::Share;
+use crate::endpoint::Ready;
 use crate::http::{
     Carriers, Deadline, Errand, Failure, Load, Outcome, Passage, Request, Terms, carry,
 };
-use crate::model::{Protocol, RequestHead, ResponseHead};
+use crate::model::{RequestHead, ResponseHead};
 use crate::multiplex::Accepted;
 
 /// A request that is being carried.
@@ -29,8 +29,8 @@ pub(super) struct Outgoing {
     /// There until it is over.
     requests: Option<Rc<OutboundRequests>>,
     way: Way,
-    /// Counts as a stream of the upstream's connection.
-    share: Option<Share>,
+    /// What it was sent on.
+    ready: Option<Ready>,
 }
 
 /// How a request has come so far.
@@ -56,12 +56,24 @@ impl OutboundRequests {
             return ControlFlow::Break(());
         };
         let request = Request::of_stream(head, accepted.receiver, accepted.sender);
+        if let Some(serving) = self.carry_request(request, accepted.at) {
+            tokio::task::spawn_local(serving);
+        }
+        ControlFlow::Break(())
+    }
+
+    /// Carries a request that came at this time, or says what serves it on.
+    pub(super) fn carry_request(
+        self: &Rc<Self>,
+        request: Request<'static>,
+        at: Instant,
+    ) -> Option<impl Future<Output = ()> + 'static> {
         let load = Load::new(&self.outbound.carriers, request);
         let mut found = None;
         let has_set_out = load.with(|request, outgoing, passage| {
             outgoing.requests = Some(self.clone());
             let way = &mut outgoing.way;
-            way.trail.began = accepted.at;
+            way.trail.began = at;
             self.join(&mut request.head, &mut way.trail);
             // Where it has to be waited for, what was begun is dropped, and a task begins anew.
             found = self
@@ -71,21 +83,22 @@ impl OutboundRequests {
                 return None;
             };
             self.prepare(request, &mut way.trail);
-            let share = self.choose_now(request, way)?;
-            outgoing.share = Some(share);
-            let share = outgoing.share.as_ref()?;
-            self.set_out_on(request, (way, share), passage)
+            let ready = self.choose_now(request, way)?;
+            let ready = outgoing.ready.insert(ready);
+            self.set_out_on(request, (way, ready), passage)
         });
         match has_set_out.flatten() {
-            Some(()) => carry(load, accepted.at),
-            None => self.leave_to_task(load, found),
+            Some(()) => {
+                carry(load, at);
+                None
+            }
+            None => self.serve_on(load, found),
         }
-        ControlFlow::Break(())
     }
 
-    /// Chooses whom the first attempt goes to, and gets a share of an open connection to there; nothing, where
+    /// Chooses whom the first attempt goes to, and gets a connection to there, or a share of one; nothing, where
     /// anything of it isn't there at once.
-    fn choose_now(&self, request: &Request<'static>, way: &mut Way) -> Option<Share> {
+    fn choose_now(&self, request: &Request<'static>, way: &mut Way) -> Option<Ready> {
         if way.trail.target.as_ref()?.faults().next().is_some() {
             return None;
         }
@@ -104,14 +117,10 @@ impl OutboundRequests {
         } = &way.trail;
         let target = target.as_ref()?;
         let endpoints = &self.outbound.endpoints;
-        let is_http2 = protocol_to(target, *version) == Protocol::Http2;
+        let protocol = protocol_to(target, *version);
         match (endpoint, &target.destination) {
-            (Some(endpoint), _) if is_http2 || endpoint.sidecar.is_some() => {
-                endpoints.share_now(endpoint, target.tls_to(endpoint))
-            }
-            (None, Destination::Outside(address)) if is_http2 => {
-                endpoints.share_plain_now(*address)
-            }
+            (Some(endpoint), _) => endpoints.open_now(endpoint, target.tls_to(endpoint), protocol),
+            (None, Destination::Outside(address)) => endpoints.open_plain_now(*address, protocol),
             _ => None,
         }
     }
@@ -120,7 +129,7 @@ impl OutboundRequests {
     fn set_out_on(
         &self,
         request: &mut Request<'static>,
-        (way, share): (&Way, &Share),
+        (way, ready): (&Way, &Ready),
         passage: &mut Passage,
     ) -> Option<()> {
         let (target, endpoint) = (way.trail.target.as_ref()?, way.trail.endpoint.as_deref());
@@ -133,20 +142,21 @@ impl OutboundRequests {
             timed: way.picked.as_ref().is_some_and(Picked::is_timed),
             ..Terms::default()
         };
-        passage.set_out(request, (share.connection(), hop.as_ref()), &terms);
+        passage.set_out(request, ready.lead(hop.as_ref()), &terms);
         Some(())
     }
 
-    fn leave_to_task(self: &Rc<Self>, load: Load<Outgoing>, found: Option<Found>) {
-        let Some((mut request, outgoing)) = load.take() else {
-            return;
-        };
+    /// Serves a request on from where it stands.
+    fn serve_on(
+        self: &Rc<Self>,
+        load: Load<Outgoing>,
+        found: Option<Found>,
+    ) -> Option<impl Future<Output = ()> + 'static> {
+        let (mut request, outgoing) = load.take()?;
         // What was chosen in vain is given back, and chosen anew.
         let Way { trail, .. } = outgoing.way;
         let requests = self.clone();
-        tokio::task::spawn_local(async move {
-            requests.go_on(&mut request, trail, found).await;
-        });
+        Some(async move { requests.go_on(&mut request, trail, found).await })
     }
 }
 
@@ -206,12 +216,12 @@ impl Errand for Outgoing {
                     course,
                     picked,
                 },
-            share,
+            ready,
         } = self;
         trail.clear();
         *course = None;
         *picked = None;
-        *share = None;
+        *ready = None;
         *requests = None;
     }
 }

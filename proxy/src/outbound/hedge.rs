@@ -43,11 +43,11 @@ impl OutboundRequests {
     ) -> (Result<Outcome, Failure>, u32) {
         let began = Instant::now();
         let prize = Prize::new(request.responder.take());
-        let (head, body) = (&request.head, &mut request.body);
+        let head = &request.head;
         let endpoint = first.endpoint.clone();
         let attempt: Attempt<'_> = Box::pin(self.one(&prize, head, endpoint, way));
         let mut attempts = [Some(attempt), None];
-        let ended = tokio::time::timeout(after, race(&mut attempts, &prize, body)).await;
+        let ended = tokio::time::timeout(after, race(&mut attempts, &prize)).await;
         // Whoever has begun to answer goes on with it.
         let second = match ended.is_err() && !prize.is_won() {
             true => self.pick_other(way.target, first, tried),
@@ -55,17 +55,17 @@ impl OutboundRequests {
         };
         let (ended, hedges) = match (ended, second) {
             (Ok((_, ended)), _) => (ended, 0),
-            (Err(_), None) => (race(&mut attempts, &prize, body).await.1, 0),
+            (Err(_), None) => (race(&mut attempts, &prize).await.1, 0),
             (Err(_), Some(mut second)) => {
                 let hedged = Instant::now();
                 let endpoint = second.endpoint.clone();
                 attempts[1] = Some(Box::pin(self.one(&prize, head, endpoint, way)));
-                let (mut index, mut ended) = race(&mut attempts, &prize, body).await;
+                let (mut index, mut ended) = race(&mut attempts, &prize).await;
                 let failed = matches!(ended, Err(Failure::Unanswered(_) | Failure::Again(_)));
                 if failed && attempts[1 - index].is_some() {
                     // The other one may still answer.
                     learn([first, &second][index], &ended);
-                    (index, ended) = race(&mut attempts, &prize, body).await;
+                    (index, ended) = race(&mut attempts, &prize).await;
                 } else {
                     let since = [began, hedged][1 - index];
                     [&*first, &second][1 - index].outpaced(since.elapsed(), Instant::now());

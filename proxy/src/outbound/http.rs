@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::LocalBoxFuture;
 use http::{Method, Version};
 
 use super::Outbound;
@@ -377,8 +378,10 @@ impl OutboundRequests {
                     upgrade: None,
                     headers: Fields::new(),
                 };
-                if let Ok(mut sink) = responder.respond(ok, false) {
-                    relay((body.tunnel(), sink.tunnel()), upstream.halves()).await;
+                if let Ok(mut sink) = responder.respond(ok, false)
+                    && let Some(client) = body.tunnel().zip(sink.tunnel())
+                {
+                    relay(client, upstream.halves()).await;
                 }
             }
             Err(fault) => {
@@ -478,6 +481,14 @@ impl Serve for OutboundRequests {
 
     fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
         self.carry_stream(accepted)
+    }
+
+    fn begin(
+        self: &Rc<Self>,
+        request: Request<'static>,
+        at: Instant,
+    ) -> Option<LocalBoxFuture<'static, ()>> {
+        Some(Box::pin(self.carry_request(request, at)?))
     }
 
     fn refused(&self, fault: Fault, version: Version) {

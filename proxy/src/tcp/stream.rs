@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -83,21 +83,27 @@ thread_local! {
 
 /// Reads once into the shared buffer. A read that doesn't fill it clears the readiness, so that the
 /// next wait costs no call.
-async fn read_shared<T>(io: &mut ReadIo, mut take: impl FnMut(&[u8]) -> T) -> io::Result<T> {
-    poll_fn(|cx| {
-        SHARED.with_borrow_mut(|shared| {
-            shared.resize(SHARED_READ, 0);
-            let mut read = ReadBuf::new(shared);
-            ready!(Pin::new(&mut *io).poll_read(cx, &mut read))?;
-            Poll::Ready(Ok(take(read.filled())))
-        })
+fn poll_shared<T>(
+    io: &mut ReadIo,
+    cx: &mut Context<'_>,
+    take: impl FnOnce(&[u8]) -> T,
+) -> Poll<io::Result<T>> {
+    SHARED.with_borrow_mut(|shared| {
+        shared.resize(SHARED_READ, 0);
+        let mut read = ReadBuf::new(shared);
+        ready!(Pin::new(io).poll_read(cx, &mut read))?;
+        Poll::Ready(Ok(take(read.filled())))
     })
-    .await
 }
 
 impl Reader {
     /// Reads once; 0 is the end. Cancel-safe.
     pub async fn fill(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// As [`fill`](Self::fill).
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self {
             io,
             buffer,
@@ -108,24 +114,24 @@ impl Reader {
                 buffer.extend_from_slice(bytes);
                 bytes.len()
             };
-            let read = read_shared(io, keep).await?;
+            let read = ready!(poll_shared(io, cx, keep))?;
             *is_direct = read == SHARED_READ;
-            return Ok(read);
+            return Poll::Ready(Ok(read));
         }
         // What is left of the room is used up first.
         if buffer.capacity() - buffer.len() < DIRECT_READ / ROOM_SHARE {
             buffer.reserve(DIRECT_READ);
         }
         let room = DIRECT_READ.min(buffer.capacity() - buffer.len());
-        let read = io.read_buf(&mut buffer.limit(room)).await?;
+        let read = ready!(pin!(io.read_buf(&mut buffer.limit(room))).poll(cx))?;
         *is_direct = read >= room.min(SHARED_READ);
-        Ok(read)
+        Poll::Ready(Ok(read))
     }
 
     /// Reads once into the buffer that all connections share, and hands over what there is; 0 is the
     /// end.
-    pub(super) async fn pass<T>(&mut self, to: impl FnMut(&[u8]) -> T) -> io::Result<T> {
-        read_shared(&mut self.io, to).await
+    pub(super) async fn pass<T>(&mut self, mut to: impl FnMut(&[u8]) -> T) -> io::Result<T> {
+        poll_fn(|cx| poll_shared(&mut self.io, cx, &mut to)).await
     }
 
     /// Gives the buffer's memory back while the connection is idle.
@@ -261,6 +267,86 @@ impl Writer {
             self.buffer = BytesMut::new();
         }
         Ok(())
+    }
+
+    /// As [`write`](Self::write), as far as it can be done without waiting: what is left of `data` is to be written once
+    /// [`poll_room`](Self::poll_room) says so.
+    pub fn try_write(&mut self, data: &mut Bytes) -> io::Result<()> {
+        let is_gathered = data.len() <= GATHER_MAX || self.socket().is_none();
+        if is_gathered && self.buffer.len() < BUFFER_MAX {
+            self.buffer.extend_from_slice(data);
+            data.clear();
+            if self.buffer.len() >= BUFFER_MAX {
+                self.try_flush()?;
+            }
+            return Ok(());
+        }
+        while !data.is_empty() {
+            let Some(sent) = self.send_now(data)? else {
+                return Ok(());
+            };
+            let gathered = sent.min(self.buffer.len());
+            self.sent(gathered);
+            data.advance(sent - gathered);
+        }
+        Ok(())
+    }
+
+    /// Sends what has gathered, as far as it can be done without waiting; whether that is all.
+    pub fn try_flush(&mut self) -> io::Result<bool> {
+        while !self.buffer.is_empty() {
+            let Some(sent) = self.send_now(&[])? else {
+                return Ok(false);
+            };
+            self.sent(sent);
+        }
+        Ok(true)
+    }
+
+    /// Writes once what has gathered and `more`, if the socket has room. What lies between us and a socket may always
+    /// have to be waited for.
+    fn send_now(&self, more: &[u8]) -> io::Result<Option<usize>> {
+        let Some(socket) = self.socket() else {
+            return Ok(None);
+        };
+        // The kernel takes a vectored write of one slice for a dearer write.
+        let sent = match (&*self.buffer, more) {
+            (gathered, []) => socket.try_write(gathered),
+            ([], more) => socket.try_write(more),
+            (gathered, more) => {
+                socket.try_write_vectored(&[IoSlice::new(gathered), IoSlice::new(more)])
+            }
+        };
+        match sent {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => Ok(Some(sent)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends what has gathered; ready once that is done and there is room for more.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.buffer))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent(sent);
+        }
+        match &mut self.io {
+            WriteIo::Tcp(io) => io.as_ref().poll_write_ready(cx),
+            WriteIo::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    /// The first so many bytes of the buffer were sent. One that is empty begins anew, with all of its room.
+    fn sent(&mut self, count: usize) {
+        if count == self.buffer.len() {
+            self.buffer.clear();
+        } else {
+            self.buffer.advance(count);
+        }
     }
 
     /// As [`Reader::socket`].
