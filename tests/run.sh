@@ -2,10 +2,11 @@
 # Runs every test: unit and property tests, the house rules, and the scenarios against the real
 # programs. As root on Debian it installs what it needs; as another user it uses what is there.
 #
-#   ./tests/run.sh [--quick] [--soak] [-k EXPRESSION] [FILE...]
+#   ./tests/run.sh [--quick] [--soak] [--beside PROGRAM] [-k EXPRESSION] [FILE...]
 #
 #   --quick    leaves out the scenarios marked slow
 #   --soak     the long forms: 5 minutes of certificate rotation, 50 kills, 1 GiB bodies, ...
+#   --beside   runs PROGRAM beside the scenarios, in the time that they leave; it has to succeed too
 #   -k, FILE   only these scenarios (and no cargo test)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,9 +26,13 @@ say() { printf '\n== %s\n' "$*" >&2; }
 
 arguments=()
 only=
-for argument in "$@"; do
+beside=
+while [ $# -gt 0 ]; do
+    argument=$1
+    shift
     case $argument in
-        -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --beside) beside=${1:?--beside wants a program}; shift; continue ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
         -k) only=1 ;;
         test_*) only=1; argument=$SCENARIOS/$argument ;;
     esac
@@ -122,20 +127,26 @@ pytest=("$ROOT/target/venv/bin/python" -m pytest "${arguments[@]}")
 [[ " ${arguments[*]} " == *"$SCENARIOS/"* ]] || pytest+=("$SCENARIOS")
 pytest+=(-c "$SCENARIOS/pytest.ini" --rootdir "$SCENARIOS")
 
-if [ "$(id -u)" = 0 ]; then
-    sweep
-    exec "${pytest[@]}"
-fi
-# Namespaces of one's own need user namespaces and a range of user ids (newuidmap, /etc/subuid).
-inside=(unshare --user --map-root-user --map-auto --net --mount --pid --fork --kill-child)
-if "${inside[@]}" sh -c 'mount -t tmpfs none /run && ip netns add try && ip netns del try' 2>/dev/null; then
+scenarios() {
+    if [ "$(id -u)" = 0 ]; then
+        sweep
+        "${pytest[@]}"
+        return
+    fi
+    # Namespaces of one's own need user namespaces and a range of user ids (newuidmap, /etc/subuid).
+    local inside=(unshare --user --map-root-user --map-auto --net --mount --pid --fork --kill-child)
+    if ! "${inside[@]}" sh -c 'mount -t tmpfs none /run && ip netns add try && ip netns del try' 2>/dev/null; then
+        say "AS $(id -un), AND NO USER NAMESPACES WITH A RANGE OF IDS HERE: the scenarios with interception are SKIPPED"
+        "${pytest[@]}"
+        return
+    fi
     say "as $(id -un): in user, network, mount and process namespaces of the run's own"
     # In there we are called root, and pytest's usual place is the real root's; so is /etc, where a
     # namespace's resolver is named. What servers wrote under other ids of the range can be removed only
     # from within.
     export PYTEST_DEBUG_TEMPROOT=/run/t
+    local place outcome=0
     place=$(mktemp -d /tmp/weft-tests.XXXXXX)
-    outcome=0
     "${inside[@]}" sh -c '
         mount -t tmpfs none /run && mkdir -p /run/lock /run/etc /run/t && ip link set lo up && mount -t proc none /proc || exit
         cp -a /etc/. /run/etc 2>/dev/null
@@ -147,7 +158,21 @@ if "${inside[@]}" sh -c 'mount -t tmpfs none /run && ip netns add try && ip netn
         rm -rf /run/t/*
         exit $outcome' run "$place" "${pytest[@]}" || outcome=$?
     rmdir "$place"
-    exit "$outcome"
+    return "$outcome"
+}
+
+other=
+if [ -n "$beside" ]; then
+    mkdir -p target
+    # Only what nobody else wants of the processors is its.
+    setsid chrt --idle 0 "$beside" >target/beside.log 2>&1 &
+    other=$!
+    trap 'kill -- "-$other" 2>/dev/null' INT TERM
 fi
-say "AS $(id -un), AND NO USER NAMESPACES WITH A RANGE OF IDS HERE: the scenarios with interception are SKIPPED"
-exec "${pytest[@]}"
+outcome=0
+scenarios || outcome=$?
+if [ -n "$other" ]; then
+    wait "$other" || { say "FAILED: $beside"; outcome=1; }
+    cat target/beside.log
+fi
+exit "$outcome"
