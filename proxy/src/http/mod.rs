@@ -1,7 +1,7 @@
 //! Forwarding mechanics of HTTP, the same for both directions: a request comes from a downstream
 //! connection ([`serve_http1`], [`serve_http2`]), a story decides where it goes, and [`exchange`]
-//! carries it there and the answer back. Which of both sides speaks which version plays no part; but where both speak
-//! HTTP/2 and nothing else is waited for, [`carry`] does the same without a task.
+//! carries it there and the answer back. Which of both sides speaks which version plays no part. Where
+//! nothing else is waited for, [`carry`] does the same without a task.
 
 mod alarms;
 mod body;
