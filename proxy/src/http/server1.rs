@@ -116,7 +116,6 @@ pub fn serve_http1<S: Serve>(
             &mut writer,
             &*service,
             limits,
-            &drain,
         ))
         .await;
         // Whatever the answer was, what follows a request for another protocol may be in that protocol.
@@ -134,17 +133,13 @@ async fn serve_upgrade<S: Serve>(
     writer: &mut Writer,
     service: &S,
     limits: &ServerLimits,
-    drain: &Drain,
 ) {
     let ReceivedRequest { head, body, .. } = received;
-    let mut keep_alive = false;
     let mut decoder = BodyDecoder::new(body);
     let responder = Responder::Http1 {
         writer,
         method: head.method.clone(),
         version: head.version,
-        keep_alive: &mut keep_alive,
-        drain: Some(drain),
     };
     let body = Body::Http1 {
         reader,
@@ -296,13 +291,10 @@ async fn refuse_on(line: &Line, fault: Fault) {
 }
 
 async fn refuse(writer: &mut Writer, fault: Fault) {
-    let mut keep_alive = false;
     let responder = Responder::Http1 {
         writer,
         method: Method::GET,
         version: Version::HTTP_11,
-        keep_alive: &mut keep_alive,
-        drain: None,
     };
     // A client that is gone can't be told.
     let _ = respond(responder, Told::of(fault, false)).await;

@@ -6,7 +6,6 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 
-use super::Drain;
 use super::line::LineSender;
 use crate::http1::{BodyEncoder, BodyLength, write_response};
 use crate::http2::ErrorCode;
@@ -108,14 +107,11 @@ impl Sink<'_> {
 
 /// Where the answer to a request goes.
 pub enum Responder<'a> {
+    /// A connection of HTTP/1 that ends with this answer, if it doesn't go on in another protocol.
     Http1 {
         writer: &'a mut Writer,
         method: Method,
         version: Version,
-        /// In: whether the connection may go on. Out: whether it does.
-        keep_alive: &'a mut bool,
-        /// A proxy that is shutting down ends the connection with this answer.
-        drain: Option<&'a Drain>,
     },
     /// A client's connection of HTTP/1, and a request that can't become a tunnel.
     Line {
@@ -168,8 +164,7 @@ impl<'a> Responder<'a> {
                 );
                 Ok(writer.flush().await?)
             }
-            Responder::Line { answer } => answer.informational(&head),
-            Responder::Http2 { stream } => Ok(stream.respond(&head, false)?),
+            Responder::Line { .. } | Responder::Http2 { .. } => self.pass_on(&head),
         }
     }
 
@@ -181,14 +176,9 @@ impl<'a> Responder<'a> {
                 writer,
                 method,
                 version,
-                keep_alive,
-                drain,
             } => {
-                if drain.is_some_and(|drain| *drain.borrow()) {
-                    *keep_alive = false;
-                }
                 let asked = (&method, version);
-                let encoder = begin_answer(writer, head, empty, asked, keep_alive);
+                let encoder = begin_answer(writer, head, empty, asked, &mut false);
                 Ok(Sink::Http1 { writer, encoder })
             }
             Responder::Line { mut answer } => {
@@ -208,12 +198,7 @@ impl<'a> Responder<'a> {
     /// Ends the exchange without an answer.
     pub fn reset(self, code: ErrorCode) {
         match self {
-            Responder::Http1 {
-                writer, keep_alive, ..
-            } => {
-                *keep_alive = false;
-                writer.reset();
-            }
+            Responder::Http1 { writer, .. } => writer.reset(),
             Responder::Line { mut answer } => answer.reset(),
             Responder::Http2 { mut stream } => stream.reset(code),
         }
@@ -222,9 +207,8 @@ impl<'a> Responder<'a> {
     /// Closes the connection after this answer, where that is what HTTP's version can say.
     pub fn close_after(&mut self) {
         match self {
-            Responder::Http1 { keep_alive, .. } => **keep_alive = false,
             Responder::Line { answer } => answer.close_after(),
-            Responder::Http2 { .. } => {}
+            Responder::Http1 { .. } | Responder::Http2 { .. } => {}
         }
     }
 

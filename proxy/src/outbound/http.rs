@@ -540,13 +540,10 @@ async fn take_rest(request: &mut Request<'_>) {
 
 /// Tells a client that its CONNECT leads nowhere.
 pub(super) async fn refuse_connect(writer: &mut Writer, fault: Fault) {
-    let mut keep_alive = false;
     let responder = Responder::Http1 {
         writer,
         method: Method::GET,
         version: Version::HTTP_11,
-        keep_alive: &mut keep_alive,
-        drain: None,
     };
     // A client that is gone can't be told.
     let _ = respond(responder, Told::of(fault, false)).await;
