@@ -389,14 +389,24 @@ impl Balancer {
         self.state(cluster, now).named(cluster, hash)
     }
 
-    /// Asks for room for one more request to a cluster, which counts for the retry budget too.
+    /// Asks for room for one more request to a cluster. One that is admitted counts for the retry budget; one that
+    /// waits does so once it [has waited](Self::has_waited).
     pub fn admit_request(&self, cluster: &Arc<Cluster>, now: Instant) -> Admission {
         let state = self.state(cluster, now);
-        state.budget.request(&cluster.policy.budget, now);
         let breaker = &cluster.policy.breaker;
         let most = breaker.requests_max.div_ceil(self.workers);
         let pending = breaker.pending_max.div_ceil(self.workers);
-        state.requests.admit(most, pending)
+        let admission = state.requests.admit(most, pending);
+        if matches!(admission, Admission::Admitted(_)) {
+            state.budget.request(&cluster.policy.budget, now);
+        }
+        admission
+    }
+
+    /// Counts a request that was admitted after it had waited for room.
+    pub fn has_waited(&self, cluster: &Arc<Cluster>, now: Instant) {
+        let state = self.state(cluster, now);
+        state.budget.request(&cluster.policy.budget, now);
     }
 
     /// Asks for room for one more TCP connection to a cluster; none waits for it.

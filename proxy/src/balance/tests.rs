@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::model::{CircuitBreaker, ClusterPolicy, HashKey, OutlierDetection};
+use crate::model::{CircuitBreaker, ClusterPolicy, HashKey, OutlierDetection, RetryBudget};
 
 fn cluster_of(weights: &[u32], policy: ClusterPolicy) -> Arc<Cluster> {
     let endpoint = |(index, weight): (usize, &u32)| {
@@ -360,6 +360,43 @@ fn a_new_endpoint_starts_slowly() {
         "{shares:?}"
     );
     assert!((0.24..0.26).contains(&shares[2]), "{shares:?}");
+}
+
+#[test]
+fn a_request_that_waits_counts_once_it_is_admitted() {
+    let policy = ClusterPolicy {
+        budget: RetryBudget {
+            percent: 100,
+            min_retries: 0,
+            ..RetryBudget::default()
+        },
+        breaker: CircuitBreaker {
+            requests_max: 1,
+            pending_max: 1,
+            ..CircuitBreaker::default()
+        },
+        ..ClusterPolicy::default()
+    };
+    let (now, cluster) = (Instant::now(), cluster_of(&[1], policy));
+    let balancer = Balancer::new(1, "".into());
+    let left = || {
+        std::iter::repeat_with(|| balancer.may_repeat(&cluster, now))
+            .take_while(|may| *may)
+            .count()
+    };
+    // One goes, one waits, one is refused: as many repetitions as went.
+    let asked = [(); 3].map(|()| balancer.admit_request(&cluster, now));
+    assert!(matches!(
+        asked,
+        [
+            Admission::Admitted(_),
+            Admission::Waits(_),
+            Admission::Refused
+        ]
+    ));
+    assert_eq!(left(), 1);
+    balancer.has_waited(&cluster, now);
+    assert_eq!(left(), 1);
 }
 
 #[test]

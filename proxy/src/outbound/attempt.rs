@@ -45,16 +45,23 @@ pub(super) struct Course {
     key: Option<u64>,
     /// Endpoints that failed.
     tried: Vec<Arc<str>>,
+    /// Chosen already for the attempt that comes next.
+    pub(super) chosen: Option<Picked>,
 }
 
 impl OutboundRequests {
-    /// Sends the request until an endpoint answers for good.
+    /// Sends the request until an endpoint answers for good. Its course is there where it has set out already.
     pub(super) async fn attempt(
         &self,
         request: &mut Request<'_>,
         trail: &mut Trail,
+        course: Option<Course>,
     ) -> Result<Outcome, Failure> {
-        let ended = match self.set_out(&request.head, trail).await {
+        let set_out = match course {
+            Some(course) => Ok(course),
+            None => self.set_out(&request.head, trail).await,
+        };
+        let ended = match set_out {
             Ok(mut course) => self.attempt_all(request, trail, &mut course).await,
             Err(failed) => Err(failed),
         };
@@ -102,6 +109,7 @@ impl OutboundRequests {
             session: self.session(head, trail, cluster),
             key,
             tried: Vec::new(),
+            chosen: None,
             _admitted: admitted,
         })
     }
@@ -110,8 +118,11 @@ impl OutboundRequests {
     pub(super) fn choose(
         &self,
         trail: &mut Trail,
-        course: &Course,
+        course: &mut Course,
     ) -> Result<Option<Picked>, Failure> {
+        if let Some(chosen) = course.chosen.take() {
+            return Ok(Some(chosen));
+        }
         let Some(target) = &trail.target else {
             return Err(unprocessed(Fault::NoEndpoint));
         };
@@ -264,7 +275,10 @@ impl OutboundRequests {
                 };
                 let waiting = async { Ok(waiting.await) };
                 let admitted = within(Deadline::first(whole, Some(queue)), waiting);
-                Box::pin(admitted).await.map_err(Failure::Unanswered)
+                let admitted = Box::pin(admitted).await.map_err(Failure::Unanswered)?;
+                let balancer = &self.outbound.balancer;
+                balancer.has_waited(cluster, Instant::now());
+                Ok(admitted)
             }
         }
     }

@@ -153,10 +153,18 @@ impl OutboundRequests {
         found: Option<Found>,
     ) -> Option<impl Future<Output = ()> + 'static> {
         let (mut request, outgoing) = load.take()?;
-        // What was chosen in vain is given back, and chosen anew.
-        let Way { trail, .. } = outgoing.way;
+        let Way {
+            trail,
+            mut course,
+            picked,
+        } = outgoing.way;
+        // Whoever was chosen stays chosen: choosing anew until there is a connection at once would never open one to
+        // those that have none, and a second place in the cluster would count as another request.
+        if let Some(course) = &mut course {
+            course.chosen = picked;
+        }
         let requests = self.clone();
-        Some(async move { requests.go_on(&mut request, trail, found).await })
+        Some(async move { requests.go_on(&mut request, trail, found, course).await })
     }
 }
 

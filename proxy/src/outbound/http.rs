@@ -13,6 +13,7 @@ use futures_util::future::LocalBoxFuture;
 use http::{Method, Version};
 
 use super::Outbound;
+use super::attempt::Course;
 use super::destination::Destination;
 use super::recent::{Done, Parts};
 use super::session::{self, Session};
@@ -165,12 +166,14 @@ impl OutboundRequests {
         trail.context.inject(&mut head.headers);
     }
 
-    /// Serves a request whose trail has begun; `found` is where it goes, if that was found out already.
+    /// Serves a request whose trail has begun; `found` is where it goes, if that was found out already, and `course`
+    /// what it has set out on.
     pub(super) async fn go_on(
         &self,
         request: &mut Request<'_>,
         mut trail: Trail,
         found: Option<Found>,
+        course: Option<Course>,
     ) {
         let found = match found {
             Some(found) => found,
@@ -179,7 +182,7 @@ impl OutboundRequests {
         let ended = match found {
             Ok(None) => {
                 self.prepare(request, &mut trail);
-                self.attempt(request, &mut trail).await
+                self.attempt(request, &mut trail, course).await
             }
             Ok(Some(response)) => Box::pin(answer_at_once(request, *response)).await,
             Err(fault) => Err(Failure::Unanswered(Unanswered::unprocessed(fault))),
@@ -476,7 +479,7 @@ impl Serve for OutboundRequests {
         }
         let mut trail = Trail::new(Instant::now());
         self.join(&mut request.head, &mut trail);
-        self.go_on(request, trail, None).await;
+        self.go_on(request, trail, None, None).await;
     }
 
     fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
