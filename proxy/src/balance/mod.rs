@@ -48,7 +48,7 @@ pub struct Balancer {
     loads: Loads,
     clusters: RefCell<HashMap<ServicePort, Rc<ClusterState>, RandomState>>,
     /// The one that was asked for last, which mostly is the next one too.
-    last: RefCell<Option<(Arc<Cluster>, Rc<ClusterState>)>>,
+    last: RefCell<Option<Rc<Balanced>>>,
     workers: u32,
     /// Our own; empty when unknown.
     zone: Arc<str>,
@@ -87,13 +87,21 @@ pub struct Wanted<'w> {
     pub session: Option<&'w Arc<str>>,
 }
 
+/// A version of a cluster, and what is known of the cluster.
+#[derive(Debug)]
+struct Balanced {
+    cluster: Arc<Cluster>,
+    state: Rc<ClusterState>,
+}
+
 /// An endpoint that was picked; it counts as busy until this is dropped.
 #[derive(Debug)]
 pub struct Picked {
     pub endpoint: Arc<Endpoint>,
     load: Rc<Load>,
-    state: Rc<ClusterState>,
-    cluster: Arc<Cluster>,
+    /// What it was picked of. It is shared by all that were, as a share of the cluster's own is shared by all workers:
+    /// this is on every request's way.
+    of: Rc<Balanced>,
 }
 
 /// How a request went at its endpoint.
@@ -108,17 +116,12 @@ pub struct Answered {
 }
 
 impl Picked {
-    fn new(
-        (endpoint, load): &Candidate<'_>,
-        state: &Rc<ClusterState>,
-        cluster: &Arc<Cluster>,
-    ) -> Self {
+    fn new((endpoint, load): &Candidate<'_>, of: &Rc<Balanced>) -> Self {
         load.outstanding.set(load.outstanding.get() + 1);
         Self {
             endpoint: (*endpoint).clone(),
             load: load.clone(),
-            state: state.clone(),
-            cluster: cluster.clone(),
+            of: of.clone(),
         }
     }
 
@@ -135,7 +138,7 @@ impl Picked {
     /// Whether it makes a difference how long it takes to answer. What nobody asks for is not measured: this is
     /// on every request's way.
     pub fn is_timed(&self) -> bool {
-        let policy = &self.cluster.policy;
+        let policy = &self.of.cluster.policy;
         policy.balancing == Balancing::PeakEwma
             || policy.outliers.compares()
             || policy.hedging.is_some()
@@ -150,7 +153,7 @@ impl Picked {
         if answered.latency.is_none() && !answered.failed && answered.pause.is_none() {
             return;
         }
-        let (now, policy) = (now(), &self.cluster.policy);
+        let (now, policy) = (now(), &self.of.cluster.policy);
         if let Some(latency) = answered.latency {
             if policy.balancing == Balancing::PeakEwma {
                 self.load.learn(latency, now);
@@ -159,7 +162,7 @@ impl Picked {
                 self.load.count(latency, answered.failed);
             }
             if policy.hedging.is_some() {
-                self.state.latencies.add(latency);
+                self.of.state.latencies.add(latency);
             }
         }
         if answered.failed {
@@ -167,13 +170,13 @@ impl Picked {
         }
         if let Some(pause) = answered.pause {
             self.load.pause(pause, now);
-            self.state.trouble();
+            self.of.state.trouble();
         }
     }
 
     /// Another endpoint answered the same request before, so that nobody knows how long it would have taken.
     pub fn outpaced(&self, waited: Duration, now: Instant) {
-        let policy = &self.cluster.policy;
+        let policy = &self.of.cluster.policy;
         if policy.balancing == Balancing::PeakEwma {
             self.load.learn(waited, now);
         }
@@ -184,8 +187,8 @@ impl Picked {
 
     /// When a second attempt at a request begins, where the cluster asks for that and enough is known.
     pub fn hedge_after(&self) -> Option<Duration> {
-        let hedging = self.cluster.policy.hedging?;
-        let usual = self.state.latencies.percentile(hedging.percentile)?;
+        let hedging = self.of.cluster.policy.hedging?;
+        let usual = self.of.state.latencies.percentile(hedging.percentile)?;
         Some(usual.max(hedging.min_delay))
     }
 
@@ -193,12 +196,12 @@ impl Picked {
     pub fn failed(&self, now: Instant) {
         let failures = self.load.failures.get() + 1;
         self.load.failures.set(failures);
-        let policy = &self.cluster.policy.outliers;
+        let policy = &self.of.cluster.policy.outliers;
         if policy.consecutive_failures > 0 && failures >= policy.consecutive_failures {
             let one = (&self.endpoint.id, &*self.load);
-            let endpoints = self.cluster.endpoints.len();
-            self.state.outliers.eject(policy, one, endpoints, now);
-            self.state.trouble();
+            let endpoints = self.of.cluster.endpoints.len();
+            self.of.state.outliers.eject(policy, one, endpoints, now);
+            self.of.state.trouble();
         }
     }
 }
@@ -230,7 +233,8 @@ impl Balancer {
         now: Instant,
         random: &mut impl Rng,
     ) -> Option<Picked> {
-        let state = self.state(cluster, now);
+        let of = self.balanced(cluster, now);
+        let state = &of.state;
         if state.outliers.compare(cluster, &self.loads, now) {
             state.trouble();
         }
@@ -243,9 +247,8 @@ impl Balancer {
                 && !load.is_left_out(now, panics);
             usable.then_some(load)
         };
-        let picked = |endpoint: &Arc<Endpoint>, load: Rc<Load>| {
-            Some(Picked::new(&(endpoint, load), &state, cluster))
-        };
+        let picked =
+            |endpoint: &Arc<Endpoint>, load: Rc<Load>| Some(Picked::new(&(endpoint, load), &of));
         if let Some(id) = wanted.session
             && let Some(endpoint) = cluster.endpoints.get(id)
             && let Some(load) = usable(endpoint)
@@ -281,7 +284,7 @@ impl Balancer {
             _ => {
                 let drawn = self.draw_two(&pool, cluster, (wanted, panics), now, random);
                 if let Some(drawn) = drawn {
-                    return Some(Picked::new(&drawn, &state, cluster));
+                    return Some(Picked::new(&drawn, &of));
                 }
             }
         }
@@ -292,11 +295,11 @@ impl Balancer {
                 !wanted.tried.contains(&endpoint.id) && !load.is_left_out(now, panics)
             };
             let chosen = choose(&here, &well, balancing, now, random)?;
-            Some(Picked::new(&chosen, &state, cluster))
+            Some(Picked::new(&chosen, &of))
         });
         of_zone.or_else(|| {
             let chosen = self.pick_from_all(cluster, (wanted, panics), now, random)?;
-            Some(Picked::new(&chosen, &state, cluster))
+            Some(Picked::new(&chosen, &of))
         })
     }
 
@@ -386,13 +389,13 @@ impl Balancer {
 
     /// The endpoint of a cluster that a client names by [`endpoint_hash`].
     pub fn named(&self, cluster: &Arc<Cluster>, hash: u64, now: Instant) -> Option<Arc<str>> {
-        self.state(cluster, now).named(cluster, hash)
+        self.balanced(cluster, now).state.named(cluster, hash)
     }
 
     /// Asks for room for one more request to a cluster. One that is admitted counts for the retry budget; one that
     /// waits does so once it [has waited](Self::has_waited).
     pub fn admit_request(&self, cluster: &Arc<Cluster>, now: Instant) -> Admission {
-        let state = self.state(cluster, now);
+        let state = &self.balanced(cluster, now).state;
         let breaker = &cluster.policy.breaker;
         let most = breaker.requests_max.div_ceil(self.workers);
         let pending = breaker.pending_max.div_ceil(self.workers);
@@ -405,13 +408,13 @@ impl Balancer {
 
     /// Counts a request that was admitted after it had waited for room.
     pub fn has_waited(&self, cluster: &Arc<Cluster>, now: Instant) {
-        let state = self.state(cluster, now);
+        let state = &self.balanced(cluster, now).state;
         state.budget.request(&cluster.policy.budget, now);
     }
 
     /// Asks for room for one more TCP connection to a cluster; none waits for it.
     pub fn admit_connection(&self, cluster: &Arc<Cluster>, now: Instant) -> Option<Admitted> {
-        let state = self.state(cluster, now);
+        let state = &self.balanced(cluster, now).state;
         let most = cluster.policy.breaker.connections_max;
         match state.connections.admit(most.div_ceil(self.workers), 0) {
             Admission::Admitted(admitted) => Some(admitted),
@@ -421,7 +424,7 @@ impl Balancer {
 
     /// Takes one repetition of the cluster's budget, if there is one left.
     pub fn may_repeat(&self, cluster: &Arc<Cluster>, now: Instant) -> bool {
-        let state = self.state(cluster, now);
+        let state = &self.balanced(cluster, now).state;
         state.budget.take(&cluster.policy.budget, self.workers, now)
     }
 
@@ -451,7 +454,7 @@ impl Balancer {
             return;
         };
         self.loads.get_or_new(id, now).checked(passed, policy, now);
-        self.state(cluster, now).trouble();
+        self.balanced(cluster, now).state.trouble();
     }
 
     /// Nobody asks the endpoints of a cluster any more how they are.
@@ -481,16 +484,18 @@ impl Balancer {
         load.is_some_and(|load| load.is_left_out(now, false))
     }
 
-    fn state(&self, cluster: &Arc<Cluster>, now: Instant) -> Rc<ClusterState> {
+    fn balanced(&self, cluster: &Arc<Cluster>, now: Instant) -> Rc<Balanced> {
         let mut last = self.last.borrow_mut();
-        if let Some((of, state)) = &*last
-            && Arc::ptr_eq(of, cluster)
+        if let Some(last) = &*last
+            && Arc::ptr_eq(&last.cluster, cluster)
         {
-            return state.clone();
+            return last.clone();
         }
-        let state = self.find_state(cluster, now);
-        *last = Some((cluster.clone(), state.clone()));
-        state
+        let balanced = Balanced {
+            cluster: cluster.clone(),
+            state: self.find_state(cluster, now),
+        };
+        last.insert(Rc::new(balanced)).clone()
     }
 
     fn find_state(&self, cluster: &Cluster, now: Instant) -> Rc<ClusterState> {

@@ -2,7 +2,6 @@
 //! plaintext, to what is outside by TLS where policy says so.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,6 +11,7 @@ use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
+use hashbrown::{Equivalent, HashMap};
 use rustls_pki_types::{IpAddr, ServerName};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -75,6 +75,26 @@ impl Hash for Peer {
             Peer::Sidecar { address, .. } => address,
         };
         address.hash(state);
+    }
+}
+
+/// Asks for a sidecar without a share of its name: this is on every request's way.
+struct To<'s>(&'s Sidecar);
+
+impl Hash for To<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.address.hash(state);
+    }
+}
+
+impl Equivalent<Peer> for To<'_> {
+    fn equivalent(&self, peer: &Peer) -> bool {
+        match peer {
+            Peer::Server(_) => false,
+            Peer::Sidecar { address, spiffe_id } => {
+                *address == self.0.address && *spiffe_id == self.0.spiffe_id
+            }
+        }
     }
 }
 
@@ -240,10 +260,18 @@ impl<C: Credentials + 'static> Pool<C> {
 
     /// A share of a connection that has room, if there is one.
     pub(super) fn share_open(&self, peer: &Peer) -> Option<Share> {
+        self.share_of(peer, matches!(peer, Peer::Server(_)))
+    }
+
+    /// The same of a connection to a sidecar.
+    pub(super) fn share_open_to(&self, sidecar: &Sidecar) -> Option<Share> {
+        self.share_of(&To(sidecar), false)
+    }
+
+    fn share_of(&self, peer: &(impl Hash + Equivalent<Peer>), plain: bool) -> Option<Share> {
         let generation = self.credentials.generation();
         let peers = self.peers.borrow();
         let open = &peers.get(peer)?.open;
-        let plain = matches!(peer, Peer::Server(_));
         let usable = |connection: &&Rc<Connection>| {
             let current =
                 plain || (connection.generation == generation && !connection.is_retired.get());

@@ -193,7 +193,7 @@ impl<C: Credentials + 'static> Endpoints<C> {
         match &endpoint.sidecar {
             None => self.server_now(Server::of(endpoint.address, tls), protocol),
             Some(sidecar) => {
-                let share = self.http2.share_open(&http2::Peer::of(sidecar))?;
+                let share = self.http2.share_open_to(sidecar)?;
                 Some(Ready::Share(share))
             }
         }

@@ -2,6 +2,7 @@
 
 use std::cell::{RefCell, RefMut};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Outbound;
@@ -15,7 +16,7 @@ use crate::model::{
 #[derive(Clone, Debug)]
 pub(super) enum Destination {
     /// A service of the mesh; routes and balancing apply.
-    Service(ServicePort),
+    Service(Rc<ServicePort>),
     /// One workload, by its own address.
     Endpoint(Arc<Endpoint>),
     /// An address that the mesh doesn't know: passed through.
@@ -70,7 +71,9 @@ impl Outbound {
         };
         match known {
             Known::Present(found) => Ok(match &*found {
-                Address::Service(service) => Destination::Service(service.port(address.port())),
+                Address::Service(service) => {
+                    Destination::Service(Rc::new(service.port(address.port())))
+                }
                 Address::Endpoint(endpoint) => Destination::Endpoint(endpoint.clone()),
             }),
             Known::Absent | Known::Unknown if is_virtual(address.ip()) => {
@@ -110,7 +113,7 @@ impl Outbound {
         match Host::parse(authority.host(), &self.own.namespace) {
             Host::Ip(ip) => self.find_address(SocketAddr::new(ip, port)).await,
             Host::Service(service) if self.is_service(&service).await? => {
-                Ok(Destination::Service(service.port(port)))
+                Ok(Destination::Service(Rc::new(service.port(port))))
             }
             Host::Service(_) | Host::Other(_) => self.look_up(authority.host(), port).await,
         }

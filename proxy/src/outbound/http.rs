@@ -248,26 +248,29 @@ impl OutboundRequests {
             return Ok(None);
         };
         let configured = self.outbound.latest_route(port).await?;
-        let routed = |rule, backend| Routed::new(configured.clone(), rule, backend, head);
-        let cluster = match route::decide(&configured, head, self.outbound.draws.draw()) {
-            Ok(Decision::Default) => &configured.default_cluster,
+        let routed = |configured, rule, backend| Routed::new(configured, rule, backend, head);
+        let (chosen, cluster) = match route::decide(&configured, head, self.outbound.draws.draw()) {
+            Ok(Decision::Default) => (None, &configured.default_cluster),
             Ok(Decision::Backend { rule, backend }) => {
                 let bound = self.backend_of_session(&configured.rules[rule], head, now);
                 let backend = bound.await.unwrap_or(backend);
-                target.routed = Some(routed(rule, Some(backend)));
-                &configured.rules[rule].backends[backend].cluster
+                let cluster = &configured.rules[rule].backends[backend].cluster;
+                (Some((rule, backend)), cluster)
             }
             Ok(Decision::Answer { rule, response }) => {
-                target.routed = Some(routed(rule, None));
+                target.routed = Some(routed(configured, rule, None));
                 return Ok(Some(response));
             }
             Err(refused) => {
-                target.routed = refused.rule.map(|rule| routed(rule, None));
+                target.routed = refused.rule.map(|rule| routed(configured, rule, None));
                 return Err(refused.fault);
             }
         };
-        let cluster = self.outbound.latest_cluster(cluster).await?;
-        target.protocol = cluster.protocol.or(configured.protocol);
+        let found = self.outbound.latest_cluster(cluster).await;
+        let protocol = configured.protocol;
+        target.routed = chosen.map(|(rule, backend)| routed(configured, rule, Some(backend)));
+        let cluster = found?;
+        target.protocol = cluster.protocol.or(protocol);
         target.cluster = Some(cluster);
         Ok(None)
     }

@@ -28,7 +28,7 @@ enum Key {
 impl Key {
     fn of(destination: &Destination) -> Self {
         match destination {
-            Destination::Service(port) => Key::Service(port.clone()),
+            Destination::Service(port) => Key::Service((**port).clone()),
             Destination::Endpoint(endpoint) => Key::Address(endpoint.address),
             Destination::Outside(address) => Key::Address(*address),
         }

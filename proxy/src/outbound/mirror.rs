@@ -80,7 +80,7 @@ impl Outbound {
         let sidecar = endpoint
             .as_ref()
             .and_then(|endpoint| endpoint.sidecar.as_ref());
-        let destination = Destination::Service(cluster.clone());
+        let destination = Destination::Service(Rc::new(cluster.clone()));
         self.telemetry.finish_request(RequestRecord {
             direction: Direction::Outbound,
             context,
