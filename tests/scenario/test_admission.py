@@ -213,6 +213,22 @@ def test_overload_says_when_to_come_back(shop, applied, busy):
         load.stop()
 
 
+def test_whoever_waits_is_in_the_queue_once(shop, applied, busy):
+    # So that there are connections to the application which are free.
+    shop.load(shop.batch, url="http://busy.shop/", connections=8, duration="1s").report()
+    # A queue that stands allows a 25th of the time.
+    spec = {"mode": "Enforce", "min": 1, "max": 1, "maxPendingRequests": 5, "queueTimeout": "30s"}
+    important = {"priority": "High", "callers": [{"namespace": "shop", "serviceAccount": "web"}]}
+    applied(policy("InboundPolicy", "busy", concurrency=spec, priorities=[important]))
+    load = shop.load(shop.batch, url="http://busy.shop/", connections=4, duration="30s")
+    try:
+        # One is served, at most four wait, so nobody has to make room.
+        assert {shop.web.get(host="busy.shop").status for _ in range(40)} == {200}
+    finally:
+        load.stop()
+    assert 'fault="overload"' not in busy.metrics()
+
+
 # ---- health checks
 
 

@@ -65,14 +65,21 @@ impl<T> Gate<T> {
         now: Instant,
         ticket: impl FnOnce() -> T,
     ) -> Arrival {
-        let is_full = self.in_flight >= self.limit(policy);
-        if !policy.enforced {
-            self.exceeded += u64::from(is_full);
-        } else if is_full || self.waiting > 0 {
-            return self.queue(priority, policy, now, ticket);
+        match self.enter(policy) {
+            true => Arrival::Admitted,
+            false => self.queue(priority, policy, now, ticket),
         }
+    }
+
+    /// Lets one more request in, where it doesn't have to wait.
+    pub(super) fn enter(&mut self, policy: &Concurrency) -> bool {
+        let is_full = self.in_flight >= self.limit(policy);
+        if policy.enforced && (is_full || self.waiting > 0) {
+            return false;
+        }
+        self.exceeded += u64::from(is_full);
         self.admit();
-        Arrival::Admitted
+        true
     }
 
     fn admit(&mut self) {

@@ -222,11 +222,7 @@ impl Port {
             arrival = arrive(&mut gate);
         }
         match (arrival, called) {
-            (Arrival::Admitted, _) => Entry::Admitted(Pass {
-                port: Some(self.clone()),
-                concurrency,
-                admitted: now,
-            }),
+            (Arrival::Admitted, _) => Entry::Admitted(self.pass(concurrency, now)),
             (Arrival::Waits(longest), Some(called)) => {
                 let port = self.clone();
                 let waiting = Waiting {
@@ -237,6 +233,21 @@ impl Port {
                 Entry::Waits(waiting, longest)
             }
             _ => Entry::Refused,
+        }
+    }
+
+    /// A place where one is free at once; nothing is queued where there is none.
+    pub fn enter_now(self: &Rc<Self>, policy: &InboundPolicy, now: Instant) -> Option<Pass> {
+        let concurrency = policy.concurrency;
+        let is_in = self.gate.borrow_mut().enter(&concurrency);
+        is_in.then(|| self.pass(concurrency, now))
+    }
+
+    fn pass(self: &Rc<Self>, concurrency: Concurrency, now: Instant) -> Pass {
+        Pass {
+            port: Some(self.clone()),
+            concurrency,
+            admitted: now,
         }
     }
 

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Instant;
 
-use futures_util::FutureExt;
 use http::Method;
 
 use super::Inbound;
@@ -92,8 +91,10 @@ impl Inbound {
         let ready = self
             .endpoints
             .open_plain_now(call.application.ok()?, call.protocol)?;
-        let admitting = self.admit(call.port, policy, call.asked(head), (*began, None));
-        incoming.sent.1.set(admitting.now_or_never()?.ok()?);
+        // Whoever has to wait, or is refused, comes to the gate once, on the general way.
+        if let Some(port) = self.admission.port(call.port, *began) {
+            incoming.sent.1.set(Some(port.enter_now(policy, *began)?));
+        }
         Some(ready)
     }
 }
