@@ -78,7 +78,7 @@ impl Hash for Peer {
     }
 }
 
-/// Asks for a sidecar without a share of its name: this is on every request's way.
+/// Asks for a sidecar without a share of its name: this is on every request's way. It is hashed as its [`Peer`] is.
 struct To<'s>(&'s Sidecar);
 
 impl Hash for To<'_> {
