@@ -1,5 +1,6 @@
 """The corners of HTTP, against applications that play a script byte by byte."""
 
+import select
 import socket
 import struct
 import threading
@@ -9,6 +10,9 @@ import pytest
 from process import wait_until
 from scripted import Scripted, h2_tunnel
 from wire import Closed, Http2
+
+# What tcp(7)'s TCP_INFO calls a connection whose other end has sent its end.
+CLOSE_WAIT = 8
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -126,6 +130,18 @@ def test_a_refused_expectation_is_passed_on(edge):
 def test_an_answer_without_length_ends_with_its_connection(edge):
     response = ask(edge, "/until-close")
     assert response.status == 200 and response.body == b"to the end"
+
+
+@pytest.mark.parametrize("path", ["/204", "/anything"])
+def test_a_last_answer_comes_with_the_connections_end(edge, path):
+    # In two segments the end would nearly always be later than a look at what came first.
+    for _ in range(20):
+        with edge.web.http1() as client:
+            client.send(f"GET {path} HTTP/1.1\r\nHost: edge.shop\r\nConnection: close\r\n\r\n")
+            assert select.select([client.socket], [], [], 10)[0]
+            state = client.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+            assert client.read().status in (200, 204) and client.socket.recv(1) == b""
+            assert state == CLOSE_WAIT
 
 
 @pytest.mark.parametrize("path", ["/short", "/cut-chunks"])

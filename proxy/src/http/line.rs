@@ -426,6 +426,18 @@ impl Inner {
         self.written(written)
     }
 
+    /// Sends what has gathered when that is all.
+    fn flush_whole(&mut self) -> Result<(), StreamError> {
+        // The connection of a client that asked for its last answer is closed next.
+        let is_last = self.role == Role::Server && !self.keep_alive && self.decoder.is_done();
+        let writer = self.open()?;
+        let written = match is_last {
+            true => writer.try_flush_before_end(),
+            false => writer.try_flush(),
+        };
+        self.written(written)
+    }
+
     /// A half of the request is gone; with the other one the connection is free, or over.
     fn release(&mut self) {
         match self.state {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
+use rustix::net::{SendFlags, send};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -303,6 +304,23 @@ impl Writer {
         Ok(true)
     }
 
+    /// As [`try_flush`](Self::try_flush), where the end of this direction follows at once: the kernel keeps the last
+    /// bytes for it, so that both are one segment. Were there no end, they would go after 200 ms (send(2), MSG_MORE).
+    pub fn try_flush_before_end(&mut self) -> io::Result<bool> {
+        while !self.buffer.is_empty() {
+            let Some(socket) = self.socket() else {
+                return self.try_flush();
+            };
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            let keep = || Ok(send(socket, &self.buffer, flags)?);
+            let Some(sent) = unless_full(socket.try_io(Interest::WRITABLE, keep))? else {
+                return Ok(false);
+            };
+            self.sent(sent);
+        }
+        Ok(true)
+    }
+
     /// Writes once what has gathered and `more`, if the socket has room. What lies between us and a socket may always
     /// have to be waited for.
     fn send_now(&self, more: &[u8]) -> io::Result<Option<usize>> {
@@ -317,12 +335,7 @@ impl Writer {
                 socket.try_write_vectored(&[IoSlice::new(gathered), IoSlice::new(more)])
             }
         };
-        match sent {
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            Ok(sent) => Ok(Some(sent)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_full(sent)
     }
 
     /// Sends what has gathered; ready once that is done and there is room for more.
@@ -359,7 +372,9 @@ impl Writer {
 
     /// Sends what has gathered, then the end of this direction.
     pub async fn shutdown(&mut self) -> io::Result<()> {
-        self.flush().await?;
+        if !self.try_flush_before_end()? {
+            self.flush().await?;
+        }
         self.io.shutdown().await
     }
 
@@ -385,6 +400,16 @@ impl Writer {
             // Refused only when the socket is gone already, and then there is nothing left to reset.
             let _ = socket.set_zero_linger();
         }
+    }
+}
+
+/// What was sent; nothing where the socket has no room.
+fn unless_full(sent: io::Result<usize>) -> io::Result<Option<usize>> {
+    match sent {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(sent) => Ok(Some(sent)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -215,7 +215,7 @@ impl LineSender {
         }
         writer.within_message = false;
         self.is_done = true;
-        inner.flush()
+        inner.flush_whole()
     }
 
     /// Ends the connection so that the other side knows that what was sent is not whole.
