@@ -185,7 +185,10 @@ impl Line {
         inner.decoder = BodyDecoder::new(BodyLength::UntilClose);
         inner.is_short = false;
         let writer = inner.writer.as_mut();
-        let encoder = writer.map(|writer| write_request(&mut writer.buffer, head, !empty));
+        let encoder = writer.map(|writer| {
+            writer.make_room();
+            write_request(&mut writer.buffer, head, !empty)
+        });
         drop(inner);
         let mut sender = LineSender::new(self.clone(), head, encoder);
         if empty {

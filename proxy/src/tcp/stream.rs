@@ -78,8 +78,16 @@ fn halves(read: ReadIo, write: WriteIo, buffer: BytesMut) -> (Reader, Writer) {
     )
 }
 
+/// Rooms of resting writers that a thread keeps for the next messages.
+const ROOMS_MAX: usize = 32;
+/// A larger room is given back, so that those that are kept are 256 KiB at most.
+const ROOM_MAX: usize = 8 * 1024;
+/// A room that is made for a message: nearly every head fits.
+const ROOM: usize = 512;
+
 thread_local! {
     static SHARED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static ROOMS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Reads once into the shared buffer. A read that doesn't fill it clears the readiness, so that the
@@ -353,13 +361,12 @@ impl Writer {
         }
     }
 
-    /// The first so many bytes of the buffer were sent. One that is empty begins anew, with all of its room.
+    /// The first so many bytes of the buffer were sent. What is left moves to the front, so that the buffer keeps all of
+    /// its room.
     fn sent(&mut self, count: usize) {
-        if count == self.buffer.len() {
-            self.buffer.clear();
-        } else {
-            self.buffer.advance(count);
-        }
+        let left = self.buffer.len() - count;
+        self.buffer.copy_within(count.., 0);
+        self.buffer.truncate(left);
     }
 
     /// As [`Reader::socket`].
@@ -386,10 +393,26 @@ impl Writer {
         }
     }
 
+    /// Gets room for a message, after [`shrink`](Self::shrink).
+    pub fn make_room(&mut self) {
+        if self.buffer.capacity() == 0 {
+            let kept = ROOMS.with_borrow_mut(Vec::pop);
+            self.buffer = kept.unwrap_or_else(|| BytesMut::with_capacity(ROOM));
+        }
+    }
+
     /// Gives the buffer's memory back while the connection is idle.
     pub fn shrink(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+        if !self.buffer.is_empty() {
+            return;
+        }
+        let room = std::mem::take(&mut self.buffer);
+        if (ROOM..=ROOM_MAX).contains(&room.capacity()) {
+            ROOMS.with_borrow_mut(|rooms| {
+                if rooms.len() < ROOMS_MAX {
+                    rooms.push(room);
+                }
+            });
         }
     }
 
@@ -491,5 +514,37 @@ impl Sender<'_> {
             Sender::Tcp(writer) => writer.reset(),
             Sender::Http2(stream) => stream.reset(ErrorCode::CONNECT_ERROR),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_writers_room_is_used_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connected = TcpStream::connect(listener.local_addr().unwrap());
+        let (_reader, mut writer) = split(connected.await.unwrap(), BytesMut::new());
+        // What is written and sent, and whether its room is kept for the next message.
+        let mut check = |length: usize, is_kept: bool| {
+            writer.make_room();
+            writer.buffer.extend_from_slice(&vec![7; length]);
+            writer.shrink();
+            assert_eq!(writer.buffer.len(), length, "it is not sent yet");
+            writer.sent(length / 3);
+            writer.sent(length - length / 3);
+            let (room, size) = (writer.buffer.as_ptr(), writer.buffer.capacity());
+            writer.shrink();
+            assert_eq!(writer.buffer.capacity(), 0);
+            writer.make_room();
+            let is_same = (writer.buffer.as_ptr(), writer.buffer.capacity()) == (room, size);
+            assert_eq!(is_same, is_kept, "{length}");
+        };
+        check(100, true);
+        check(ROOM_MAX, true);
+        check(ROOM_MAX + 1, false);
     }
 }

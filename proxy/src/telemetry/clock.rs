@@ -13,14 +13,18 @@ thread_local! {
 /// What the wall clock showed `at` a moment that is about now. Each thread looks at it once a second and reckons
 /// from there, because every request asks; so the moments of one request fit together also while the clock is set.
 pub fn wall_clock(at: Instant) -> SystemTime {
-    let held = LOOK.get();
-    let fresh = held.filter(|(since, _)| at.saturating_duration_since(*since) < LOOK_LIFE);
-    let look = fresh.unwrap_or_else(|| {
-        let look = (Instant::now(), SystemTime::now());
-        LOOK.set(Some(look));
-        look
-    });
-    reckon(look, at)
+    let (since, shown) = LOOK.get().unwrap_or_else(look);
+    match at.checked_duration_since(since) {
+        Some(later) if later < LOOK_LIFE => shown + later,
+        Some(_) => reckon(look(), at),
+        None => reckon((since, shown), at),
+    }
+}
+
+fn look() -> (Instant, SystemTime) {
+    let look = (Instant::now(), SystemTime::now());
+    LOOK.set(Some(look));
+    look
 }
 
 fn reckon((since, shown): (Instant, SystemTime), at: Instant) -> SystemTime {

@@ -173,6 +173,7 @@ impl LineSender {
         let mut inner = self.line.0.borrow_mut();
         let mut keep_alive = inner.keep_alive;
         let writer = inner.open()?;
+        writer.make_room();
         let asked = (&self.method, self.version);
         self.encoder = Some(begin_answer(writer, head, empty, asked, &mut keep_alive));
         inner.keep_alive = keep_alive;
