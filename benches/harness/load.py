@@ -111,7 +111,9 @@ class Load:
         if scenario.post:
             body = self.directory / f"post-{scenario.post}"
             body.write_bytes(b"\0" + (scenario.post - 5).to_bytes(4, "big") + b"m" * (scenario.post - 5))
-            command += ["-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers"]
+            command += ["-d", body]
+        if scenario.path.startswith("/grpc"):
+            command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
         return parse_h2load(run(command, self.net.client, LOAD_CORE, seconds).stdout)
 
     def _bulk(self, scenario, address, seconds=90):

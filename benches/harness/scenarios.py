@@ -53,6 +53,7 @@ ALL = (
     Scenario("s3", "mTLS pair, HTTP/1.1 application, 32 connections", **H1, pair=True, amount=50_000, quick=20_000),
     Scenario("s3-16k", "as s3 with 16 KiB bodies", **H1, pair=True, path="/16k", amount=15_000, quick=6_000),
     Scenario("s3h2", "mTLS pair, HTTP/2 application, GET", **H2, path="/bytes/128", pair=True, amount=60_000, quick=25_000),
+    Scenario("s3h2-post", "as s3h2, POST of 128 B", **H2, path="/bytes/128", post=128, pair=True, amount=60_000, quick=25_000),
     Scenario("grpc", "unary gRPC over the pair, 8 × 32 streams", **UNARY, pair=True, amount=40_000, quick=15_000),
     Scenario(
         "grpc-stream",
