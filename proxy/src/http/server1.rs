@@ -276,8 +276,9 @@ async fn close(line: &Line, client_closes: bool) {
         return;
     }
     if client_closes && line.is_whole() && reader.buffer.is_empty() {
-        // It said that nothing follows (RFC 9112 9.6), so there is nothing that a reset could answer.
-        writer.end_with_socket();
+        // It said that nothing follows (RFC 9112 9.6), so it isn't waited for. The answer's last bytes go with the end of
+        // our direction: a socket that is closed with unread bytes in it would throw them away.
+        drop(writer.shutdown().await);
     } else {
         linger(&mut reader, &mut writer).await;
     }
@@ -321,6 +322,8 @@ async fn linger(reader: &mut Reader, writer: &mut Writer) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use http::StatusCode;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -336,10 +339,15 @@ mod tests {
     #[derive(Default)]
     struct Service {
         workers: Rc<Workers<Service>>,
+        /// A client that says something more just before it is answered.
+        client: Option<std::net::TcpStream>,
     }
 
     impl Serve for Service {
         async fn serve(&self, request: &mut Request<'_>) {
+            if let Some(mut client) = self.client.as_ref() {
+                client.write_all(b"\r\n").unwrap();
+            }
             let head = ResponseHead {
                 status: StatusCode::NO_CONTENT,
                 version: Version::HTTP_11,
@@ -408,6 +416,29 @@ mod tests {
             assert!(answered.elapsed() >= idle, "{:?}", answered.elapsed());
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_the_last_moment_costs_no_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = Rc::new(Service {
+            client: Some(client.try_clone().unwrap()),
+            ..Service::default()
+        });
+        let (_drain, draining) = watch::channel(false);
+        let (reader, writer) = split(stream, BytesMut::new());
+        let limits = ServerLimits::default();
+        let serving = serve_http1(reader, writer, service, &limits, draining, false);
+        LocalSet::new().run_until(serving).await;
+        // The kernel answers what nobody read with a reset, but behind the answer.
+        let mut answer = [0; 1000];
+        let read = client.read(&mut answer).unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 204 "));
     }
 
     #[tokio::test]

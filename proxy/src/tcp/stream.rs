@@ -385,14 +385,6 @@ impl Writer {
         self.io.shutdown().await
     }
 
-    /// Leaves it to the socket's own end to end this direction, where its reader goes at the same time: that says
-    /// the same and saves a call. What has not been sent is lost.
-    pub fn end_with_socket(self) {
-        if let WriteIo::Tcp(io) = self.io {
-            io.forget();
-        }
-    }
-
     /// Gets room for a message, after [`shrink`](Self::shrink).
     pub fn make_room(&mut self) {
         if self.buffer.capacity() == 0 {
