@@ -272,7 +272,7 @@ async fn close(line: &Line, client_closes: bool) {
     let Some((mut reader, mut writer)) = line.take() else {
         return;
     };
-    if writer.within_message || writer.flush().await.is_err() {
+    if writer.within_message {
         return;
     }
     if client_closes && line.is_whole() && reader.buffer.is_empty() {
