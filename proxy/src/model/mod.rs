@@ -52,4 +52,5 @@ pub use route::{
 pub use rules::Rules;
 pub use service::{Address, Port, Service};
 pub use text::{NotText, Text};
+pub(crate) use value::any_octet;
 pub use value::{FieldValue, NotValue};

@@ -45,43 +45,38 @@ enum Octets {
 pub struct NotValue;
 
 const fn is_control(octet: u8) -> bool {
-    (octet < b' ' && octet != b'\t') || octet == 0x7f
+    // Nothing is skipped where the answer is known, so that it can be asked of many octets at once.
+    (octet < b' ') & (octet != b'\t') | (octet == 0x7f)
 }
 
-/// Whether there is a control character among the octets; eight are looked at in a step, and each alone only where
-/// there may be one.
+/// Whether there is a control character among the octets.
 fn has_control(octets: &[u8]) -> bool {
-    let each = |octets: &[u8]| octets.iter().any(|octet| is_control(*octet));
-    match may_have(octets, b' ') {
-        Some(may) => may && each(octets),
-        None => each(octets),
-    }
+    any_octet(octets, is_control)
 }
 
 /// Whether all octets are visible ASCII; of these no value has control characters.
 pub(super) fn is_visible(octets: &[u8]) -> bool {
-    let each = |octets: &[u8]| octets.iter().all(u8::is_ascii_graphic);
-    match may_have(octets, b'!') {
-        Some(may) => !may && octets.is_ascii(),
-        None => each(octets),
+    !any_octet(octets, |octet| !octet.is_ascii_graphic())
+}
+
+/// Whether an octet is such a one. Sixteen are looked at in a step, since none of those ends the search; the last ones
+/// come first, all together, in the place of each of the rest by itself.
+pub(crate) fn any_octet(octets: &[u8], is_such: impl Fn(u8) -> bool) -> bool {
+    if let Some(last) = octets.last_chunk::<16>() {
+        let mut steps = octets.as_chunks::<16>().0.iter();
+        return any_of(last, &is_such) || steps.any(|step| any_of(step, &is_such));
+    }
+    match (octets.first_chunk::<8>(), octets.last_chunk::<8>()) {
+        (Some(first), Some(last)) => any_of(first, &is_such) | any_of(last, &is_such),
+        _ => octets.iter().any(|octet| is_such(*octet)),
     }
 }
 
-/// Whether an octet is below `least`, which is at most 0x80, or DEL; nothing is said of fewer than eight.
-fn may_have(octets: &[u8], least: u8) -> Option<bool> {
-    const ONES: u64 = u64::MAX / 0xff;
-    const HIGH: u64 = ONES << 7;
-    let last = octets.last_chunk::<8>()?;
-    let mut found = 0;
-    for word in octets.as_chunks::<8>().0.iter().chain([last]) {
-        let word = u64::from_ne_bytes(*word);
-        // An octet that is less than another has a borrow in its highest bit, and had none there before.
-        let below = word.wrapping_sub(ONES * u64::from(least)) & !word;
-        let other = word ^ (ONES * 0x7f);
-        let deleted = other.wrapping_sub(ONES) & !other;
-        found |= below | deleted;
-    }
-    Some(found & HIGH != 0)
+#[inline(always)]
+fn any_of<const N: usize>(octets: &[u8; N], is_such: &impl Fn(u8) -> bool) -> bool {
+    octets
+        .iter()
+        .fold(false, |seen, octet| seen | is_such(*octet))
 }
 
 impl FieldValue {

@@ -3,7 +3,7 @@
 use http::header::HeaderName;
 
 use super::sampler::Sampler;
-use crate::model::{FieldValue, Fields, Kinds};
+use crate::model::{FieldValue, Fields, Kinds, any_octet};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -164,7 +164,7 @@ fn parse_traceparent(headers: &Fields) -> Option<Parent> {
     let [flags]: [u8; 1] = unhex(&known[53..])?;
     let valid = [2, 35, 52].into_iter().all(|at| known[at] == b'-')
         && (more.is_empty() || version != 0 && more[0] == b'-')
-        && !has_uppercase(value)
+        && !any_octet(value, |octet| octet.is_ascii_uppercase())
         && version != 0xff
         && trace_id != [0; 16]
         && span_id != [0; 8];
@@ -173,13 +173,6 @@ fn parse_traceparent(headers: &Fields) -> Option<Parent> {
         span_id,
         sampled: Some(flags & 1 == 1),
     })
-}
-
-fn has_uppercase(octets: &[u8]) -> bool {
-    // No early end, so that many are looked at at once.
-    octets
-        .iter()
-        .fold(false, |seen, octet| seen | octet.is_ascii_uppercase())
 }
 
 /// Several headers are one list (Trace Context 3.3.1).
