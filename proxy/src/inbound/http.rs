@@ -124,11 +124,12 @@ impl HopRequests {
 
     /// What a stream says of itself. The error is what is missing or wrong.
     pub(super) fn said(&self, headers: &Fields) -> Result<Rc<Said>, &'static str> {
-        let text = hop::said(headers).ok_or("weft-hop-stream is missing")?;
+        let value = hop::said(headers).ok_or("weft-hop-stream is missing")?;
         let mut all = self.said.borrow_mut();
-        if let Some(known) = all.iter().find(|said| *said.text == *text) {
+        if let Some(known) = all.iter().find(|said| *value == *said.text) {
             return Ok(known.clone());
         }
+        let text = value.to_str().map_err(|_| "weft-hop-stream is no text")?;
         let hop: Hop = text.parse()?;
         let caller = Caller {
             peer: Some(self.peer.clone()),

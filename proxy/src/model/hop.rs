@@ -133,8 +133,8 @@ fn protocol(word: &str) -> Option<(Protocol, bool)> {
 }
 
 /// What a stream says of itself, as [`Hop`] is read from it.
-pub fn said(headers: &Fields) -> Option<&str> {
-    headers.get(&STREAM)?.to_str().ok()
+pub fn said(headers: &Fields) -> Option<&FieldValue> {
+    headers.get(&STREAM)
 }
 
 /// See [`Hop::timeout`].
@@ -200,7 +200,8 @@ mod tests {
             hop.each_field(&mut |name, value| {
                 headers.append(name.clone(), FieldValue::from_bytes(value).unwrap());
             });
-            let heard = said(&headers).unwrap().parse::<Hop>().unwrap();
+            let said_of_it = said(&headers).unwrap().to_str().unwrap();
+            let heard = said_of_it.parse::<Hop>().unwrap();
             let timeout = timeout(&headers);
             assert_eq!(Hop { timeout, ..heard }, hop);
             strip(&mut headers);
