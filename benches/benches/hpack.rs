@@ -23,7 +23,7 @@ fn encode(encoder: &mut Encoder, head: &RequestHead, out: &mut BytesMut) {
 
 fn decode(decoder: &mut Decoder, block: &[u8]) -> usize {
     let mut fields = 0;
-    let whole = decoder.decode(block, |field, _| fields += usize::from(field.is_ok()));
+    let whole = decoder.decode(block, |line, _| fields += usize::from(line.is_ok()));
     whole.expect("a block in order");
     fields
 }

@@ -1,9 +1,9 @@
 //! Header lists as they are read, and the heads that they are (RFC 9113 8.2 and 8.3, RFC 8441).
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::{Method, StatusCode, Version};
 
-use super::hpack::{Field, Malformed, Name};
+use super::hpack::{Field, Line, Malformed, Name};
 use crate::http1::{NO_AUTHORITY, Refusal, check_authority};
 use crate::model::{FieldValue, Fields, Kinds, RequestHead, ResponseHead, Text};
 
@@ -51,32 +51,52 @@ impl FieldList {
     }
 
     /// Takes the next field line, whose size is `size`.
-    pub fn add(&mut self, field: Result<Field, Malformed>, size: usize) {
+    pub fn add(&mut self, line: Result<Line<'_>, Malformed>, size: usize) {
         self.bytes += size;
         self.count += 1;
         if self.is_too_large() {
             return;
         }
-        let Field { name, value } = match field {
-            Ok(field) => field,
-            Err(Malformed(why)) => return self.refuse(why),
-        };
+        match line {
+            Ok(Line::Indexed(Name::Regular(name, kind), value)) => {
+                if self.admit(*kind, value) {
+                    self.headers
+                        .append_known(name.clone(), *kind, value.clone());
+                }
+            }
+            Ok(Line::Literal(Field {
+                name: Name::Regular(name, kind),
+                value,
+            })) => {
+                if self.admit(kind, &value) {
+                    self.headers.append_known(name, kind, value);
+                }
+            }
+            Ok(Line::Indexed(pseudo, value)) => self.add_pseudo(pseudo, value),
+            Ok(Line::Literal(Field { name, value })) => self.add_pseudo(&name, &value),
+            Err(Malformed(why)) => self.refuse(why),
+        }
+    }
+
+    /// RFC 9113 8.3: each one once, and before all regular fields.
+    fn add_pseudo(&mut self, name: &Name, value: &FieldValue) {
         let slot = match name {
-            Name::Regular(name, kind) => return self.add_regular(name, kind, value),
             Name::Method => &mut self.method,
             Name::Scheme => &mut self.scheme,
             Name::Authority => &mut self.authority,
             Name::Path => &mut self.path,
             Name::Protocol => &mut self.protocol,
             Name::Status => &mut self.status,
+            Name::Regular(..) => return,
         };
-        let repeated = slot.replace(value).is_some();
-        if repeated || self.has_regular {
-            self.refuse("a pseudo-header field is repeated or after a regular one");
+        if slot.is_some() || self.has_regular {
+            return self.refuse("a pseudo-header field is repeated or after a regular one");
         }
+        *slot = Some(value.clone());
     }
 
-    fn add_regular(&mut self, name: HeaderName, kind: Kinds, value: FieldValue) {
+    /// Whether a regular field of this kind may stand in a message.
+    fn admit(&mut self, kind: Kinds, value: &FieldValue) -> bool {
         self.has_regular = true;
         let is_allowed = match kind {
             Kinds::CONNECTION => false,
@@ -84,10 +104,10 @@ impl FieldList {
             _ => true,
         };
         if !is_allowed {
-            return self.refuse("a field that only HTTP/1 connections have");
+            self.refuse("a field that only HTTP/1 connections have");
         }
         self.cookies += u32::from(kind == Kinds::COOKIE);
-        self.headers.append_known(name, kind, value);
+        is_allowed
     }
 
     fn refuse(&mut self, why: &'static str) {
@@ -106,7 +126,7 @@ impl FieldList {
 
     /// The head of a request. The outer error is a malformed message, whose stream is reset
     /// (RFC 9113 8.1.1); the inner one can be answered.
-    pub fn take_request(&mut self) -> Result<Result<RequestHead, Refusal>, &'static str> {
+    pub fn into_request(self) -> Result<Result<RequestHead, Refusal>, &'static str> {
         if self.is_too_large() {
             return Ok(Err(Refusal::TooLarge("the header list is too large")));
         }
@@ -116,42 +136,41 @@ impl FieldList {
         if let Some(why) = self.malformed {
             return Err(why);
         }
-        let method = self.method.take().ok_or("a request without :method")?;
+        let method = self.method.ok_or("a request without :method")?;
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| ":method is no token")?;
-        let upgrade = self.protocol.take();
+        let upgrade = self.protocol;
         if upgrade.is_some() && method != Method::CONNECT {
             return Err(":protocol without CONNECT");
         }
         // RFC 9113 8.5: a tunnel has an authority and nothing else.
         let is_tunnel = method == Method::CONNECT && upgrade.is_none();
-        let path = self.path.take();
-        let scheme = self.scheme.take();
         if is_tunnel {
-            if path.is_some() || scheme.is_some() {
+            if self.path.is_some() || self.scheme.is_some() {
                 return Err("CONNECT with :scheme or :path");
             }
             if self.authority.is_none() {
                 return Err("CONNECT without :authority");
             }
         }
-        let path = match path {
+        let path = match self.path {
             None if is_tunnel => Text::default(),
             None => return Err("a request without :path"),
             Some(path) => target(path, &method)?,
         };
-        let scheme = match scheme {
+        let scheme = match self.scheme {
             None if is_tunnel => None,
             None => return Err("a request without :scheme"),
             Some(scheme) => Some(token(scheme)?),
         };
-        let authority = match self.find_authority() {
+        let mut headers = self.headers;
+        let authority = match find_authority(self.authority, &mut headers) {
             Ok(authority) => authority,
             Err(refusal) => return Ok(Err(refusal)),
         };
         if is_tunnel && authority.is_none() {
             return Err("CONNECT with an empty :authority");
         }
-        join_cookies(&mut self.headers, self.cookies);
+        join_cookies(&mut headers, self.cookies);
         let upgrade = upgrade
             .map(|protocol| token(protocol).map(|token| token.to_string()))
             .transpose()?;
@@ -167,37 +186,13 @@ impl FieldList {
             path,
             version: Version::HTTP_2,
             upgrade,
-            headers: std::mem::take(&mut self.headers),
+            headers,
         }))
-    }
-
-    /// RFC 9113 8.3.1: a Host that says something else than :authority is a second opinion on where
-    /// the request goes.
-    fn find_authority(&mut self) -> Result<Option<Text>, Refusal> {
-        let host = match self.headers.may_have(Kinds::HOST) {
-            true if self.headers.get_all(&HOST).nth(1).is_some() => {
-                return Err(Refusal::Malformed("several Host headers"));
-            }
-            true => self.headers.remove(&HOST),
-            false => None,
-        };
-        let authority = self.authority.take();
-        if let (Some(authority), Some(host)) = (&authority, &host)
-            && !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes())
-        {
-            return Err(Refusal::Malformed("Host and :authority differ"));
-        }
-        let Some(authority) = authority.or(host).filter(|value| !value.is_empty()) else {
-            return Ok(None);
-        };
-        let text = Text::from_value(authority).map_err(|_| NO_AUTHORITY)?;
-        check_authority(text.as_bytes())?;
-        Ok(Some(text))
     }
 
     /// The head of a response, informational ones too. `upgrade` is the protocol that the request
     /// asked for, if a 2xx means that it is spoken from here on.
-    pub fn take_response(&mut self, upgrade: Option<&str>) -> Result<ResponseHead, &'static str> {
+    pub fn into_response(self, upgrade: Option<&str>) -> Result<ResponseHead, &'static str> {
         if self.is_too_large() {
             return Err("the header list is too large");
         }
@@ -207,7 +202,7 @@ impl FieldList {
         if self.has_request_fields() {
             return Err("a response with a request's pseudo-header field");
         }
-        let status = self.status.take().ok_or("a response without :status")?;
+        let status = self.status.ok_or("a response without :status")?;
         let status = match status.as_bytes() {
             digits @ [_, _, _] => StatusCode::from_bytes(digits).ok(),
             _ => None,
@@ -222,12 +217,12 @@ impl FieldList {
             status,
             version: Version::HTTP_2,
             upgrade,
-            headers: std::mem::take(&mut self.headers),
+            headers: self.headers,
         })
     }
 
     /// A trailer section (RFC 9113 8.1).
-    pub fn take_trailers(&mut self) -> Result<Fields, &'static str> {
+    pub fn into_trailers(self) -> Result<Fields, &'static str> {
         if self.is_too_large() {
             return Err("the trailer section is too large");
         }
@@ -237,7 +232,7 @@ impl FieldList {
         if self.has_request_fields() || self.status.is_some() {
             return Err("a trailer section with a pseudo-header field");
         }
-        Ok(std::mem::take(&mut self.headers))
+        Ok(self.headers)
     }
 
     fn has_request_fields(&self) -> bool {
@@ -247,6 +242,42 @@ impl FieldList {
             || self.path.is_some()
             || self.protocol.is_some()
     }
+}
+
+/// RFC 9113 8.3.1: a Host that says something else than :authority is a second opinion on where the
+/// request goes.
+fn find_authority(
+    authority: Option<FieldValue>,
+    headers: &mut Fields,
+) -> Result<Option<Text>, Refusal> {
+    let value = match headers.may_have(Kinds::HOST) {
+        true => agree_with_host(authority, headers)?,
+        false => authority,
+    };
+    match value {
+        Some(value) if !value.is_empty() => {
+            let text = Text::from_value(value).map_err(|_| NO_AUTHORITY)?;
+            check_authority(text.as_bytes())?;
+            Ok(Some(text))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn agree_with_host(
+    authority: Option<FieldValue>,
+    headers: &mut Fields,
+) -> Result<Option<FieldValue>, Refusal> {
+    if headers.get_all(&HOST).nth(1).is_some() {
+        return Err(Refusal::Malformed("several Host headers"));
+    }
+    let host = headers.remove(&HOST);
+    if let (Some(authority), Some(host)) = (&authority, &host)
+        && !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes())
+    {
+        return Err(Refusal::Malformed("Host and :authority differ"));
+    }
+    Ok(authority.or(host))
 }
 
 /// RFC 9113 8.3.1: a path with its query, or `*` for OPTIONS. What could be read in another way once

@@ -391,8 +391,10 @@ impl Bench {
     /// The field lines of a block.
     fn block_text(&mut self, block: &[u8]) -> String {
         let mut text = String::new();
-        let each = |field: Result<super::hpack::Field, Malformed>, _| {
-            let field = field.expect("what the engine writes is well-formed");
+        let each = |line: Result<super::hpack::Line<'_>, Malformed>, _| {
+            let field = line
+                .expect("what the engine writes is well-formed")
+                .into_field();
             let value = String::from_utf8_lossy(field.value.as_bytes()).into_owned();
             text.push_str(&format!(" {}={value}", field.name.as_str()));
         };

@@ -1,9 +1,9 @@
 //! Decoding of header blocks (RFC 7541 3.2, 6).
 
 use super::names::Names;
-use super::static_table::LINES;
+use super::static_table::ENTRIES;
 use super::table::Table;
-use super::{ENTRY_OVERHEAD, Error, Field, Malformed, Name, TABLE_INITIAL, huffman, integer};
+use super::{ENTRY_OVERHEAD, Error, Field, Line, Malformed, Name, TABLE_INITIAL, huffman, integer};
 use crate::model::{Chunks, FieldValue};
 
 /// A chunk of values that only their message holds. It is in memory as long as one of them is, so a
@@ -37,20 +37,16 @@ struct Entry {
 }
 
 impl Entry {
-    fn into_field(self) -> Result<Field, Malformed> {
-        Ok(Field {
+    fn into_line(self) -> Result<Line<'static>, Malformed> {
+        Ok(Line::Literal(Field {
             name: self.name?,
             value: self.value?,
-        })
+        }))
     }
 
-    /// A copy that shares the octets. This is on every request's way, so nothing is copied but the field.
-    fn to_field(&self) -> Result<Field, Malformed> {
+    fn lend(&self) -> Result<Line<'_>, Malformed> {
         match (&self.name, &self.value) {
-            (Ok(name), Ok(value)) => Ok(Field {
-                name: name.clone(),
-                value: value.clone(),
-            }),
+            (Ok(name), Ok(value)) => Ok(Line::Indexed(name, value)),
             (Err(malformed), _) | (_, Err(malformed)) => Err(*malformed),
         }
     }
@@ -76,7 +72,7 @@ impl Decoder {
     pub fn decode(
         &mut self,
         block: &[u8],
-        mut each: impl FnMut(Result<Field, Malformed>, usize),
+        mut each: impl FnMut(Result<Line<'_>, Malformed>, usize),
     ) -> Result<(), Error> {
         let mut input = block;
         let mut updates_allowed = true;
@@ -84,13 +80,13 @@ impl Decoder {
             match first {
                 0x80.. => {
                     let index = integer::decode(&mut input, 7)?;
-                    let (field, size) = self.indexed(index)?;
-                    each(field, size);
+                    let (line, size) = self.indexed(index)?;
+                    each(line, size);
                 }
                 0x40..0x80 => {
                     let (entry, size) = self.literal(&mut input, 6)?;
                     self.table.insert(entry.clone(), size);
-                    each(entry.into_field(), size);
+                    each(entry.into_line(), size);
                 }
                 0x20..0x40 => {
                     if !updates_allowed {
@@ -108,11 +104,11 @@ impl Decoder {
                     if let Ok(value) = &mut entry.value {
                         value.set_sensitive(true);
                     }
-                    each(entry.into_field(), size);
+                    each(entry.into_line(), size);
                 }
                 0x00..0x10 => {
                     let (entry, size) = self.literal(&mut input, 4)?;
-                    each(entry.into_field(), size);
+                    each(entry.into_line(), size);
                 }
             }
             updates_allowed = false;
@@ -124,14 +120,15 @@ impl Decoder {
     }
 
     /// An indexed field line (RFC 7541 6.1), its size too.
-    fn indexed(&self, index: usize) -> Result<(Result<Field, Malformed>, usize), Error> {
+    fn indexed(&self, index: usize) -> Result<(Result<Line<'_>, Malformed>, usize), Error> {
         let missing = Error::NoSuchIndex(index);
         let place = index.checked_sub(1).ok_or(missing)?;
-        if let Some(line) = LINES.get(place) {
-            return Ok((Ok(line.field.clone()), line.size()));
+        if let Some(entry) = ENTRIES.get(place) {
+            let Field { name, value } = &entry.field;
+            return Ok((Ok(Line::Indexed(name, value)), entry.size));
         }
-        let (entry, size) = self.table.get(place - LINES.len()).ok_or(missing)?;
-        Ok((entry.to_field(), *size))
+        let (entry, size) = self.table.get(place - ENTRIES.len()).ok_or(missing)?;
+        Ok((entry.lend(), *size))
     }
 
     /// A literal field line, whose name may be an index of `prefix` bits (RFC 7541 6.2).
@@ -161,10 +158,10 @@ impl Decoder {
     fn indexed_name(&self, index: usize) -> Result<(Result<Name, Malformed>, usize), Error> {
         let missing = Error::NoSuchIndex(index);
         let place = index.checked_sub(1).ok_or(missing)?;
-        if let Some(line) = LINES.get(place) {
-            return Ok((Ok(line.field.name.clone()), line.name.len()));
+        if let Some(entry) = ENTRIES.get(place) {
+            return Ok((Ok(entry.field.name.clone()), entry.name.len()));
         }
-        let (entry, _) = self.table.get(place - LINES.len()).ok_or(missing)?;
+        let (entry, _) = self.table.get(place - ENTRIES.len()).ok_or(missing)?;
         Ok((entry.name.clone(), entry.name_len))
     }
 
@@ -172,8 +169,9 @@ impl Decoder {
     #[cfg(test)]
     pub(super) fn contents(&self) -> (Vec<(String, String)>, usize) {
         self.table.contents(|entry| {
-            let field = entry.to_field().expect("no malformed entries");
-            (field.name, field.value.as_bytes().to_vec())
+            let line = entry.lend().expect("no malformed entries");
+            let Field { name, value } = line.into_field();
+            (name, value.as_bytes().to_vec())
         })
     }
 }

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderName;
 
 use super::lookup::{Lookup, Recent, hash};
-use super::static_table::{self, LINES, Policy};
+use super::static_table::{self, ENTRIES, Policy};
 use super::table::Table;
 use super::{ENTRY_OVERHEAD, Name, TABLE_INITIAL, huffman, integer};
 use crate::model::{Chunks, FieldValue};
@@ -215,13 +215,13 @@ impl Encoder {
     ) -> Option<usize> {
         let (index, name, known) = match (*self.before.get(position)?)? {
             Sent::Static(index) => {
-                let field = &LINES.get(index - 1)?.field;
+                let field = &ENTRIES.get(index - 1)?.field;
                 (index, &field.name, field.value.as_bytes())
             }
             Sent::Dynamic(number) => {
                 let age = age(self.next, number);
                 let (entry, _) = self.table.get(age)?;
-                (LINES.len() + 1 + age, &entry.name, &*entry.value)
+                (ENTRIES.len() + 1 + age, &entry.name, &*entry.value)
             }
         };
         (known == value && is_same(name)).then_some(index)
@@ -297,7 +297,7 @@ impl Encoder {
 
     /// The index of the entry that was inserted under this number, and is there.
     fn index(&self, number: u32) -> usize {
-        LINES.len() + 1 + age(self.next, number)
+        ENTRIES.len() + 1 + age(self.next, number)
     }
 
     /// Appends a literal that stays out of the table, as plain octets: coding them would cost more

@@ -80,6 +80,29 @@ pub struct Field {
     pub value: FieldValue,
 }
 
+/// A field line as a block says it.
+#[derive(Clone, Debug)]
+pub enum Line<'t> {
+    /// An entry of a table, by its index (RFC 7541 6.1). Most lines of most blocks are such ones, so they are lent: who
+    /// keeps one copies it to where it is kept, and nowhere else.
+    Indexed(&'t Name, &'t FieldValue),
+    /// A literal (RFC 7541 6.2).
+    Literal(Field),
+}
+
+impl Line<'_> {
+    /// The field, by itself.
+    pub fn into_field(self) -> Field {
+        match self {
+            Self::Indexed(name, value) => Field {
+                name: name.clone(),
+                value: value.clone(),
+            },
+            Self::Literal(field) => field,
+        }
+    }
+}
+
 /// Why a block can't be decoded: a connection error of type COMPRESSION_ERROR (RFC 9113 4.3), because
 /// from here on the two tables differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -22,48 +22,39 @@ pub(super) enum Policy {
 use Policy::{Changing, Cookie, Secret, Usual};
 
 /// An entry of the static table.
-pub(super) struct Line {
+pub(super) struct StaticEntry {
     pub(super) name: &'static str,
     value: &'static str,
     pub(super) field: Field,
+    /// See RFC 7541 4.1.
+    pub(super) size: usize,
     pub(super) policy: Policy,
 }
 
-impl Line {
-    /// The entry's size (RFC 7541 4.1).
-    pub(super) fn size(&self) -> usize {
-        self.name.len() + self.value.len() + ENTRY_OVERHEAD
-    }
+const fn pseudo(kind: Name, name: &'static str, value: &'static str) -> StaticEntry {
+    of(kind, name, value, Usual)
 }
 
-const fn pseudo(kind: Name, name: &'static str, value: &'static str) -> Line {
-    let field = Field {
-        name: kind,
-        value: FieldValue::from_static(value),
-    };
-    Line {
-        name,
-        value,
-        field,
-        policy: Usual,
-    }
+const fn line(name: &'static str, value: &'static str, policy: Policy) -> StaticEntry {
+    let kind = Name::Regular(HeaderName::from_static(name), Kinds::of(name));
+    of(kind, name, value, policy)
 }
 
-const fn line(name: &'static str, value: &'static str, policy: Policy) -> Line {
-    let field = Field {
-        name: Name::Regular(HeaderName::from_static(name), Kinds::of(name)),
-        value: FieldValue::from_static(value),
-    };
-    Line {
+const fn of(kind: Name, name: &'static str, value: &'static str, policy: Policy) -> StaticEntry {
+    StaticEntry {
         name,
         value,
-        field,
+        field: Field {
+            name: kind,
+            value: FieldValue::from_static(value),
+        },
+        size: name.len() + value.len() + ENTRY_OVERHEAD,
         policy,
     }
 }
 
 /// The entries, from index 1 on.
-pub(super) static LINES: [Line; 61] = [
+pub(super) static ENTRIES: [StaticEntry; 61] = [
     pseudo(Name::Authority, ":authority", ""),
     pseudo(Name::Method, ":method", "GET"),
     pseudo(Name::Method, ":method", "POST"),
@@ -150,7 +141,7 @@ static PLACED: [u8; PLACES] = place_names();
 const fn place_names() -> [u8; PLACES] {
     let mut places = [0; PLACES];
     let mut index = 1;
-    while index <= LINES.len() + ALSO_CHANGING.len() {
+    while index <= ENTRIES.len() + ALSO_CHANGING.len() {
         let octets = text(index).as_bytes();
         if octets[0] != b':' {
             let mut place = hash(0, octets) as usize % PLACES;
@@ -165,10 +156,10 @@ const fn place_names() -> [u8; PLACES] {
 }
 
 const fn text(index: usize) -> &'static str {
-    if index <= LINES.len() {
-        LINES[index - 1].name
+    if index <= ENTRIES.len() {
+        ENTRIES[index - 1].name
     } else {
-        ALSO_CHANGING[index - 1 - LINES.len()]
+        ALSO_CHANGING[index - 1 - ENTRIES.len()]
     }
 }
 
@@ -179,7 +170,7 @@ pub(super) fn known(name: &str, hash: u32) -> (Option<usize>, Policy) {
         match usize::from(PLACED[place]) {
             0 => return (None, Usual),
             index if text(index) == name => {
-                return match LINES.get(index - 1) {
+                return match ENTRIES.get(index - 1) {
                     Some(line) => (Some(index), line.policy),
                     None => (None, Changing),
                 };
@@ -192,7 +183,7 @@ pub(super) fn known(name: &str, hash: u32) -> (Option<usize>, Policy) {
 /// The index of the entry with this value among those with the name whose first entry is `first`.
 pub(super) fn find(first: usize, value: &[u8]) -> Option<usize> {
     let name = text(first);
-    let same = LINES
+    let same = ENTRIES
         .iter()
         .skip(first - 1)
         .take_while(|line| line.name == name);

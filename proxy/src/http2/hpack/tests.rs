@@ -6,7 +6,7 @@ mod encoder;
 use bytes::BytesMut;
 use proptest::prelude::*;
 
-use super::{Decoder, Error, Malformed, huffman, integer};
+use super::{Decoder, Error, Line, Malformed, huffman, integer};
 
 /// Octets from hexadecimal digits, whatever stands between them.
 fn hex(digits: &str) -> Vec<u8> {
@@ -18,8 +18,8 @@ fn hex(digits: &str) -> Vec<u8> {
 /// All field lines of a block, as text; a malformed one by what is wrong with it.
 fn lines(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String)>, Error> {
     let mut seen = Vec::new();
-    decoder.decode(block, |field, size| {
-        seen.push(match field {
+    decoder.decode(block, |line, size| {
+        seen.push(match line.map(Line::into_field) {
             Ok(field) => {
                 let name = field.name.as_str().to_owned();
                 assert_eq!(size, name.len() + field.value.len() + 32, "{field:?}");

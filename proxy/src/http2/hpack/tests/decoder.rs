@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{hex, lines, pairs};
 use crate::http2::hpack::table::Table;
-use crate::http2::hpack::{Decoder, Error, Field, Malformed, Name};
+use crate::http2::hpack::{Decoder, Error, Line, Malformed, Name};
 
 #[test]
 fn what_the_rfc_forbids_is_an_error() {
@@ -162,7 +162,9 @@ fn malformed_lines_keep_their_place() {
         block.extend_from_slice(&[0xbe, 0x0f, 0x2f, 1, b'w', 0xbf]);
         let mut seen = Vec::new();
         decoder.decode(&hex("40 01 61 01 62"), |_, _| {}).unwrap();
-        let each = |field: Result<Field, Malformed>, size| seen.push((field, size));
+        let each = |line: Result<Line<'_>, Malformed>, size| {
+            seen.push((line.map(Line::into_field), size));
+        };
         decoder.decode(&block, each).unwrap();
         assert_eq!(seen.len(), 4, "{name:?}");
         assert!(seen[0].0.is_err(), "{name:?}: {value:?}");
@@ -202,7 +204,8 @@ fn only_lowercase_tokens_are_names() {
 fn never_indexed_stays_never_indexed() {
     let sensitive = |block: &str| {
         let mut seen = None;
-        let each = |field: Result<Field, Malformed>, _| {
+        let each = |line: Result<Line<'_>, Malformed>, _| {
+            let field = line.map(Line::into_field);
             seen = field.ok().map(|field| field.value.is_sensitive());
         };
         Decoder::new(4096).decode(&hex(block), each).unwrap();

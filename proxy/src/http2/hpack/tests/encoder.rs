@@ -9,19 +9,21 @@ use proptest::prelude::*;
 use super::{hex, lines};
 use crate::http2::hpack::lookup::{Lookup, hash};
 use crate::http2::hpack::names::Names;
-use crate::http2::hpack::static_table::{LINES, Policy};
-use crate::http2::hpack::{Decoder, Encoder, Field, Malformed, Name};
+use crate::http2::hpack::static_table::{ENTRIES, Policy};
+use crate::http2::hpack::{Decoder, Encoder, Field, Line, Malformed, Name};
 use crate::model::FieldValue;
 
 #[test]
 fn well_known_names_are_found_again() {
     let mut decoder = Decoder::new(4096);
-    for (place, line) in LINES.iter().enumerate() {
+    for (place, line) in ENTRIES.iter().enumerate() {
         assert_eq!(line.name, line.field.name.as_str());
         let mut seen = Vec::new();
-        let each = |field: Result<Field, Malformed>, size| seen.push((field, size));
+        let each = |line: Result<Line<'_>, Malformed>, size| {
+            seen.push((line.map(Line::into_field), size));
+        };
         decoder.decode(&[0x80 | (place + 1) as u8], each).unwrap();
-        assert_eq!(seen, [(Ok(line.field.clone()), line.size())]);
+        assert_eq!(seen, [(Ok(line.field.clone()), line.size)]);
         let mut out = BytesMut::new();
         match &line.field.name {
             Name::Regular(name, _) if line.policy == Policy::Usual => {
@@ -270,7 +272,8 @@ proptest! {
                 sent.push(Field { name, value });
             }
             let mut received = Vec::new();
-            decoder.decode(&out, |field, _| received.push(field.unwrap())).unwrap();
+            let each = |line: Result<Line<'_>, _>, _| received.push(line.unwrap().into_field());
+            decoder.decode(&out, each).unwrap();
             prop_assert_eq!(received, sent);
             prop_assert_eq!(decoder.contents(), encoder.contents());
         }
