@@ -46,7 +46,7 @@ enum Sent {
 ///
 /// A value enters the table when it is sent for the second time within a short while, so that those
 /// that occur once never drive out those that repeat: what is the same in each message is one octet
-/// from the third on.
+/// from the third on. A name whose values never repeat enters in the same way.
 #[derive(Debug)]
 pub struct Encoder {
     table: Table<Entry>,
@@ -185,7 +185,7 @@ impl Encoder {
             self.literal(out, NEVER_INDEXED, &subject, octets);
             None
         } else if policy == Policy::Changing {
-            self.literal(out, NOT_ADDED, &subject, octets);
+            self.changing(out, subject, octets, name);
             None
         } else {
             self.line(out, &subject, octets, || Name::regular(name.clone()))
@@ -265,6 +265,30 @@ impl Encoder {
         Some(Sent::Dynamic(self.insert(entry, size, hash, subject)))
     }
 
+    /// Appends a field line whose next value is another one. What repeats is its name, so that enters the table, with
+    /// the value that it happens to have.
+    fn changing(
+        &mut self,
+        out: &mut BytesMut,
+        mut subject: Subject<'_>,
+        value: &[u8],
+        name: &HeaderName,
+    ) {
+        let size = subject.name.len() + value.len() + ENTRY_OVERHEAD;
+        let fits = size <= self.table.max() / ENTRY_SHARE;
+        subject.index = subject.index.or_else(|| self.find_name(&subject));
+        if subject.index.is_some() || !fits || !self.recent.again(subject.hash) {
+            return self.literal(out, NOT_ADDED, &subject, value);
+        }
+        self.literal(out, ADDED, &subject, value);
+        let entry = Entry {
+            name: Name::regular(name.clone()),
+            value: self.kept.copy(value),
+        };
+        let hash = hash(subject.hash, value);
+        self.insert(entry, size, hash, &subject);
+    }
+
     /// The dynamic table, as the decoder has it.
     #[cfg(test)]
     pub(super) fn contents(&self) -> (Vec<(String, String)>, usize) {
@@ -300,7 +324,13 @@ impl Encoder {
         ENTRIES.len() + 1 + age(self.next, number)
     }
 
-    /// Appends a literal that stays out of the table, as plain octets: coding them would cost more
+    /// The index of an entry of the dynamic table that has this name.
+    fn find_name(&self, subject: &Subject<'_>) -> Option<usize> {
+        let same = |entry: &Entry| entry.name.as_str() == subject.name;
+        Some(self.index(self.find(subject.hash, same)?))
+    }
+
+    /// Appends a literal that mostly stays out of the table, as plain octets: coding them would cost more
     /// than it saves between two proxies of one cluster.
     fn literal(&self, out: &mut BytesMut, form: (u8, u32), subject: &Subject<'_>, value: &[u8]) {
         self.name(out, form, subject, put_plain);
@@ -315,9 +345,7 @@ impl Encoder {
         subject: &Subject<'_>,
         put_string: fn(&mut BytesMut, &[u8]),
     ) {
-        let same = |entry: &Entry| entry.name.as_str() == subject.name;
-        let known = || Some(self.index(self.find(subject.hash, same)?));
-        match subject.index.or_else(known) {
+        match subject.index.or_else(|| self.find_name(subject)) {
             Some(index) => put(out, form, index),
             None => {
                 put(out, form, 0);
