@@ -111,15 +111,20 @@ impl Outbound {
             None => default,
         };
         match Host::parse(authority.host(), &self.own.namespace) {
-            Host::Ip(ip) => self.find_address(SocketAddr::new(ip, port)).await,
-            Host::Service(service) if self.is_service(&service).await? => {
-                Ok(Destination::Service(Rc::new(service.port(port))))
+            Host::Ip(ip) => return self.find_address(SocketAddr::new(ip, port)).await,
+            Host::Service(service) => {
+                if let Some(known) = self.known_service(&service).await? {
+                    return Ok(Destination::Service(Rc::new(known.port(port))));
+                }
             }
-            Host::Service(_) | Host::Other(_) => self.look_up(authority.host(), port).await,
+            Host::Other(_) => {}
         }
+        self.look_up(authority.host(), port).await
     }
 
-    async fn is_service(&self, service: &ServiceName) -> Result<bool, Fault> {
+    /// The name of this service, if it is one: shared with the configuration, so that all connections have the same
+    /// texts to compare.
+    async fn known_service(&self, service: &ServiceName) -> Result<Option<ServiceName>, Fault> {
         let known = match self.discovery.current().service(service) {
             Known::Unknown => {
                 let resolved = self
@@ -132,7 +137,10 @@ impl Outbound {
             }
             known => known,
         };
-        Ok(matches!(known, Known::Present(_)))
+        Ok(match known {
+            Known::Present(service) => Some(service.name.clone()),
+            Known::Absent | Known::Unknown => None,
+        })
     }
 
     /// A host that is no service is asked of the host's own resolver.

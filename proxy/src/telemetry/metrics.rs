@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -49,10 +49,12 @@ pub(super) struct Labels<'r> {
     pub overflow: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// Who sent or who serves. The texts are shared with who made them, so those that are the same are mostly the same
+/// allocation, and nothing else of them is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Side<'r> {
-    pub namespace: &'r str,
-    pub workload: &'r str,
+    pub namespace: &'r Arc<str>,
+    pub workload: &'r Arc<str>,
     pub service: Option<&'r ServiceName>,
 }
 
@@ -158,6 +160,9 @@ struct Counted {
     series: Arc<Series>,
     counts: Arc<Counts>,
 }
+
+/// Whose labels are empty.
+static NOBODY: LazyLock<Party<'static>> = LazyLock::new(Party::default);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -324,14 +329,14 @@ impl Table {
     }
 }
 
-impl<'r> Labels<'r> {
+impl Labels<'_> {
     /// The series for what comes after the limit.
     fn other(&self) -> Labels<'static> {
         Labels {
             kind: self.kind,
             direction: self.direction,
-            source: Side::default(),
-            destination: Side::default(),
+            source: Side::of(&NOBODY),
+            destination: Side::of(&NOBODY),
             route: "",
             status: 0,
             grpc_status: None,
@@ -353,8 +358,8 @@ impl<'r> Side<'r> {
 
     fn to_party(self) -> Party<'static> {
         Party {
-            namespace: Cow::Owned(self.namespace.into()),
-            workload: Cow::Owned(self.workload.into()),
+            namespace: Cow::Owned(self.namespace.clone()),
+            workload: Cow::Owned(self.workload.clone()),
             service: self.service.cloned().map(Cow::Owned),
         }
     }
