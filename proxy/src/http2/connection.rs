@@ -490,11 +490,10 @@ impl Connection {
     }
 
     fn let_go(&mut self, key: Key) {
-        if self
-            .streams
-            .get(key)
-            .is_some_and(|stream| !stream.is_held())
-        {
+        let Some(stream) = self.streams.get(key).filter(|stream| !stream.is_held()) else {
+            return;
+        };
+        if !stream.closed {
             self.abandon(key);
         }
         self.streams.free_if_done(key);
