@@ -22,6 +22,8 @@ struct Counts {
     /// The part that is counted in now, and when it began.
     part: usize,
     since: Instant,
+    /// When it was looked last whether that part is over.
+    looked: Instant,
 }
 
 impl Budget {
@@ -32,6 +34,7 @@ impl Budget {
                 retries: [0; PARTS],
                 part: 0,
                 since: now,
+                looked: now,
             }),
         }
     }
@@ -65,6 +68,11 @@ impl Budget {
 impl Counts {
     /// Forgets what is older than the interval.
     fn turn(&mut self, interval: Duration, now: Instant) {
+        // Many requests share a look at the clock.
+        if now == self.looked {
+            return;
+        }
+        self.looked = now;
         let part = (interval / PARTS as u32).max(Duration::from_millis(1));
         let passed = now.saturating_duration_since(self.since);
         if passed < part {

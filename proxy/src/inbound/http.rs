@@ -25,7 +25,7 @@ use crate::model::{
     Fault, FieldValue, Fields, Hop, Protocol, RequestHead, ResponseHead, Text, grpc_timeout, hop,
 };
 use crate::multiplex::Accepted;
-use crate::telemetry::{Direction, Party, RequestRecord, trace, wall_clock};
+use crate::telemetry::{Direction, Party, RequestCount, RequestRecord, trace, wall_clock};
 
 /// Pooled connections that one request may be tried on. Each may just have been closing.
 const ATTEMPTS_MAX: u32 = 3;
@@ -534,29 +534,32 @@ impl Inbound {
         } = begun;
         let head = &request.head;
         let ending = Ending::of(ended, head.is_grpc());
-        self.telemetry.finish_request(RequestRecord {
+        let count = RequestCount {
             direction: Direction::Inbound,
-            context: context.take(),
-            start: wall_clock(*began),
             duration: now.saturating_duration_since(*began),
-            method: head.method.clone(),
-            scheme: "http",
-            authority: head.authority.as_ref().map(Cow::Borrowed),
-            path: Cow::Borrowed(&head.path),
-            version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
             source: call.caller.source.lend(),
             destination: known.party.lend(),
-            route: call.caller.route().map(Cow::Borrowed),
-            peer: call.caller.peer.as_ref().map(Cow::Borrowed),
+            route: call.caller.route(),
             tls: call.on_hop,
             request_bytes: request.body.received,
             response_bytes: ending.response_bytes,
             retries: 0,
+        };
+        if !self.telemetry.count_request(&count, context.sampled) {
+            return;
+        }
+        self.telemetry.tell_of_request(RequestRecord {
+            method: head.method.clone(),
+            authority: head.authority.as_ref().map(Cow::Borrowed),
+            path: Cow::Borrowed(&head.path),
+            version: head.version,
+            peer: call.caller.peer.as_ref().map(Cow::Borrowed),
             upstream: call.application.ok(),
             downstream: Some(call.client),
+            ..RequestRecord::of(count, context.take(), wall_clock(*began))
         });
     }
 }

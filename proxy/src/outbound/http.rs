@@ -31,7 +31,7 @@ use crate::model::{
 use crate::multiplex::Accepted;
 use crate::route::{self, Decision};
 use crate::tcp::{Writer, relay};
-use crate::telemetry::{Direction, RequestRecord, trace, wall_clock};
+use crate::telemetry::{Direction, RequestCount, RequestRecord, trace, wall_clock};
 
 /// Bytes of a body that are read although its request was answered without them.
 const REST_BYTES_MAX: u64 = 64 * 1024;
@@ -447,29 +447,35 @@ impl OutboundRequests {
             attempts: trail.attempts + 1,
             texts: std::mem::take(&mut done.texts),
         };
-        outbound.telemetry.finish_request(RequestRecord {
+        let count = RequestCount {
             direction: Direction::Outbound,
-            context: trail.context.take(),
-            start,
             duration,
-            method: head.method.clone(),
-            scheme: "http",
-            authority: authority.map(Cow::Borrowed),
-            path: Cow::Borrowed(path),
-            version: head.version,
             status: ending.status.as_u16(),
             grpc_status: ending.grpc_status,
             fault: ending.fault,
             source: outbound.party.lend(),
             destination: destination.unwrap_or_default(),
-            route: routed.map(|routed| Cow::Borrowed(&**routed.name())),
-            peer: sidecar.map(|sidecar| Cow::Borrowed(&sidecar.spiffe_id)),
+            route: routed.map(|routed| &**routed.name()),
             tls: sidecar.is_some() || tls.is_some(),
             request_bytes: request.body.received,
             response_bytes: ending.response_bytes,
             retries: trail.attempts,
+        };
+        if !outbound
+            .telemetry
+            .count_request(&count, trail.context.sampled)
+        {
+            return;
+        }
+        outbound.telemetry.tell_of_request(RequestRecord {
+            method: head.method.clone(),
+            authority: authority.map(Cow::Borrowed),
+            path: Cow::Borrowed(path),
+            version: head.version,
+            peer: sidecar.map(|sidecar| Cow::Borrowed(&sidecar.spiffe_id)),
             upstream: endpoint.map(|endpoint| endpoint.address),
             downstream: Some(self.client),
+            ..RequestRecord::of(count, trail.context.take(), start)
         });
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
-use super::record::{ConnectionRecord, Direction, Party, RequestRecord};
+use super::record::{ConnectionRecord, Direction, Party, RequestCount};
 use crate::model::{Fault, ServiceName};
 
 /// Label sets held at once; what comes after is added to one series that says `other`, and counted
@@ -184,25 +184,25 @@ impl Metrics {
         }
     }
 
-    pub(super) fn add_request(&self, record: &RequestRecord<'_>) {
+    pub(super) fn add_request(&self, request: &RequestCount<'_>) {
         let labels = Labels {
             kind: Kind::Request,
-            direction: record.direction,
-            source: Side::of(&record.source),
-            destination: Side::of(&record.destination),
-            route: record.route.as_deref().unwrap_or_default(),
-            status: record.status,
-            grpc_status: record.grpc_status,
-            fault: record.fault,
-            tls: record.tls,
+            direction: request.direction,
+            source: Side::of(&request.source),
+            destination: Side::of(&request.destination),
+            route: request.route.unwrap_or_default(),
+            status: request.status,
+            grpc_status: request.grpc_status,
+            fault: request.fault,
+            tls: request.tls,
             overflow: false,
         };
         self.with_counts(&labels, |counts| {
             counts.count.add(1);
-            counts.add_duration(record.duration);
-            counts.bytes_up.add(record.request_bytes);
-            counts.bytes_down.add(record.response_bytes);
-            counts.retries.add(u64::from(record.retries));
+            counts.add_duration(request.duration);
+            counts.bytes_up.add(request.request_bytes);
+            counts.bytes_down.add(request.response_bytes);
+            counts.retries.add(u64::from(request.retries));
         });
     }
 

@@ -39,7 +39,7 @@ pub use clock::wall_clock;
 pub use export::Exporter;
 pub use metrics::ConnectionGauge;
 pub use options::{InvalidOption, Protocol, SpanOptions, TelemetryOptions};
-pub use record::{ConnectionRecord, Direction, Party, RequestRecord};
+pub use record::{ConnectionRecord, Direction, Party, RequestCount, RequestRecord};
 pub use sampler::Sampler;
 
 /// Sampled records that wait for export; one more is dropped and counted in
@@ -98,12 +98,22 @@ impl Telemetry {
 
     /// Counts a request that is over, and queues its span and its line.
     pub fn finish_request(&self, record: RequestRecord<'_>) {
-        self.0.metrics.add_request(&record);
-        let sampled = record.context.sampled;
-        if self.wants(sampled) {
-            let record = Arc::new(record.into_owned());
-            self.queue(sampled, Record::Request(record));
+        if self.count_request(&record.count(), record.context.sampled) {
+            self.tell_of_request(record);
         }
+    }
+
+    /// Counts a request that is over. The answer is whether it has to be told of: few are, so the rest of most records
+    /// needn't be put together.
+    pub fn count_request(&self, request: &RequestCount<'_>, sampled: bool) -> bool {
+        self.0.metrics.add_request(request);
+        self.wants(sampled)
+    }
+
+    /// Queues the span and the line of a request that was counted.
+    pub fn tell_of_request(&self, record: RequestRecord<'_>) {
+        let sampled = record.context.sampled;
+        self.queue(sampled, Record::Request(Arc::new(record.into_owned())));
     }
 
     /// Counts a connection that is over, and queues its span and its line.

@@ -72,7 +72,27 @@ impl Party<'_> {
     }
 }
 
-/// A request that is over. Most are only counted, so what can be is borrowed.
+/// What every request that is over is counted by.
+#[derive(Debug)]
+pub struct RequestCount<'r> {
+    pub direction: Direction,
+    pub duration: Duration,
+    /// Of the answer; 0 without one.
+    pub status: u16,
+    pub grpc_status: Option<u16>,
+    pub fault: Option<Fault>,
+    pub source: Party<'r>,
+    pub destination: Party<'r>,
+    pub route: Option<&'r str>,
+    pub tls: bool,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// Attempts after the first.
+    pub retries: u32,
+}
+
+/// A request that is over, with all that a span or a line of the log tells of it. Few are told of, and many of those to
+/// no other thread, so what can be is borrowed.
 #[derive(Clone, Debug)]
 pub struct RequestRecord<'r> {
     pub direction: Direction,
@@ -120,29 +140,70 @@ impl<'r> RequestRecord<'r> {
             Direction::Outbound => (own, other),
             Direction::Inbound => (other, own),
         };
-        Self {
+        let count = RequestCount {
             direction,
-            context,
-            start: SystemTime::now(),
             duration: Duration::ZERO,
-            method: http::Method::from_bytes(UNREAD_METHOD).unwrap_or_default(),
-            scheme: "http",
-            authority: None,
-            path: Cow::Owned(Text::default()),
-            version,
             status,
             grpc_status: None,
             fault: Some(fault),
             source,
             destination,
             route: None,
-            peer: None,
             tls: false,
             request_bytes: 0,
             response_bytes: 0,
             retries: 0,
+        };
+        Self {
+            method: http::Method::from_bytes(UNREAD_METHOD).unwrap_or_default(),
+            version,
+            ..Self::of(count, context, SystemTime::now())
+        }
+    }
+
+    /// What is counted of a request, and no more: as if nothing else were known of it.
+    pub fn of(count: RequestCount<'r>, context: trace::Context, start: SystemTime) -> Self {
+        Self {
+            direction: count.direction,
+            context,
+            start,
+            duration: count.duration,
+            method: http::Method::GET,
+            scheme: "http",
+            authority: None,
+            path: Cow::Owned(Text::default()),
+            version: http::Version::HTTP_11,
+            status: count.status,
+            grpc_status: count.grpc_status,
+            fault: count.fault,
+            source: count.source,
+            destination: count.destination,
+            route: count.route.map(Cow::Borrowed),
+            peer: None,
+            tls: count.tls,
+            request_bytes: count.request_bytes,
+            response_bytes: count.response_bytes,
+            retries: count.retries,
             upstream: None,
             downstream: None,
+        }
+    }
+
+    /// What is counted of it.
+    pub(super) fn count(&self) -> RequestCount<'_> {
+        RequestCount {
+            direction: self.direction,
+            duration: self.duration,
+            status: self.status,
+            grpc_status: self.grpc_status,
+            fault: self.fault,
+            source: self.source.lend(),
+            destination: self.destination.lend(),
+            route: self.route.as_deref(),
+            tls: self.tls,
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            retries: self.retries,
         }
     }
 }
