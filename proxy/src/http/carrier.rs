@@ -2,8 +2,10 @@
 //! the other by whoever drives the connections. It does what [`exchange`](super::exchange) does, for the
 //! exchanges that wait for nothing but the two sides; they are most of all, and this is what they cost.
 
+mod answering;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -12,19 +14,17 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::Method;
 
+use self::answering::{Answering, Client};
+use self::upstream::Upstream;
 use super::alarms::SetAlarm;
-use super::exchange::grpc_status;
-use super::line::{Line, LineReceiver, LineSender};
+use super::line::Line;
 use super::terms::Watch;
-use super::upstream::{check_hop, lost, open_stream};
-use super::{
-    Deadline, Failure, Outcome, Piece, Request, RequestBody, Responder, Terms, Unanswered,
-};
-use crate::http2::{self, ErrorCode, Taken};
-use crate::model::{Fault, Fields, Hop, ResponseHead};
-use crate::multiplex::{Multiplex, StreamReceiver, StreamSender, Turn};
+use super::upstream::open_stream;
+use super::{Deadline, Failure, Outcome, Request, Terms, Unanswered};
+use crate::http2::ErrorCode;
+use crate::model::{Fault, Hop, ResponseHead};
+use crate::multiplex::{Multiplex, Turn};
 
 /// Carriers of one kind that are kept on each thread.
 const KEPT_MAX: usize = 1024;
@@ -209,36 +209,6 @@ pub enum Lead<'c> {
     Line(&'c Rc<Line>),
 }
 
-/// Where the request was sent.
-enum Upstream {
-    Stream {
-        sender: StreamSender,
-        receiver: StreamReceiver,
-        /// The other end is a sidecar.
-        on_hop: bool,
-    },
-    Line {
-        sender: LineSender,
-        receiver: LineReceiver,
-        /// A head of the answer has come.
-        begun: bool,
-    },
-}
-
-/// An answer that is being passed on.
-struct Answering {
-    client: Client,
-    /// The head said already that nothing follows.
-    is_whole: bool,
-    outcome: Outcome,
-}
-
-/// Whoever asked.
-enum Client {
-    Line(LineSender),
-    Stream(StreamSender),
-}
-
 impl<E> fmt::Debug for Carrier<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Carrier")
@@ -387,231 +357,5 @@ impl Passage {
         answering.outcome.fault = Some(fault);
         answering.client.reset(ErrorCode::CANCEL);
         Ok(())
-    }
-}
-
-impl Client {
-    /// Takes it from a request whose answer begins.
-    fn take(request: &mut Request<'static>) -> Option<Self> {
-        match request.responder.take()? {
-            Responder::Http1 { .. } => None,
-            Responder::Line { answer } => Some(Self::Line(answer)),
-            Responder::Http2 { stream } => Some(Self::Stream(stream)),
-        }
-    }
-
-    /// Begins the final answer.
-    fn respond(&mut self, head: ResponseHead, is_whole: bool) -> Result<(), Failure> {
-        match self {
-            Self::Line(answer) => answer.respond(head, is_whole).map_err(gone),
-            Self::Stream(stream) => stream.respond(&head, is_whole).map_err(gone),
-        }
-    }
-
-    /// Hands on as much as there is room for.
-    fn send(&mut self, data: &mut Bytes) -> Result<(), Failure> {
-        match self {
-            Self::Line(answer) => answer.send(data).map_err(gone),
-            Self::Stream(stream) => stream.send(data).map_err(gone),
-        }
-    }
-
-    /// Ends an answer; `is_whole` if its head said already that nothing follows.
-    fn finish(&mut self, trailers: &Fields, is_whole: bool) -> Result<(), Failure> {
-        match self {
-            Self::Line(answer) => answer.finish(trailers).map_err(gone),
-            Self::Stream(_) if is_whole => Ok(()),
-            Self::Stream(stream) => stream.finish(trailers).map_err(gone),
-        }
-    }
-
-    fn reset(&mut self, code: ErrorCode) {
-        match self {
-            Self::Line(answer) => answer.reset(),
-            Self::Stream(stream) => stream.reset(code),
-        }
-    }
-
-    fn is_gone(&self) -> bool {
-        match self {
-            Self::Line(answer) => answer.is_gone(),
-            Self::Stream(stream) => stream.is_gone(),
-        }
-    }
-}
-
-fn gone<E>(_: E) -> Failure {
-    Failure::ClientGone
-}
-
-impl Upstream {
-    /// Takes the next head of the answer: an informational one is passed on, and the final one begins the answer.
-    fn next_head(
-        &mut self,
-        request: &mut Request<'static>,
-        (errand, watch, now): (&mut impl Errand, &Watch, Instant),
-    ) -> Poll<Result<Option<Answering>, Failure>> {
-        match self.take_head(&request.head.method) {
-            Poll::Ready(Ok(head)) => {
-                Poll::Ready(self.pass_head_on(head, request, (errand, watch, now)))
-            }
-            Poll::Ready(Err(unanswered)) => Poll::Ready(Err(Failure::Unanswered(unanswered))),
-            Poll::Pending => {
-                let is_gone = request.responder.as_ref().is_none_or(Responder::is_gone);
-                match is_gone {
-                    true => Poll::Ready(Err(Failure::ClientGone)),
-                    false => Poll::Pending,
-                }
-            }
-        }
-    }
-
-    fn take_head(&mut self, method: &Method) -> Poll<Result<ResponseHead, Unanswered>> {
-        let (receiver, on_hop) = match self {
-            Self::Stream {
-                receiver, on_hop, ..
-            } => (receiver, *on_hop),
-            Self::Line {
-                receiver, begun, ..
-            } => return receiver.take_head(method, begun),
-        };
-        Poll::Ready(match receiver.take() {
-            Taken::Pending => return Poll::Pending,
-            Taken::Piece(http2::Piece::Head(head)) if on_hop => check_hop(head),
-            Taken::Piece(http2::Piece::Head(head)) => Ok(head),
-            Taken::Failed(failure) => Err(lost(failure)),
-            Taken::Piece(_) | Taken::End => Err(Unanswered::late(Fault::UpstreamProtocol)),
-        })
-    }
-
-    /// Takes the next piece of the answer's body, if it has come, or notice that it broke off.
-    fn take_piece(&mut self) -> Option<Result<Piece, ()>> {
-        let receiver = match self {
-            Self::Stream { receiver, .. } => receiver,
-            Self::Line { receiver, .. } => return Some(receiver.take()?.map_err(|_| ())),
-        };
-        match receiver.take() {
-            Taken::Piece(http2::Piece::Data(data)) => Some(Ok(Piece::Data(data))),
-            Taken::Piece(http2::Piece::Trailers(trailers)) => Some(Ok(Piece::End(trailers))),
-            Taken::End => Some(Ok(Piece::End(Fields::new()))),
-            Taken::Failed(_) => Some(Err(())),
-            // The final head came before, and the engine lets none follow it.
-            Taken::Pending | Taken::Piece(http2::Piece::Head(_)) => None,
-        }
-    }
-
-    /// Whether nothing follows the answer's head.
-    fn is_drained(&self) -> bool {
-        match self {
-            Self::Stream { receiver, .. } => receiver.is_drained(),
-            Self::Line { receiver, .. } => receiver.is_done(),
-        }
-    }
-
-    fn pass_head_on(
-        &mut self,
-        mut head: ResponseHead,
-        request: &mut Request<'static>,
-        (errand, watch, now): (&mut impl Errand, &Watch, Instant),
-    ) -> Result<Option<Answering>, Failure> {
-        // The engine takes no 101, so this is one that others follow.
-        if head.status.is_informational() {
-            let waiting = request.responder.as_mut();
-            let passed_on = waiting.is_some_and(|waiting| waiting.pass_on(&head).is_ok());
-            return match passed_on {
-                true => Ok(None),
-                false => Err(Failure::ClientGone),
-            };
-        }
-        let outcome = Outcome::of(&head, watch.read());
-        if request.body.is_kept() && errand.again(&head) {
-            return Err(Failure::Again(outcome));
-        }
-        errand.change(&mut head, now);
-        let mut client = Client::take(request).ok_or(Failure::ClientGone)?;
-        let is_whole = self.is_drained();
-        client.respond(head, is_whole)?;
-        Ok(Some(Answering {
-            client,
-            is_whole,
-            outcome,
-        }))
-    }
-
-    /// Sends the body. Ready when nothing more is to be sent: false says that the client is gone. An upstream that
-    /// takes no more of it says why in its answer, or ends, and both are seen there.
-    fn send(&mut self, body: &mut RequestBody<'static>, upward: &mut Bytes) -> Poll<bool> {
-        loop {
-            if !upward.is_empty() {
-                let sent = match self {
-                    Self::Stream { sender, .. } => sender.send(upward).is_ok(),
-                    Self::Line { sender, .. } => sender.send(upward).is_ok(),
-                };
-                if !sent {
-                    return Poll::Ready(true);
-                }
-                if !upward.is_empty() {
-                    return Poll::Pending;
-                }
-            }
-            match body.take() {
-                None => return Poll::Pending,
-                Some(Err(_)) => {
-                    match self {
-                        Self::Stream { sender, .. } => sender.reset(ErrorCode::CANCEL),
-                        Self::Line { sender, .. } => sender.reset(),
-                    }
-                    return Poll::Ready(false);
-                }
-                Some(Ok(Piece::Data(data))) => *upward = data,
-                Some(Ok(Piece::End(trailers))) => {
-                    // An upstream that is gone is seen where its answer is.
-                    match self {
-                        Self::Stream { sender, .. } => drop(sender.finish(&trailers)),
-                        Self::Line { sender, .. } => drop(sender.finish(&trailers)),
-                    }
-                    return Poll::Ready(true);
-                }
-            }
-        }
-    }
-}
-
-impl Answering {
-    /// Passes on what follows the head.
-    fn pass_on(
-        &mut self,
-        upstream: &mut Upstream,
-        downward: &mut Bytes,
-    ) -> Poll<Result<(), Failure>> {
-        loop {
-            if !downward.is_empty() {
-                if let Err(gone) = self.client.send(downward) {
-                    return Poll::Ready(Err(gone));
-                }
-                if !downward.is_empty() {
-                    return Poll::Pending;
-                }
-            }
-            match upstream.take_piece() {
-                Some(Ok(Piece::Data(data))) => {
-                    self.outcome.response_bytes += data.len() as u64;
-                    *downward = data;
-                }
-                Some(Ok(Piece::End(trailers))) => {
-                    self.outcome.grpc_status = grpc_status(&trailers).or(self.outcome.grpc_status);
-                    return Poll::Ready(self.client.finish(&trailers, self.is_whole));
-                }
-                Some(Err(())) => {
-                    self.outcome.fault = Some(Fault::UpstreamReset);
-                    self.client.reset(ErrorCode::INTERNAL_ERROR);
-                    return Poll::Ready(Ok(()));
-                }
-                None if self.client.is_gone() => {
-                    return Poll::Ready(Err(Failure::ClientGone));
-                }
-                None => return Poll::Pending,
-            }
-        }
     }
 }

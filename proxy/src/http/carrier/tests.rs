@@ -11,14 +11,13 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, LocalSet, spawn_local, yield_now};
 use tokio::time::{Instant, timeout};
 
-use super::super::{
-    Deadline, Serve, ServerLimits, Told, Workers, respond, serve_http1, serve_http2,
-};
 use super::*;
+use crate::http::exchange::grpc_status;
+use crate::http::{Piece, Serve, ServerLimits, Told, Workers, respond, serve_http1, serve_http2};
 use crate::http1::{self, BodyDecoder, Decoded};
-use crate::http2::{Limits, Role};
-use crate::model::{FieldValue, RequestHead, Text};
-use crate::multiplex::Accepted;
+use crate::http2::{self, Limits, Role};
+use crate::model::{FieldValue, Fields, RequestHead, Text};
+use crate::multiplex::{Accepted, StreamReceiver, StreamSender};
 use crate::tcp::{Reader, split};
 
 /// Carries every request to one connection, and notes how each ended.
