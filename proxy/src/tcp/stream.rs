@@ -303,25 +303,28 @@ impl Writer {
 
     /// Sends what has gathered, as far as it can be done without waiting; whether that is all.
     pub fn try_flush(&mut self) -> io::Result<bool> {
-        while !self.buffer.is_empty() {
-            let Some(sent) = self.send_now(&[])? else {
-                return Ok(false);
-            };
-            self.sent(sent);
-        }
-        Ok(true)
+        self.flush_by(|writer| writer.send_now(&[]))
     }
 
     /// As [`try_flush`](Self::try_flush), where the end of this direction follows at once: the kernel keeps the last
     /// bytes for it, so that both are one segment. Were there no end, they would go after 200 ms (send(2), MSG_MORE).
     pub fn try_flush_before_end(&mut self) -> io::Result<bool> {
-        while !self.buffer.is_empty() {
-            let Some(socket) = self.socket() else {
-                return self.try_flush();
+        self.flush_by(|writer| {
+            let Some(socket) = writer.socket() else {
+                return Ok(None);
             };
             let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-            let keep = || Ok(send(socket, &self.buffer, flags)?);
-            let Some(sent) = unless_full(socket.try_io(Interest::WRITABLE, keep))? else {
+            let keep = || Ok(send(socket, &writer.buffer, flags)?);
+            unless_full(socket.try_io(Interest::WRITABLE, keep))
+        })
+    }
+
+    fn flush_by(
+        &mut self,
+        send_once: impl Fn(&Self) -> io::Result<Option<usize>>,
+    ) -> io::Result<bool> {
+        while !self.buffer.is_empty() {
+            let Some(sent) = send_once(self)? else {
                 return Ok(false);
             };
             self.sent(sent);

@@ -57,7 +57,6 @@ pub(super) fn encode(out: &mut BytesMut, flags: u8, prefix: u32, value: usize) {
 }
 
 /// What a full prefix leaves of a value.
-#[cold]
 fn encode_rest(out: &mut BytesMut, mut left: usize) {
     while left >= 0x80 {
         out.put_u8(left as u8 | 0x80);
