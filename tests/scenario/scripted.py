@@ -15,7 +15,9 @@ class Scripted:
 
     def __init__(self, script, host="127.0.0.1", port=0):
         self._script = script
-        self._listener = socket.create_server((host, port))
+        # As many as any test opens at once. Where the queue is full the kernel goes on with SYN cookies, and now and
+        # then resets a connection that its client has had established and has sent a request on.
+        self._listener = socket.create_server((host, port), backlog=2048)
         self._listener.settimeout(0.2)
         self.address = self._listener.getsockname()[:2]
         self.port = self.address[1]
