@@ -107,7 +107,7 @@ impl Connection {
             self.pay_reset(now)?;
         }
         if let Some(key) = self.streams.find(id) {
-            return self.receive_more_fields(key, end, list, now);
+            return self.receive_more_fields(key, end, &mut list, now);
         }
         if self.role == Role::Client || id.is_multiple_of(2) || id <= self.last_remote {
             self.check_not_idle(id)?;
@@ -121,7 +121,7 @@ impl Connection {
             ));
         }
         self.last_remote = id;
-        self.receive_request(id, end, list, now)
+        self.receive_request(id, end, &mut list, now)
     }
 
     /// A new stream.
@@ -129,7 +129,7 @@ impl Connection {
         &mut self,
         id: u32,
         end: bool,
-        list: FieldList,
+        list: &mut FieldList,
         now: Instant,
     ) -> Result<(), Ended> {
         if self.is_ignored(id) {
@@ -142,7 +142,7 @@ impl Connection {
         if is_full {
             return self.stream_error(id, ErrorCode::REFUSED_STREAM, now);
         }
-        let Ok(head) = list.into_request() else {
+        let Ok(head) = list.take_request() else {
             return self.stream_error(id, ErrorCode::PROTOCOL_ERROR, now);
         };
         let is_tunnel = matches!(&head, Ok(head) if head.method == http::Method::CONNECT || head.upgrade.is_some());
@@ -180,7 +180,7 @@ impl Connection {
         &mut self,
         key: Key,
         end: bool,
-        list: FieldList,
+        list: &mut FieldList,
         now: Instant,
     ) -> Result<(), Ended> {
         let Some(stream) = self.streams.get_mut(key) else {
@@ -191,7 +191,7 @@ impl Connection {
         }
         let taken = if stream.has_head {
             // RFC 9113 8.1: trailers end the stream.
-            match list.into_trailers() {
+            match list.take_trailers() {
                 Ok(trailers) if end => Ok(Piece::Trailers(trailers)),
                 _ => Err(ErrorCode::PROTOCOL_ERROR),
             }
@@ -224,11 +224,11 @@ impl Connection {
 fn take_response(
     stream: &mut super::stream::Stream,
     end: bool,
-    list: FieldList,
+    list: &mut FieldList,
 ) -> Result<Piece, ErrorCode> {
     let upgrade = stream.upgrade.as_deref();
     let head = list
-        .into_response(upgrade)
+        .take_response(upgrade)
         .map_err(|_| ErrorCode::PROTOCOL_ERROR)?;
     if head.status.is_informational() {
         if end {

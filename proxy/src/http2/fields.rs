@@ -10,7 +10,7 @@ use crate::model::{FieldValue, Fields, Kinds, RequestHead, ResponseHead, Text};
 /// A list this many times larger than the limit is an attack.
 const BOMB_FACTOR: usize = 16;
 
-/// A header list that is being read.
+/// A header list that is being read. It is large, so it is read from where it stands, and never moved.
 #[derive(Debug)]
 pub struct FieldList {
     method: Option<FieldValue>,
@@ -126,7 +126,7 @@ impl FieldList {
 
     /// The head of a request. The outer error is a malformed message, whose stream is reset
     /// (RFC 9113 8.1.1); the inner one can be answered.
-    pub fn into_request(self) -> Result<Result<RequestHead, Refusal>, &'static str> {
+    pub fn take_request(&mut self) -> Result<Result<RequestHead, Refusal>, &'static str> {
         if self.is_too_large() {
             return Ok(Err(Refusal::TooLarge("the header list is too large")));
         }
@@ -136,9 +136,9 @@ impl FieldList {
         if let Some(why) = self.malformed {
             return Err(why);
         }
-        let method = self.method.ok_or("a request without :method")?;
+        let method = self.method.as_ref().ok_or("a request without :method")?;
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| ":method is no token")?;
-        let upgrade = self.protocol;
+        let upgrade = self.protocol.take();
         if upgrade.is_some() && method != Method::CONNECT {
             return Err(":protocol without CONNECT");
         }
@@ -152,18 +152,18 @@ impl FieldList {
                 return Err("CONNECT without :authority");
             }
         }
-        let path = match self.path {
+        let path = match self.path.take() {
             None if is_tunnel => Text::default(),
             None => return Err("a request without :path"),
             Some(path) => target(path, &method)?,
         };
-        let scheme = match self.scheme {
+        let scheme = match self.scheme.take() {
             None if is_tunnel => None,
             None => return Err("a request without :scheme"),
             Some(scheme) => Some(token(scheme)?),
         };
-        let mut headers = self.headers;
-        let authority = match find_authority(self.authority, &mut headers) {
+        let mut headers = std::mem::take(&mut self.headers);
+        let authority = match find_authority(self.authority.take(), &mut headers) {
             Ok(authority) => authority,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -192,7 +192,7 @@ impl FieldList {
 
     /// The head of a response, informational ones too. `upgrade` is the protocol that the request
     /// asked for, if a 2xx means that it is spoken from here on.
-    pub fn into_response(self, upgrade: Option<&str>) -> Result<ResponseHead, &'static str> {
+    pub fn take_response(&mut self, upgrade: Option<&str>) -> Result<ResponseHead, &'static str> {
         if self.is_too_large() {
             return Err("the header list is too large");
         }
@@ -202,7 +202,7 @@ impl FieldList {
         if self.has_request_fields() {
             return Err("a response with a request's pseudo-header field");
         }
-        let status = self.status.ok_or("a response without :status")?;
+        let status = self.status.as_ref().ok_or("a response without :status")?;
         let status = match status.as_bytes() {
             digits @ [_, _, _] => StatusCode::from_bytes(digits).ok(),
             _ => None,
@@ -217,12 +217,12 @@ impl FieldList {
             status,
             version: Version::HTTP_2,
             upgrade,
-            headers: self.headers,
+            headers: std::mem::take(&mut self.headers),
         })
     }
 
     /// A trailer section (RFC 9113 8.1).
-    pub fn into_trailers(self) -> Result<Fields, &'static str> {
+    pub fn take_trailers(&mut self) -> Result<Fields, &'static str> {
         if self.is_too_large() {
             return Err("the trailer section is too large");
         }
@@ -232,7 +232,7 @@ impl FieldList {
         if self.has_request_fields() || self.status.is_some() {
             return Err("a trailer section with a pseudo-header field");
         }
-        Ok(self.headers)
+        Ok(std::mem::take(&mut self.headers))
     }
 
     fn has_request_fields(&self) -> bool {
