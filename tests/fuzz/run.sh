@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target: ./tests/fuzz/run.sh [SECONDS-EACH, default 300] [TARGET...]
+# Runs every fuzz target: ./tests/fuzz/run.sh [SECONDS-EACH, default 300] [TARGET...]; what it finds stands in target/fuzz/found.
 # libFuzzer needs flags that stable Rust keeps for nightly; RUSTC_BOOTSTRAP lets it take them, here only.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -12,6 +12,7 @@ targets=("$@")
 for target in "${targets[@]}"; do
     echo "== $target, $seconds s"
     corpus=$CARGO_TARGET_DIR/corpus/$target
-    mkdir -p "$corpus" "seeds/$target"
-    cargo fuzz run --fuzz-dir . "$target" "$corpus" "seeds/$target" -- -max_total_time="$seconds" -max_len=8192 -timeout=10 -print_final_stats=1
+    found=$CARGO_TARGET_DIR/found/$target
+    mkdir -p "$corpus" "$found" "seeds/$target"
+    cargo fuzz run --fuzz-dir . "$target" "$corpus" "seeds/$target" -- -max_total_time="$seconds" -max_len=8192 -timeout=10 -artifact_prefix="$found/" -print_final_stats=1
 done
