@@ -77,7 +77,7 @@ impl Party<'_> {
 pub struct RequestCount<'r> {
     pub direction: Direction,
     pub duration: Duration,
-    /// Of the answer; 0 without one.
+    /// Of the answer, or what stands for it where the fault left none.
     pub status: u16,
     pub grpc_status: Option<u16>,
     pub fault: Option<Fault>,
@@ -91,8 +91,8 @@ pub struct RequestCount<'r> {
     pub retries: u32,
 }
 
-/// A request that is over, with all that a span or a line of the log tells of it. Few are told of, and many of those to
-/// no other thread, so what can be is borrowed.
+/// A request that is over, with all that a span or a line of the log tells of it. What can be is borrowed, until it is
+/// handed to the thread that tells it.
 #[derive(Clone, Debug)]
 pub struct RequestRecord<'r> {
     pub direction: Direction,
