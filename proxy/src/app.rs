@@ -12,6 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::process::getpriority_process;
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
+};
 use tokio::net::TcpListener as ControlListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
@@ -360,6 +365,11 @@ fn open_sockets(settings: &Settings) -> Result<Sockets, Error> {
 
 /// One worker, on its own thread.
 fn work(shared: Shared, connections: Connections) {
+    if shared.settings.workers > 1
+        && let Err(error) = wait_for_turns()
+    {
+        debug!(%error, "a worker interrupts what runs when something arrives for it");
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -368,6 +378,29 @@ fn work(shared: Shared, connections: Connections) {
         Err(error) => return warn!(%error, "a worker can't start"),
     };
     runtime.block_on(LocalSet::new().run_until(serve(shared, connections)));
+}
+
+/// Makes this thread wait for its turn when something arrives for it, instead of taking the core
+/// from whoever runs there (`SCHED_BATCH`, sched(7)). Where there are several workers, those who
+/// run are mostly other workers, or who is about to send more; so each finds more to do at once.
+/// A core that has nothing to do is taken at once either way. A policy that the operator chose stays.
+///
+/// Fails where the kernel or a sandbox doesn't allow it; nothing else depends on it.
+fn wait_for_turns() -> io::Result<()> {
+    let given = thread_schedule_policy().map_err(io::Error::other)?;
+    if given != ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other) {
+        return Ok(());
+    }
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    // The crate sets a niceness too, on a scale of its own. What the operator gave is to stay, so
+    // the value that means it is looked for.
+    let niceness = getpriority_process(None)?;
+    let unchanged = (0..=u8::MAX)
+        .map_while(|value| ThreadPriorityValue::try_from(value).ok())
+        .map(ThreadPriority::Crossplatform)
+        .find(|priority| priority.to_posix(policy) == Ok(niceness))
+        .ok_or_else(|| io::Error::other(format!("no priority stands for niceness {niceness}")))?;
+    set_thread_priority_and_policy(thread_native_id(), unchanged, policy).map_err(io::Error::other)
 }
 
 async fn serve(shared: Shared, connections: Connections) {

@@ -157,8 +157,9 @@ class Workload:
     """A sidecar in explicit mode on loopback, for an application at `ports`."""
 
     def __init__(
-        self, mesh, name, namespace=NAMESPACE, labels=None, ports=None, service_account=None, env=None, token=None, wait=True
-    ):
+        self, mesh, name, namespace=NAMESPACE, labels=None, ports=None, service_account=None, env=None, token=None, wait=True,
+        prefix=(),
+    ):  # fmt: skip
         self.mesh = mesh
         self.name = name
         self.namespace = namespace
@@ -191,7 +192,7 @@ class Workload:
         }  # fmt: skip
         if self.ports:
             self.env["WEFT_PORTS"] = ",".join(f"{k}={v}" for k, v in self.ports.items())
-        self.process = Process(f"proxy-{namespace}-{name}", [PROXY, "run"], mesh.directory, self.env)
+        self.process = Process(f"proxy-{namespace}-{name}", [PROXY, "run"], mesh.directory, self.env, prefix)
         if wait:
             self.wait_ready()
 
