@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mesh import assert_no_failure, service
+from process import wait_until
 
 
 def threads(workload):
@@ -23,8 +24,13 @@ def threads(workload):
 @pytest.mark.parametrize("niceness", [-20, 0, 5, 19])
 def test_several_workers_wait_for_their_turns(mesh, niceness):
     web = mesh.workload("web", env={"WEFT_WORKERS": "2"}, prefix=["nice", "-n", str(niceness)])
-    own = {name: of for name, of in threads(web).items() if name.startswith("worker-")}
-    assert own == {"worker-0": (os.SCHED_BATCH, niceness), "worker-1": (os.SCHED_BATCH, niceness)}
+
+    def waiting():
+        own = {name: of for name, of in threads(web).items() if name.startswith("worker-")}
+        return own == {"worker-0": (os.SCHED_BATCH, niceness), "worker-1": (os.SCHED_BATCH, niceness)}
+
+    # The admin port is up before the workers are.
+    wait_until(waiting, what="both workers to wait for their turns")
     # The control thread is not on a request's way.
     assert threads(web)["weft-proxy"] == (os.SCHED_OTHER, niceness)
 
