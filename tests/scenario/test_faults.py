@@ -264,6 +264,7 @@ def test_connections_on_their_way(shop, applied):
 
 UNREAD = {
     "malformed_request": (400, b"GET / HTTP/1.1\r\nhost: orders.shop\r\nno colon\r\n\r\n"),
+    "target_too_large": (414, b"GET /" + b"b" * 200_000 + b" HTTP/1.1\r\nhost: orders.shop\r\n\r\n"),
     "headers_too_large": (431, b"GET / HTTP/1.1\r\nhost: orders.shop\r\na: " + b"b" * 200_000 + b"\r\n\r\n"),
 }
 

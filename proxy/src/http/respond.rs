@@ -93,6 +93,7 @@ fn answer(fault: Fault) -> Answer {
         Fault::FaultInjected => (503, 14, "a policy asks for this fault"),
         Fault::MalformedRequest => (400, 13, "the request is malformed or ambiguous"),
         Fault::HeadersTooLarge => (431, 8, "the request's header section is too large"),
+        Fault::TargetTooLarge => (414, 8, "the request's target is too large"),
         Fault::Loop => (508, 14, "the proxy would have called itself"),
         Fault::DiscoveryUnavailable => (
             503,
@@ -266,7 +267,10 @@ pub async fn respond(mut responder: Responder<'_>, told: Told) -> Result<(), Fai
     }
     if matches!(
         fault,
-        Fault::MalformedRequest | Fault::HeadersTooLarge | Fault::HeaderTimeout
+        Fault::MalformedRequest
+            | Fault::HeadersTooLarge
+            | Fault::TargetTooLarge
+            | Fault::HeaderTimeout
     ) {
         responder.close_after();
     }

@@ -201,6 +201,9 @@ async fn next_request<S: Serve, D: Future<Output = ()>>(
                     return Err(NoRequest::Fault(Fault::MalformedRequest));
                 }
                 Err(Refusal::TooLarge(_)) => return Err(NoRequest::Fault(Fault::HeadersTooLarge)),
+                Err(Refusal::TargetTooLarge) => {
+                    return Err(NoRequest::Fault(Fault::TargetTooLarge));
+                }
             }
         }
         let event = if is_free && line.has_begun() {

@@ -113,6 +113,7 @@ pub(super) async fn serve_stream<S: Serve>(stream: &RefCell<Option<Stream<S>>>) 
             let fault = match refusal {
                 Refusal::Malformed(_) => Fault::MalformedRequest,
                 Refusal::TooLarge(_) => Fault::HeadersTooLarge,
+                Refusal::TargetTooLarge => Fault::TargetTooLarge,
             };
             service.refused(fault, Version::HTTP_2);
             let responder = Responder::Http2 { stream: sender };

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::parse::{fields, find_section};
+use super::parse::{Of, fields, find_section, trim};
 use super::{BodyLength, Limits, Refusal};
 use crate::model::Fields;
 
@@ -115,7 +115,7 @@ impl BodyDecoder {
                     let Some(end) = find_section(buffer, limits)? else {
                         return Ok(None);
                     };
-                    let mut trailers = fields(&buffer[..end], limits)?;
+                    let mut trailers = fields(&buffer[..end], limits, Of::Other)?;
                     buffer.advance(end);
                     drop_forbidden(&mut trailers);
                     self.state = State::Done;
@@ -152,7 +152,7 @@ fn take_data(buffer: &mut BytesMut, at_most: u64) -> Option<Bytes> {
     Some(buffer.split_to(length).freeze())
 }
 
-/// `chunk-size [ chunk-ext ] CRLF`; extensions are dropped (RFC 9112 7.1.1).
+/// `chunk-size [ chunk-ext ] CRLF`; extensions are dropped, with the blanks before them (RFC 9112 7.1.1).
 fn take_chunk_size(buffer: &mut BytesMut) -> Result<Option<u64>, Refusal> {
     let malformed = Refusal::Malformed;
     let line_end = buffer.iter().position(|b| *b == b'\n');
@@ -175,7 +175,8 @@ fn take_chunk_size(buffer: &mut BytesMut) -> Result<Option<u64>, Refusal> {
     }
     let extension = &line[digits..];
     let printable = |b: &u8| *b == b'\t' || (0x20..0x7f).contains(b) || *b >= 0x80;
-    if !extension.is_empty() && (extension[0] != b';' || !extension.iter().all(printable)) {
+    let is_extension = trim(extension).starts_with(b";") && extension.iter().all(printable);
+    if !extension.is_empty() && !is_extension {
         return Err(malformed(
             "a chunk size is followed by something else than an extension",
         ));
@@ -269,6 +270,11 @@ mod tests {
         );
         check(
             "5 \r\nhello\r\n",
+            "refused: a chunk size is followed by something else than an extension",
+        );
+        check("5 \t;a=b\r\nhello\r\n0 ;c\r\n\r\n", "hello end {}");
+        check(
+            "5 a;b\r\nhello\r\n",
             "refused: a chunk size is followed by something else than an extension",
         );
         check(

@@ -10,13 +10,11 @@ use crate::model::{Fields, RequestHead, ResponseHead, Text};
 /// Room that is made for a head at once; most need no more.
 const HEAD_USUAL: usize = 768;
 
-/// Writes a request head and says how its body will be framed. `has_body` is false when it is known
-/// that none follows. In HTTP/1.0 a body needs a Content-Length (RFC 1945 7.2.2), so a request that
-/// has none is sent as HTTP/1.1.
+/// Writes a request head, in our own version whatever the client's was (RFC 9112 2.3), and says how its body will be
+/// framed. `has_body` is false when it is known that none follows.
 pub fn write_request(buffer: &mut BytesMut, head: &RequestHead, has_body: bool) -> BodyEncoder {
     let length = content_length(&head.headers);
     let chunked = has_body && length.is_none() && head.upgrade.is_none();
-    let old = head.version == Version::HTTP_10 && !chunked;
     buffer.reserve(HEAD_USUAL);
     let authority = head.authority.as_ref();
     let authority = authority.map_or(&b""[..], Text::as_bytes);
@@ -28,14 +26,8 @@ pub fn write_request(buffer: &mut BytesMut, head: &RequestHead, has_body: bool) 
     } else {
         buffer.put_slice(head.path.as_bytes());
     }
-    buffer.put_slice(if old {
-        b" HTTP/1.0\r\n"
-    } else {
-        b" HTTP/1.1\r\n"
-    });
-    if head.authority.is_some() || !old {
-        put_field(buffer, b"host", authority);
-    }
+    buffer.put_slice(b" HTTP/1.1\r\n");
+    put_field(buffer, b"host", authority);
     put_fields(buffer, &head.headers);
     if let Some(token) = &head.upgrade {
         put_field(buffer, b"connection", b"upgrade");
@@ -232,7 +224,7 @@ mod tests {
         check(
             &sized,
             true,
-            "POST /p HTTP/1.0\r\nhost: a\r\ncontent-length: 3\r\n\r\n",
+            "POST /p HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n",
         );
         let mut upgrade = request(Version::HTTP_2, &[]);
         upgrade.method = Method::GET;

@@ -7,7 +7,7 @@ use http::{HeaderName, Method, StatusCode, Version};
 
 use super::authority::{NO_AUTHORITY, check_authority};
 use super::parse::{
-    NOT_VISIBLE, fields, find_section, first_line, request_line, skip_empty_lines, status_line,
+    NOT_VISIBLE, Of, fields, find_section, first_line, request_line, skip_empty_lines, status_line,
 };
 use super::{BodyLength, Limits, Refusal};
 use crate::model::{FieldValue, Fields, RequestHead, ResponseHead, Text};
@@ -39,7 +39,9 @@ pub struct ReceivedResponse {
 /// Takes a request head off `buffer`.
 pub fn receive_request(buffer: &mut BytesMut, limits: &Limits) -> Reading<ReceivedRequest> {
     skip_empty_lines(buffer);
-    let Some(end) = find_section(buffer, limits)? else {
+    let Some(end) = find_section(buffer, limits)
+        .map_err(|refusal| refusal_of_request(refusal, buffer, limits))?
+    else {
         return Ok(None);
     };
     let received = read_request(&buffer[..end], limits)?;
@@ -47,10 +49,20 @@ pub fn receive_request(buffer: &mut BytesMut, limits: &Limits) -> Reading<Receiv
     Ok(Some(received))
 }
 
+/// Of a section that is too large because its first line is, the target is told.
+#[cold]
+fn refusal_of_request(refusal: Refusal, buffer: &[u8], limits: &Limits) -> Refusal {
+    let within = &buffer[..limits.head_bytes.min(buffer.len())];
+    match refusal {
+        Refusal::TooLarge(_) if !within.contains(&b'\r') => Refusal::TargetTooLarge,
+        refusal => refusal,
+    }
+}
+
 fn read_request(section: &[u8], limits: &Limits) -> Result<ReceivedRequest, Refusal> {
     let (line, rest) = first_line(section);
     let line = request_line(line)?;
-    let mut headers = fields(rest, limits)?;
+    let mut headers = fields(rest, limits, Of::Other)?;
 
     let host = single_host(&mut headers, line.version)?;
     let target = split_target(&line.method, line.target, host)?;
@@ -104,7 +116,7 @@ fn read_response(
 ) -> Result<ReceivedResponse, Refusal> {
     let (line, rest) = first_line(section);
     let line = status_line(line)?;
-    let mut headers = fields(rest, limits)?;
+    let mut headers = fields(rest, limits, Of::Response)?;
     let body = response_length(&headers, line.status, method, line.version)?;
     let options = Connection::take(&mut headers, line.version);
     let switched = line.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -383,6 +395,7 @@ mod tests {
             }
             Err(Refusal::Malformed(reason)) => format!("malformed: {reason}"),
             Err(Refusal::TooLarge(reason)) => format!("too large: {reason}"),
+            Err(refusal @ Refusal::TargetTooLarge) => format!("too large: {refusal}"),
         };
         assert_eq!(seen, expect, "{text:?}");
     }
@@ -414,6 +427,10 @@ mod tests {
         check(
             "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
             "OPTIONS a * None keep=true up=None []",
+        );
+        check(
+            "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+            "GET a / None keep=true up=None []",
         );
         check(
             "GET / HTTP/1.0\r\n\r\n",
@@ -511,14 +528,12 @@ mod tests {
             "GET ftp://x/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "the request target's scheme is neither http nor https",
         );
-        malformed(
-            "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
-            "the version is neither HTTP/1.1 nor HTTP/1.0",
-        );
-        malformed(
-            "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
-            "the version is neither HTTP/1.1 nor HTTP/1.0",
-        );
+        for version in ["HTTP/2.0", "HTTP/1.10", "HTTP/1.x", "HTTP/1.", "http/1.1"] {
+            malformed(
+                &format!("GET / {version}\r\nHost: a\r\n\r\n"),
+                "the version is not one of HTTP/1",
+            );
+        }
         malformed(
             "G@T / HTTP/1.1\r\nHost: a\r\n\r\n",
             "the method is not a token",
@@ -562,6 +577,14 @@ mod tests {
         check(
             &format!("GET / HTTP/1.1\r\nX: {large}"),
             "too large: the header section is too large",
+        );
+        check(
+            &format!("GET /{large} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            "too large: the request target is too large",
+        );
+        check(
+            &format!("GET /{large}"),
+            "too large: the request target is too large",
         );
         check(
             &with("X: y\r\n".repeat(300).trim_end()),
@@ -615,6 +638,13 @@ mod tests {
             Method::GET,
             Err(()),
         );
+        check(
+            "HTTP/1.2 200 OK\r\nContent-Length \t: 2\r\n\r\n",
+            Method::GET,
+            Ok((200, BodyLength::Exactly(2), true)),
+        );
+        check("HTTP/1.1 200 OK\r\n : 2\r\n\r\n", Method::GET, Err(()));
+        check("HTTP/1.1 200 OK\r\nA b : 2\r\n\r\n", Method::GET, Err(()));
         check("HTTP/1.1 2000 OK\r\n\r\n", Method::GET, Err(()));
         check("SSH-2.0-x\r\n\r\n", Method::GET, Err(()));
     }

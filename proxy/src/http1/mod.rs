@@ -15,7 +15,8 @@ pub use decode::{BodyDecoder, Decoded};
 pub use encode::{BodyEncoder, write_request, write_response};
 pub use head::{Reading, ReceivedRequest, ReceivedResponse, receive_request, receive_response};
 
-/// What one message may cost. At the limit the message is refused with [`Refusal::TooLarge`].
+/// What one message may cost. At the limit the message is refused with [`Refusal::TooLarge`] or
+/// [`Refusal::TargetTooLarge`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of a start line with its header section, and of a trailer section.
@@ -42,6 +43,9 @@ pub enum Refusal {
     /// A limit of [`Limits`] is reached.
     #[error("{0}")]
     TooLarge(&'static str),
+    /// [`Limits::head_bytes`] is reached within the request line (RFC 9112 3).
+    #[error("the request target is too large")]
+    TargetTooLarge,
 }
 
 /// How the end of a body is known (RFC 9112 6.3).

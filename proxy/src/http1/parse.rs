@@ -7,11 +7,11 @@ use memchr::{memchr, memchr2};
 use super::{Limits, Refusal};
 use crate::model::{FieldValue, Fields, Text};
 
-/// A request as it stood on the wire.
 /// Of a request target that can't be one.
 pub(super) const NOT_VISIBLE: Refusal =
     Refusal::Malformed("the request target holds a byte that is no visible ASCII");
 
+/// A request as it stood on the wire.
 pub(super) struct RequestLine {
     pub method: Method,
     pub target: Text,
@@ -114,18 +114,26 @@ pub(super) fn status_line(line: &[u8]) -> Result<StatusLine, Refusal> {
     })
 }
 
+/// A later minor version is spoken with as the last one that we know (RFC 9110 2.5).
 fn parse_version(text: &[u8]) -> Result<Version, Refusal> {
-    match text {
-        b"HTTP/1.1" => Ok(Version::HTTP_11),
-        b"HTTP/1.0" => Ok(Version::HTTP_10),
-        _ => Err(Refusal::Malformed(
-            "the version is neither HTTP/1.1 nor HTTP/1.0",
-        )),
+    match text.strip_prefix(b"HTTP/1.") {
+        Some(b"0") => Ok(Version::HTTP_10),
+        Some([b'1'..=b'9']) => Ok(Version::HTTP_11),
+        _ => Err(Refusal::Malformed("the version is not one of HTTP/1")),
     }
 }
 
+/// Whose field lines are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// A response's head, in which blanks before a colon are taken away.
+    Response,
+    /// Anything else, in which they are refused.
+    Other,
+}
+
 /// Reads field lines, the final empty line included (RFC 9112 5).
-pub(super) fn fields(section: &[u8], limits: &Limits) -> Result<Fields, Refusal> {
+pub(super) fn fields(section: &[u8], limits: &Limits, of: Of) -> Result<Fields, Refusal> {
     let malformed = Refusal::Malformed;
     let mut headers = Fields::new();
     let mut rest = section;
@@ -143,7 +151,9 @@ pub(super) fn fields(section: &[u8], limits: &Limits) -> Result<Fields, Refusal>
         }
         let colon = memchr(b':', line).ok_or(malformed("a header line without a colon"))?;
         let name = HeaderName::from_bytes(&line[..colon])
-            .map_err(|_| malformed("a header name is not a token"))?;
+            .ok()
+            .or_else(|| name_before_blanks(&line[..colon], of))
+            .ok_or(malformed("a header name is not a token"))?;
         let value = FieldValue::passing(trim(&line[colon + 1..]))
             .map_err(|_| malformed("a header value holds a control character"))?;
         headers.append(name, value);
@@ -151,8 +161,22 @@ pub(super) fn fields(section: &[u8], limits: &Limits) -> Result<Fields, Refusal>
     Ok(headers)
 }
 
+/// RFC 9112 5.1: a server refuses blanks before a colon, and a proxy removes them from a response.
+#[cold]
+fn name_before_blanks(octets: &[u8], of: Of) -> Option<HeaderName> {
+    if of == Of::Other {
+        return None;
+    }
+    let blanks = octets
+        .iter()
+        .rev()
+        .take_while(|b| matches!(b, b' ' | b'\t'));
+    let length = octets.len() - blanks.count();
+    HeaderName::from_bytes(&octets[..length]).ok()
+}
+
 /// A value without the optional white space around it.
-fn trim(mut value: &[u8]) -> &[u8] {
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }

@@ -115,13 +115,30 @@ impl Connection {
             if self.role == Role::Client || self.resets.contains(&id) || self.is_ignored(id) {
                 return Ok(());
             }
-            return Err(self.end(
-                ErrorCode::STREAM_CLOSED,
-                "HEADERS on a stream that is closed",
-            ));
+            return Err(self.end_of_late(id));
+        }
+        // RFC 9113 5.1.1: those between the two can't be opened any more.
+        if id > (self.last_remote + 1) | 1 {
+            self.passed_over = (self.last_remote, id);
         }
         self.last_remote = id;
         self.receive_request(id, end, &mut list, now)
+    }
+
+    /// The connection's end over HEADERS on a stream that is over, or, where identifiers were passed over, never was (of
+    /// several such gaps only the last is known, as no more than the code depends on it).
+    fn end_of_late(&mut self, id: u32) -> Ended {
+        let (before, after) = self.passed_over;
+        if id > before && id < after {
+            return self.end(
+                ErrorCode::PROTOCOL_ERROR,
+                "HEADERS on a stream that was passed over",
+            );
+        }
+        self.end(
+            ErrorCode::STREAM_CLOSED,
+            "HEADERS on a stream that is closed",
+        )
     }
 
     /// A new stream.

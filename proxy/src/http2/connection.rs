@@ -103,6 +103,8 @@ pub struct Connection {
     pub(super) next_id: u32,
     /// The highest identifier that the peer opened.
     pub(super) last_remote: u32,
+    /// The highest one that the peer had opened before it passed over one or more, and the one it opened then.
+    pub(super) passed_over: (u32, u32),
     pub(super) remote_open: u32,
     pub(super) local_open: u32,
     pub(super) send_window: i64,
@@ -155,6 +157,7 @@ impl Connection {
             announced_window: limits.stream_window,
             next_id: 1,
             last_remote: 0,
+            passed_over: (0, 0),
             remote_open: 0,
             local_open: 0,
             send_window: window,

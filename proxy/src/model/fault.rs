@@ -50,6 +50,8 @@ pub enum Fault {
     /// RFC 9112 or 9113 forbids it, or it could be read in two ways.
     MalformedRequest,
     HeadersTooLarge,
+    /// Of HTTP/1: the request line alone is above the limit.
+    TargetTooLarge,
     /// The proxy would have called itself.
     Loop,
     /// The control plane could not be asked, and nothing is known of the destination.
@@ -69,7 +71,7 @@ pub enum FaultStatus {
 
 impl Fault {
     /// Every fault, in the order of their discriminants.
-    pub const ALL: [Fault; 28] = [
+    pub const ALL: [Fault; 29] = [
         Fault::NoRoute,
         Fault::BackendInvalid,
         Fault::UnknownDestination,
@@ -94,6 +96,7 @@ impl Fault {
         Fault::FaultInjected,
         Fault::MalformedRequest,
         Fault::HeadersTooLarge,
+        Fault::TargetTooLarge,
         Fault::Loop,
         Fault::DiscoveryUnavailable,
         Fault::ClientGone,
@@ -133,6 +136,7 @@ impl Fault {
                 | Fault::FaultInjected
                 | Fault::MalformedRequest
                 | Fault::HeadersTooLarge
+                | Fault::TargetTooLarge
         )
     }
 
@@ -177,6 +181,7 @@ impl Fault {
             Fault::FaultInjected => "fault_injected",
             Fault::MalformedRequest => "malformed_request",
             Fault::HeadersTooLarge => "headers_too_large",
+            Fault::TargetTooLarge => "target_too_large",
             Fault::Loop => "loop",
             Fault::DiscoveryUnavailable => "discovery_unavailable",
             Fault::ClientGone => "client_gone",

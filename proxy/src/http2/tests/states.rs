@@ -55,8 +55,26 @@ fn identifiers_grow() {
         (
             "5.1.1 HEADERS on one that was skipped",
             [get(5), get(3)].concat(),
-            "ended STREAM_CLOSED; request 5 GET /; end 5; failed 5 STREAM_CLOSED; \
-             GOAWAY 5 STREAM_CLOSED",
+            "ended PROTOCOL_ERROR; request 5 GET /; end 5; failed 5 PROTOCOL_ERROR; \
+             GOAWAY 5 PROTOCOL_ERROR",
+        ),
+        (
+            "5.1.1 HEADERS on one that was skipped before the first",
+            [get(3), get(1)].concat(),
+            "ended PROTOCOL_ERROR; request 3 GET /; end 3; failed 3 PROTOCOL_ERROR; \
+             GOAWAY 3 PROTOCOL_ERROR",
+        ),
+        (
+            "5.1 HEADERS on one that is over, with a gap before it and behind it",
+            [get(3), rst(3, ErrorCode::CANCEL), get(7), get(3)].concat(),
+            "ended STREAM_CLOSED; request 3 GET /; request 7 GET /; end 3; failed 3 CANCEL by peer; end 7; \
+             failed 7 STREAM_CLOSED; GOAWAY 7 STREAM_CLOSED",
+        ),
+        (
+            "5.1 HEADERS on one that is over, without gaps",
+            [get(1), rst(1, ErrorCode::CANCEL), get(3), get(1)].concat(),
+            "ended STREAM_CLOSED; request 1 GET /; request 3 GET /; end 1; failed 1 CANCEL by peer; end 3; \
+             failed 3 STREAM_CLOSED; GOAWAY 3 STREAM_CLOSED",
         ),
         (
             "5.1.1 WINDOW_UPDATE on one that was skipped",
