@@ -289,11 +289,10 @@ def start(*pairs):
     return PREFACE + settings(*pairs)
 
 
-def row(section, name, steps, expected, first=START, credit=True, wrong=None):
-    """A row of the first table; `wrong` says what the proxy does instead, where it is known to be wrong."""
-    marks = [pytest.mark.xfail(strict=True, reason=wrong)] if wrong else []
+def row(section, name, steps, expected, first=START, credit=True):
+    """A row of the first table."""
     steps = steps if isinstance(steps, (list, tuple)) else [steps]
-    return pytest.param(steps, expected, first, credit, id=f"{section} {name}", marks=marks)
+    return pytest.param(steps, expected, first, credit, id=f"{section} {name}")
 
 
 SIZES = [
@@ -949,15 +948,12 @@ def dribbled(*pieces):
     return write
 
 
-def far_row(section, name, steps, expected, complaint=None, ask=ASK, first=None, more=(), client=WIDE, same=True, wrong=None):
+def far_row(section, name, steps, expected, complaint=None, ask=ASK, first=None, more=(), client=WIDE, same=True):
     """A row of the second table. `complaint` is what the proxy says to the application, `more` what the
     client sends after the request, `same` whether the connection to the application goes on."""
-    marks = [pytest.mark.xfail(strict=True, reason=wrong)] if wrong else []
     steps = steps if isinstance(steps, (list, tuple)) else [steps]
     same = same and not isinstance(complaint, Gone)
-    return pytest.param(
-        steps, expected, complaint, ask, first or settings(), more, client, same, id=f"{section} {name}", marks=marks
-    )
+    return pytest.param(steps, expected, complaint, ask, first or settings(), more, client, same, id=f"{section} {name}")
 
 
 MALFORMED_HEADS = [

@@ -80,12 +80,16 @@ impl Inbound {
     /// to be waited for.
     fn admit_now(&self, head: &RequestHead, incoming: &Incoming) -> Option<Ready> {
         let Begun {
-            call, began, known, ..
+            call,
+            began,
+            known,
+            is_last,
+            ..
         } = incoming.begun.as_ref()?;
         let policy = &known.policy;
         // Their tokens are taken once.
         let is_limited = !policy.rate_limits.is_empty() || policy.global_rate_limit.is_some();
-        if is_limited || self.refuses_to_repeat(call, head) {
+        if is_limited || *is_last || self.refuses_to_repeat(call, head) {
             return None;
         }
         let ready = self

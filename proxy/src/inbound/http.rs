@@ -19,7 +19,10 @@ use crate::authorization::decide;
 use crate::http::{
     Ending, Failure, NO_RETRY, Outcome, Request, Serve, Terms, Told, Unanswered, Upstream, Workers,
 };
-use crate::http::{exchange, exchange_upgrade, is_idempotent, respond, unread_status};
+use crate::http::{
+    answer_as_last, exchange, exchange_upgrade, is_idempotent, is_last_recipient, respond,
+    unread_status,
+};
 use crate::http2::ErrorCode;
 use crate::model::{
     Fault, FieldValue, Fields, Hop, Protocol, RequestHead, ResponseHead, Text, grpc_timeout, hop,
@@ -294,6 +297,8 @@ pub(super) struct Begun {
     pub(super) context: trace::Context,
     pub(super) began: Instant,
     pub(super) known: Rc<Known>,
+    /// It said that it may pass no further proxy.
+    pub(super) is_last: bool,
 }
 
 impl Inbound {
@@ -305,6 +310,7 @@ impl Inbound {
             context,
             began: now,
             known: self.known(call.port),
+            is_last: is_last_recipient(head),
             call,
         }
     }
@@ -319,6 +325,7 @@ impl Inbound {
             Ok(_) if self.refuses_to_repeat(call, &request.head) => Err(Failure::Unanswered(
                 Unanswered::unprocessed(Fault::Draining),
             )),
+            Ok(_) if begun.is_last => Box::pin(answer_as_last(request)).await,
             Ok(address) => {
                 let until = call.timeout.and_then(|timeout| began.checked_add(timeout));
                 let asked = call.asked(&request.head);
@@ -531,6 +538,7 @@ impl Inbound {
             context,
             began,
             known,
+            ..
         } = begun;
         let head = &request.head;
         let ending = Ending::of(ended, head.is_grpc());

@@ -75,6 +75,9 @@ impl OutboundRequests {
             let way = &mut outgoing.way;
             way.trail.began = at;
             self.join(&mut request.head, &mut way.trail);
+            if way.trail.is_last {
+                return None;
+            }
             // Where it has to be waited for, what was begun is dropped, and a task begins anew.
             found = self
                 .find_target(&request.head, &mut way.trail)

@@ -20,8 +20,8 @@ use super::session::{self, Session};
 use super::target::{Routed, Target};
 use super::tcp::party_of;
 use crate::http::{
-    Ending, Failure, Outcome, Piece, Request, Responder, Serve, Told, Unanswered, Workers, respond,
-    respond_with, unread_status,
+    Ending, Failure, Outcome, Piece, Request, Responder, Serve, Told, Unanswered, Workers,
+    answer_as_last, is_last_recipient, respond, respond_with, unread_status,
 };
 use crate::http2::ErrorCode;
 use crate::model::{
@@ -77,6 +77,8 @@ pub(super) struct Trail {
     pub(super) attempts: u32,
     /// What a policy has it answered with.
     pub(super) status: Option<FaultStatus>,
+    /// It said that it may pass no further proxy.
+    pub(super) is_last: bool,
     /// Authority and path as the client asked for them, where a filter may have changed them.
     asked: Option<(Option<Text>, Text)>,
 }
@@ -92,6 +94,7 @@ impl Trail {
             endpoint: None,
             attempts: 0,
             status: None,
+            is_last: false,
             asked: None,
         }
     }
@@ -104,6 +107,7 @@ impl Trail {
             endpoint,
             attempts,
             status,
+            is_last,
             asked,
             ..
         } = self;
@@ -112,6 +116,7 @@ impl Trail {
         *endpoint = None;
         *attempts = 0;
         *status = None;
+        *is_last = false;
         *asked = None;
     }
 
@@ -164,6 +169,7 @@ impl OutboundRequests {
         trail.version = head.version;
         trail.context = self.outbound.telemetry.begin(&head.headers);
         trail.context.inject(&mut head.headers);
+        trail.is_last = is_last_recipient(head);
     }
 
     /// Serves a request whose trail has begun; `found` is where it goes, if that was found out already, and `course`
@@ -180,6 +186,11 @@ impl OutboundRequests {
             None => self.find_target(&request.head, &mut trail).await,
         };
         let ended = match found {
+            Ok(_) if trail.is_last => {
+                let answered = Box::pin(answer_as_last(request)).await;
+                Box::pin(take_rest(request)).await;
+                answered
+            }
             Ok(None) => {
                 self.prepare(request, &mut trail);
                 self.attempt(request, &mut trail, course).await
