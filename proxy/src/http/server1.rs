@@ -187,7 +187,7 @@ async fn next_request<S: Serve, D: Future<Output = ()>>(
                 Ok(Some(received)) => {
                     rest.is_used = true;
                     deadline = None;
-                    if received.head.method == Method::CONNECT || received.head.upgrade.is_some() {
+                    if received.head.is_switch() {
                         return Ok(received);
                     }
                     rest.client_closes = !received.keep_alive;

@@ -1,15 +1,13 @@
-//! Requests to an application, from another sidecar: carried without a task of their own, where nothing has to be waited
-//! for on the way there. The rest goes the general way ([`go_on`](Inbound::go_on)).
+//! Requests to an application: carried without a task of their own, where nothing has to be waited for on the way there.
+//! The rest goes the general way ([`go_on`](Inbound::go_on)).
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::Method;
-
 use super::Inbound;
-use super::http::{Begun, HopRequests, Sent};
+use super::http::{Begun, Call, HopRequests, PlainRequests, Sent};
 use crate::endpoint::Ready;
 use crate::http::{Carriers, Errand, Failure, Load, Outcome, Request, Terms, carry};
 use crate::model::{RequestHead, ResponseHead};
@@ -33,46 +31,80 @@ impl HopRequests {
         accepted: Accepted<'d>,
     ) -> ControlFlow<(), Accepted<'d>> {
         let said = accepted.head.as_ref().and_then(|head| {
-            let head = head.as_ref().ok()?;
-            let usual = head.method != Method::CONNECT && head.upgrade.is_none();
-            usual.then(|| self.said(&head.headers).ok())?
+            let head = head.as_ref().ok().filter(|head| !head.is_switch())?;
+            self.said(&head.headers).ok()
         });
         let Some(said) = said else {
             return ControlFlow::Continue(accepted);
         };
-        let Some(Ok(head)) = accepted.head.take() else {
-            return ControlFlow::Break(());
-        };
-        let inbound = &self.inbound;
-        let request = Request::of_stream(head, accepted.receiver, accepted.sender);
-        let load = Load::new(&inbound.carriers, request);
+        self.inbound
+            .carry_stream(accepted, |head| self.call(head, &said))
+    }
+}
+
+impl PlainRequests {
+    /// Carries the request on a stream; the stream again, if it is none that could be.
+    pub(super) fn carry_stream<'d>(
+        self: &Rc<Self>,
+        accepted: Accepted<'d>,
+    ) -> ControlFlow<(), Accepted<'d>> {
+        if !matches!(accepted.head, Some(Ok(head)) if !head.is_switch()) {
+            return ControlFlow::Continue(accepted);
+        }
+        self.inbound.carry_stream(accepted, |head| self.call(head))
+    }
+}
+
+impl Inbound {
+    /// Carries the request on a stream, which is one that can be.
+    fn carry_stream<'d>(
+        self: &Rc<Self>,
+        accepted: Accepted<'d>,
+        call: impl FnOnce(&mut RequestHead) -> Call,
+    ) -> ControlFlow<(), Accepted<'d>> {
+        if let Some(Ok(head)) = accepted.head.take() {
+            let request = Request::of_stream(head, accepted.receiver, accepted.sender);
+            if let Some(serving) = self.carry_request(request, accepted.at, call) {
+                tokio::task::spawn_local(serving);
+            }
+        }
+        ControlFlow::Break(())
+    }
+
+    /// Carries a request that came at this time, or says what serves it on. `call` finds out where it goes.
+    pub(super) fn carry_request(
+        self: &Rc<Self>,
+        request: Request<'static>,
+        at: Instant,
+        call: impl FnOnce(&mut RequestHead) -> Call,
+    ) -> Option<impl Future<Output = ()> + 'static> {
+        let load = Load::new(&self.carriers, request);
         let has_set_out = load.with(|request, incoming, passage| {
-            incoming.inbound = Some(inbound.clone());
-            let call = self.call(&mut request.head, &said);
-            let begun = inbound.begin(&mut request.head, call, accepted.at);
+            incoming.inbound = Some(self.clone());
+            let call = call(&mut request.head);
+            let begun = self.begin(&mut request.head, call, at);
             incoming.sent.0 = begun.context.trace_id;
             incoming.begun = Some(begun);
-            let ready = inbound.admit_now(&request.head, incoming)?;
+            let ready = self.admit_now(&request.head, incoming)?;
             passage.set_out(request, ready.lead(None), &Terms::default());
             incoming.ready = Some(ready);
             Some(())
         });
         match has_set_out.flatten() {
-            Some(()) => carry(load, accepted.at),
-            None => leave_to_task(load),
+            Some(()) => {
+                carry(load, at);
+                None
+            }
+            None => serve_on(load),
         }
-        ControlFlow::Break(())
     }
 }
 
-fn leave_to_task(load: Load<Incoming>) {
-    let Some((mut request, incoming)) = load.take() else {
-        return;
-    };
-    let Incoming { inbound, begun, .. } = incoming;
-    if let (Some(inbound), Some(begun)) = (inbound, begun) {
-        tokio::task::spawn_local(async move { inbound.go_on(&mut request, begun).await });
-    }
+/// Serves a request on from where it stands.
+fn serve_on(load: Load<Incoming>) -> Option<impl Future<Output = ()> + 'static> {
+    let (mut request, Incoming { inbound, begun, .. }) = load.take()?;
+    let (inbound, begun) = (inbound?, begun?);
+    Some(async move { inbound.go_on(&mut request, begun).await })
 }
 
 impl Inbound {

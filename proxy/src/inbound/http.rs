@@ -231,14 +231,15 @@ impl Serve for HopRequests {
     }
 }
 
-impl Serve for PlainRequests {
-    async fn serve(&self, request: &mut Request<'_>) {
-        hop::strip(&mut request.head.headers);
-        let protocol = match request.head.version {
+impl PlainRequests {
+    /// Nothing that the caller says to sidecars is believed.
+    pub(super) fn call(&self, head: &mut RequestHead) -> Call {
+        hop::strip(&mut head.headers);
+        let protocol = match head.version {
             Version::HTTP_2 => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        let call = Call {
+        Call {
             application: decide(None, self.inbound.policy).map(|_| self.application),
             protocol,
             port: self.application.port(),
@@ -246,9 +247,28 @@ impl Serve for PlainRequests {
             client: self.client,
             on_hop: false,
             timeout: None,
-        };
+        }
+    }
+}
+
+impl Serve for PlainRequests {
+    async fn serve(&self, request: &mut Request<'_>) {
+        let call = self.call(&mut request.head);
         let begun = self.inbound.begin(&mut request.head, call, Instant::now());
         self.inbound.go_on(request, begun).await;
+    }
+
+    fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
+        self.carry_stream(accepted)
+    }
+
+    fn begin(
+        self: &Rc<Self>,
+        request: Request<'static>,
+        at: Instant,
+    ) -> Option<LocalBoxFuture<'static, ()>> {
+        let call = |head: &mut RequestHead| self.call(head);
+        Some(Box::pin(self.inbound.carry_request(request, at, call)?))
     }
 
     fn refused(&self, fault: Fault, version: Version) {

@@ -27,6 +27,11 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// Whether it asks for something else than an answer: a tunnel, or another protocol on this connection.
+    pub fn is_switch(&self) -> bool {
+        self.method == Method::CONNECT || self.upgrade.is_some()
+    }
+
     /// The path without its query.
     pub fn path_only(&self) -> &str {
         let path: &str = &self.path;

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use http::Method;
 
 use super::attempt::{Course, is_asked, next_retry, one_attempt, protocol_to, seen, set_scheme};
 use super::destination::Destination;
@@ -20,7 +19,7 @@ use crate::endpoint::Ready;
 use crate::http::{
     Carriers, Deadline, Errand, Failure, Load, Outcome, Passage, Request, Terms, carry,
 };
-use crate::model::{RequestHead, ResponseHead};
+use crate::model::ResponseHead;
 use crate::multiplex::Accepted;
 
 /// A request that is being carried.
@@ -48,8 +47,7 @@ impl OutboundRequests {
         self: &Rc<Self>,
         accepted: Accepted<'d>,
     ) -> ControlFlow<(), Accepted<'d>> {
-        let usual = |head: &RequestHead| head.method != Method::CONNECT && head.upgrade.is_none();
-        if !matches!(accepted.head, Some(Ok(head)) if usual(head)) {
+        if !matches!(accepted.head, Some(Ok(head)) if !head.is_switch()) {
             return ControlFlow::Continue(accepted);
         }
         let Some(Ok(head)) = accepted.head.take() else {
