@@ -33,7 +33,7 @@ class Load:
 
     def address(self, scenario, direct=False):
         """Where the client calls; straight to the server when there is no proxy to intercept it."""
-        host = self.net.server_address if direct else PAIR if scenario.pair else ONE_HOP
+        host = self.net.server_address if direct or scenario.called else PAIR if scenario.pair else ONE_HOP
         return f"{host}:{scenario.port}"
 
     def amount(self, scenario):

@@ -29,7 +29,9 @@ class Peer:
 
     def start(self, scenario, processes):
         """Starts it with its interception; what is measured goes into `processes`."""
-        sides = [(self.net.client, False)] + ([(self.net.server, True)] if scenario.pair else [])
+        sides = [] if scenario.called else [(self.net.client, False)]
+        if scenario.pair or scenario.called:
+            sides.append((self.net.server, True))
         for host, inbound in sides:
             name = f"{self.name}-{'inbound' if inbound else 'outbound'}"
             command = self.command(scenario, inbound)

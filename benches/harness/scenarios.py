@@ -19,6 +19,8 @@ class Scenario:
     port: int
     # Whether two proxies with mTLS between them stand in the way, or one without TLS.
     pair: bool = False
+    # Whether the one that stands in the way is the called side's, and the caller has none.
+    called: bool = False
     connections: int = 32
     streams: int = 1
     path: str = "/"
@@ -49,6 +51,8 @@ ALL = (
     Scenario("s1-16k", "as s1 with 16 KiB bodies", **H1, path="/16k", amount=30_000, quick=10_000),
     Scenario("s1-1m", "as s1 with 1 MiB bodies", **H1, path="/1m", amount=1_500, quick=500),
     Scenario("s2", "gRPC-like h2c, one hop, 8 × 32 streams, 128 B", **UNARY, amount=100_000, quick=40_000),
+    Scenario("s1-called", "as s1, at the called side: plaintext in", **H1, called=True, amount=60_000, quick=25_000),
+    Scenario("s2-called", "as s2, at the called side: plaintext in", **UNARY, called=True, amount=100_000, quick=40_000),
     Scenario("s2-16k", "as s2, GET of 16 KiB", **{**H2, "port": FILES_H2C}, path="/16k", amount=20_000, quick=8_000),
     Scenario("s3", "mTLS pair, HTTP/1.1 application, 32 connections", **H1, pair=True, amount=50_000, quick=20_000),
     Scenario("s3-16k", "as s3 with 16 KiB bodies", **H1, pair=True, path="/16k", amount=15_000, quick=6_000),

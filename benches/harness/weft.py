@@ -65,8 +65,8 @@ class Weft(Peer):
     def start(self, scenario, processes):
         if self.control_plane is None:
             self._serve()
-        sides = [("client", self.net.client, "10.78.1.2", self.net.client_address)]
-        if scenario.pair:
+        sides = [] if scenario.called else [("client", self.net.client, "10.78.1.2", self.net.client_address)]
+        if scenario.pair or scenario.called:
             sides.append(("server", self.net.server, "10.78.2.2", self.net.server_address))
         for name, host, control, address in sides:
             token = self._weft("token", "create", "--namespace", "bench", "--service-account", name).stdout.strip()
