@@ -88,7 +88,7 @@ def plain(server, peer):
 def edge(shop):
     with Scripted(plain) as server:
         server.expected, server.asked, server.go_on, server.saw_end = (threading.Event() for _ in range(4))
-        shop.offer("edge", server.port)
+        shop.edge_sidecar = shop.offer("edge", server.port)
         shop.edge = server
         yield shop
 
@@ -142,6 +142,38 @@ def test_a_last_answer_comes_with_the_connections_end(edge, path):
             state = client.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
             assert client.read().status in (200, 204) and client.socket.recv(1) == b""
             assert state == CLOSE_WAIT
+
+
+def answered(sidecar, direction):
+    """How many requests a sidecar tells of as answered with 200."""
+    lines = [line for line in sidecar.metrics().splitlines() if line.startswith("weft_requests_total{")]
+    lines = [line for line in lines if f'direction="{direction}"' in line and 'status="200"' in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+@pytest.mark.parametrize("wire", ["http1", "http2"])
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize("method", ["TRACE", "OPTIONS"])
+def test_a_request_ends_at_the_last_proxy_that_it_may_reach(edge, method, left, wire):
+    """RFC 9110 7.6.2: at the caller's sidecar, or at the called one's; both tell of it as of any other request."""
+    counts = lambda: (answered(edge.web, "outbound"), answered(edge.edge_sidecar, "inbound"))  # noqa: E731
+    before = counts()
+    if wire == "http1":
+        answer = ask(edge, "/last", method, Max_Forwards=left, Cookie="secret", X_A="b")
+    else:
+        fields = [("max-forwards", str(left)), ("cookie", "secret"), ("x-a", "b")]
+        with edge.web.http2() as client:
+            answer = client.read(client.request(method, "/last", "edge.shop", fields))
+    assert answer.status == 200
+    if method == "OPTIONS":
+        assert answer.body == b""
+    else:
+        assert answer.header("content-type") == "message/http"
+        first, *lines = answer.body.decode().split("\r\n")
+        assert first == "TRACE /last HTTP/1.1" and lines[-2:] == ["", ""]
+        assert {"host: edge.shop", "max-forwards: 0", "x-a: b"} <= set(lines)
+        assert not [line for line in lines if "secret" in line or line.startswith("weft-")]
+    wait_until(lambda: counts() == (before[0] + 1, before[1] + left), what="the request to be counted")
 
 
 @pytest.mark.parametrize("path", ["/short", "/cut-chunks"])
