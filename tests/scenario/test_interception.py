@@ -108,6 +108,16 @@ def test_who_is_not_in_the_mesh_reaches_an_application_as_ever(net):
     assert json.loads(curl(net, f"http://{host}:8080/", host=net.plain).stdout)["name"] == "app"
 
 
+def test_who_speaks_http_1_0_and_names_no_host_asks_whom_they_called(net):
+    """As checks by load balancers do. The application gets HTTP/1.1, and servers refuse that with an empty Host."""
+    offered(net, "app")
+    server = net.server.address(net.family)
+    server = f"[{server}]" if net.family == 6 else server
+    for host, caller in (("app.shop", net.client), (server, net.client), (server, net.plain)):
+        seen = json.loads(curl(net, f"http://{host}:8080/", "-0", "-H", "Host:", host=caller).stdout)
+        assert (seen["version"], dict(seen["headers"])["host"]) == ("HTTP/1.1", f"{host}:8080")
+
+
 def test_a_refused_port_is_still_refused(net):
     host = net.plain.address(net.family)
     host = f"[{host}]" if net.family == 6 else host

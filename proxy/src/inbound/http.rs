@@ -235,6 +235,9 @@ impl PlainRequests {
     /// Nothing that the caller says to sidecars is believed.
     pub(super) fn call(&self, head: &mut RequestHead) -> Call {
         hop::strip(&mut head.headers);
+        if head.names_no_host() {
+            head.authority = Text::try_from(self.application.to_string().as_str()).ok();
+        }
         let protocol = match head.version {
             Version::HTTP_2 => Protocol::Http2,
             _ => Protocol::Http1,

@@ -32,6 +32,11 @@ impl RequestHead {
         self.method == Method::CONNECT || self.upgrade.is_some()
     }
 
+    /// Whether it leaves open whom it asks, as HTTP/1.0 may: it asks whoever was called then (RFC 9112 3.3).
+    pub fn names_no_host(&self) -> bool {
+        self.version == Version::HTTP_10 && self.authority.is_none()
+    }
+
     /// The path without its query.
     pub fn path_only(&self) -> &str {
         let path: &str = &self.path;

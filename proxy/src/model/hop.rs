@@ -29,7 +29,7 @@ pub struct Hop {
     pub protocol: Protocol,
     /// Within HTTP/1: the client spoke HTTP/1.0.
     pub version_10: bool,
-    /// The HTTP/1.0 request named no host.
+    /// The request's Host was empty.
     pub no_host: bool,
     /// Who is expected to answer.
     pub instance: Text,

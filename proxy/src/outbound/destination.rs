@@ -9,7 +9,7 @@ use super::Outbound;
 use crate::discovery;
 use crate::model::{
     Address, Cluster, Configuration, Endpoint, Fault, Host, Known, Name, Protocol, Route,
-    ServiceName, ServicePort,
+    ServiceName, ServicePort, Text,
 };
 
 /// A destination, as far as its address or host tells it.
@@ -21,6 +21,21 @@ pub(super) enum Destination {
     Endpoint(Arc<Endpoint>),
     /// An address that the mesh doesn't know: passed through.
     Outside(SocketAddr),
+}
+
+impl Destination {
+    /// What a request of HTTP/1.0 that names no host asks, as HTTP/1.1 says it.
+    pub(super) fn host(&self) -> Option<Text> {
+        let host = match self {
+            Destination::Service(port) => {
+                let (service, port) = (port.service(), port.port());
+                format!("{}.{}:{port}", service.name(), service.namespace())
+            }
+            Destination::Endpoint(endpoint) => endpoint.address.to_string(),
+            Destination::Outside(address) => address.to_string(),
+        };
+        Text::try_from(host.as_str()).ok()
+    }
 }
 
 /// What was looked up since the last sweep, for as long as nothing changes: requests mostly go on asking for the same.

@@ -170,6 +170,9 @@ impl OutboundRequests {
         trail.context = self.outbound.telemetry.begin(&head.headers);
         trail.context.inject(&mut head.headers);
         trail.is_last = is_last_recipient(head);
+        if head.names_no_host() {
+            head.authority = self.destination.as_ref().and_then(Destination::host);
+        }
     }
 
     /// Serves a request whose trail has begun; `found` is where it goes, if that was found out already, and `course`
