@@ -94,8 +94,7 @@ pub trait Serve: Sized + 'static {
     fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
         ControlFlow::Continue(accepted)
     }
-    /// Begins to serve a request of a connection of HTTP/1, which came at this time: carries it, or returns what serves
-    /// it.
+    /// Begins to serve a request that came at this time: carries it, or returns what serves it.
     fn begin(
         self: &Rc<Self>,
         mut request: Request<'static>,
@@ -104,6 +103,24 @@ pub trait Serve: Sized + 'static {
         let service = self.clone();
         Some(Box::pin(async move { service.serve(&mut request).await }))
     }
+}
+
+/// Begins to serve the request on a stream as one of a connection of HTTP/1; the stream again, if it asks for something
+/// else than an answer.
+pub fn begin_stream<'d, S: Serve>(
+    service: &Rc<S>,
+    accepted: Accepted<'d>,
+) -> ControlFlow<(), Accepted<'d>> {
+    if !matches!(accepted.head, Some(Ok(head)) if !head.is_switch()) {
+        return ControlFlow::Continue(accepted);
+    }
+    if let Some(Ok(head)) = accepted.head.take() {
+        let request = Request::of_stream(head, accepted.receiver, accepted.sender);
+        if let Some(serving) = service.begin(request, accepted.at) {
+            tokio::task::spawn_local(serving);
+        }
+    }
+    ControlFlow::Break(())
 }
 
 /// Limits of a downstream connection.

@@ -2,16 +2,14 @@
 //! The rest goes the general way ([`go_on`](Inbound::go_on)).
 
 use std::cell::Cell;
-use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::Inbound;
-use super::http::{Begun, Call, HopRequests, PlainRequests, Sent};
+use super::http::{Begun, Call, Sent};
 use crate::endpoint::Ready;
 use crate::http::{Carriers, Errand, Failure, Load, Outcome, Request, Terms, carry};
 use crate::model::{RequestHead, ResponseHead};
-use crate::multiplex::Accepted;
 
 /// A request that is being carried.
 #[derive(Default)]
@@ -24,53 +22,7 @@ pub(super) struct Incoming {
     ready: Option<Ready>,
 }
 
-impl HopRequests {
-    /// Carries the request on a stream; the stream again, if it is none that could be.
-    pub(super) fn carry_stream<'d>(
-        self: &Rc<Self>,
-        accepted: Accepted<'d>,
-    ) -> ControlFlow<(), Accepted<'d>> {
-        let said = accepted.head.as_ref().and_then(|head| {
-            let head = head.as_ref().ok().filter(|head| !head.is_switch())?;
-            self.said(&head.headers).ok()
-        });
-        let Some(said) = said else {
-            return ControlFlow::Continue(accepted);
-        };
-        self.inbound
-            .carry_stream(accepted, |head| self.call(head, &said))
-    }
-}
-
-impl PlainRequests {
-    /// Carries the request on a stream; the stream again, if it is none that could be.
-    pub(super) fn carry_stream<'d>(
-        self: &Rc<Self>,
-        accepted: Accepted<'d>,
-    ) -> ControlFlow<(), Accepted<'d>> {
-        if !matches!(accepted.head, Some(Ok(head)) if !head.is_switch()) {
-            return ControlFlow::Continue(accepted);
-        }
-        self.inbound.carry_stream(accepted, |head| self.call(head))
-    }
-}
-
 impl Inbound {
-    /// Carries the request on a stream, which is one that can be.
-    fn carry_stream<'d>(
-        self: &Rc<Self>,
-        accepted: Accepted<'d>,
-        call: impl FnOnce(&mut RequestHead) -> Call,
-    ) -> ControlFlow<(), Accepted<'d>> {
-        if let Some(Ok(head)) = accepted.head.take() {
-            let request = Request::of_stream(head, accepted.receiver, accepted.sender);
-            if let Some(serving) = self.carry_request(request, accepted.at, call) {
-                tokio::task::spawn_local(serving);
-            }
-        }
-        ControlFlow::Break(())
-    }
-
     /// Carries a request that came at this time, or says what serves it on. `call` finds out where it goes.
     pub(super) fn carry_request(
         self: &Rc<Self>,

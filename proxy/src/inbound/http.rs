@@ -20,8 +20,8 @@ use crate::http::{
     Ending, Failure, NO_RETRY, Outcome, Request, Serve, Terms, Told, Unanswered, Upstream, Workers,
 };
 use crate::http::{
-    answer_as_last, exchange, exchange_upgrade, is_idempotent, is_last_recipient, respond,
-    unread_status,
+    answer_as_last, begin_stream, exchange, exchange_upgrade, is_idempotent, is_last_recipient,
+    respond, unread_status,
 };
 use crate::http2::ErrorCode;
 use crate::model::{
@@ -204,7 +204,24 @@ impl Serve for HopRequests {
     }
 
     fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
-        self.carry_stream(accepted)
+        begin_stream(self, accepted)
+    }
+
+    fn begin(
+        self: &Rc<Self>,
+        mut request: Request<'static>,
+        at: Instant,
+    ) -> Option<LocalBoxFuture<'static, ()>> {
+        match self.said(&request.head.headers) {
+            Ok(said) => {
+                let call = |head: &mut RequestHead| self.call(head, &said);
+                Some(Box::pin(self.inbound.carry_request(request, at, call)?))
+            }
+            Err(_) => {
+                let requests = self.clone();
+                Some(Box::pin(async move { requests.serve(&mut request).await }))
+            }
+        }
     }
 
     fn refused(&self, fault: Fault, version: Version) {
@@ -262,7 +279,7 @@ impl Serve for PlainRequests {
     }
 
     fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
-        self.carry_stream(accepted)
+        begin_stream(self, accepted)
     }
 
     fn begin(

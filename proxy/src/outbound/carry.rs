@@ -20,7 +20,6 @@ use crate::http::{
     Carriers, Deadline, Errand, Failure, Load, Outcome, Passage, Request, Terms, carry,
 };
 use crate::model::ResponseHead;
-use crate::multiplex::Accepted;
 
 /// A request that is being carried.
 #[derive(Default)]
@@ -42,24 +41,6 @@ struct Way {
 }
 
 impl OutboundRequests {
-    /// Carries the request on a stream; the stream again, if it is none that could be.
-    pub(super) fn carry_stream<'d>(
-        self: &Rc<Self>,
-        accepted: Accepted<'d>,
-    ) -> ControlFlow<(), Accepted<'d>> {
-        if !matches!(accepted.head, Some(Ok(head)) if !head.is_switch()) {
-            return ControlFlow::Continue(accepted);
-        }
-        let Some(Ok(head)) = accepted.head.take() else {
-            return ControlFlow::Break(());
-        };
-        let request = Request::of_stream(head, accepted.receiver, accepted.sender);
-        if let Some(serving) = self.carry_request(request, accepted.at) {
-            tokio::task::spawn_local(serving);
-        }
-        ControlFlow::Break(())
-    }
-
     /// Carries a request that came at this time, or says what serves it on.
     pub(super) fn carry_request(
         self: &Rc<Self>,

@@ -21,7 +21,7 @@ use super::target::{Routed, Target};
 use super::tcp::party_of;
 use crate::http::{
     Ending, Failure, Outcome, Piece, Request, Responder, Serve, Told, Unanswered, Workers,
-    answer_as_last, is_last_recipient, respond, respond_with, unread_status,
+    answer_as_last, begin_stream, is_last_recipient, respond, respond_with, unread_status,
 };
 use crate::http2::ErrorCode;
 use crate::model::{
@@ -506,7 +506,7 @@ impl Serve for OutboundRequests {
     }
 
     fn carry<'d>(self: &Rc<Self>, accepted: Accepted<'d>) -> ControlFlow<(), Accepted<'d>> {
-        self.carry_stream(accepted)
+        begin_stream(self, accepted)
     }
 
     fn begin(
