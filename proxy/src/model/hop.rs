@@ -29,7 +29,7 @@ pub struct Hop {
     pub protocol: Protocol,
     /// Within HTTP/1: the client spoke HTTP/1.0.
     pub version_10: bool,
-    /// The request's Host was empty.
+    /// The request named no host.
     pub no_host: bool,
     /// Who is expected to answer.
     pub instance: Text,
@@ -76,7 +76,7 @@ impl Hop {
         }
     }
 
-    /// The version in which the application is to be spoken with.
+    /// The version that the client spoke, as far as the application is spoken with in it.
     pub fn version(&self) -> Version {
         match (self.protocol, self.version_10) {
             (Protocol::Http2, _) => Version::HTTP_2,
