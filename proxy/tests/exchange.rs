@@ -17,7 +17,7 @@ use weft_proxy::http::{
     Failure, Request, Serve, ServerLimits, Terms, Told, Workers, exchange, exchange_upgrade,
     respond, serve_http1, serve_http2,
 };
-use weft_proxy::model::{Fault, Protocol};
+use weft_proxy::model::Protocol;
 use weft_proxy::tcp::{ReadAhead, client_first, split};
 
 struct NoCredentials;
@@ -83,7 +83,7 @@ impl Serve for Forwarder {
         }
     }
 
-    fn refused(&self, _: Fault, _: http::Version) {}
+    fn refused(&self, _: Told, _: http::Version) {}
 
     fn workers(&self) -> &Rc<Workers<Self>> {
         &self.workers

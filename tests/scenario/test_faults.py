@@ -245,6 +245,30 @@ def test_the_mesh_says_no(shop, applied, row, wire):
     wait_until(lambda: any(f"fault={fault}" in line for line in lines()), 10, "the fault in the access log")
 
 
+GRPC_UNREAD = {
+    "malformed_request": (13, "u@orders.shop", []),
+    "headers_too_large": (8, "orders.shop", [("a", "b" * 70_000)]),
+}
+
+
+@pytest.mark.parametrize("last", (False, True))
+@pytest.mark.parametrize("fault", GRPC_UNREAD)
+def test_a_call_that_nobody_could_read_is_told_of_as_a_call(shop, fault, last):
+    status, authority, fields = GRPC_UNREAD[fault]
+    grpc = [("content-type", "application/grpc"), ("te", "trailers")]
+    before = counted(shop, fault)
+    with shop.web.http2() as connection:
+        headers = [*fields, *grpc] if last else [*grpc, *fields]
+        answer = connection.read(connection.request("POST", "/shop.Orders/List", authority, headers))
+        # Nothing that was in flight suffers.
+        assert connection.read(connection.request()).status == 200
+    assert (answer.status, answer.header("grpc-status"), answer.body, answer.fault) == (200, str(status), b"", fault)
+    assert answer.header("grpc-message").startswith(f"weft: {fault}: ")
+    wait_until(lambda: counted(shop, fault) == before + 1, what="the call to be counted")
+    counts = [line for line in shop.web.metrics().splitlines() if line.startswith("weft_requests_total{")]
+    assert any(f'grpc_status="{status}",fault="{fault}"' in line for line in counts), counts
+
+
 def test_connections_on_their_way(shop, applied):
     """A connection of opaque bytes beyond the limit is reset, and counted."""
     applied(own("TrafficPolicy", circuitBreaker={"maxConnections": 1}))
@@ -282,10 +306,11 @@ def test_a_request_that_nobody_could_read_is_told_of_too(shop, fault):
 
     def span():
         seen = [attributes(span) for _, span in shop.collector.spans]
-        return [known for known in seen if known.get("weft.fault") == fault]
+        return [known for known in seen if known.get("weft.fault") == fault and known["network.protocol.version"] == "1.1"]
 
     wait_until(span, 10, "a span with the fault")
     assert {known["http.response.status_code"] for known in span()} == {status}
-    lines = lambda: [line for line in shop.web.process.text().splitlines() if f"fault={fault}" in line]  # noqa: E731
+    text = f"fault={fault} method=_OTHER "
+    lines = lambda: [line for line in shop.web.process.text().splitlines() if text in line]  # noqa: E731
     wait_until(lines, 10, "the fault in the access log")
     assert f"status={status}" in lines()[0], lines()

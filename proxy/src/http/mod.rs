@@ -33,7 +33,7 @@ pub use line::Line;
 pub use mirror::{BodyCopy, exchange_copy};
 pub use probe::{Answered, probe};
 pub use race::{Attempt, Prize, exchange_for, race};
-pub use respond::{Ending, NO_RETRY, Told, respond, respond_with, unread_status};
+pub use respond::{Ending, NO_RETRY, Told, respond, respond_with};
 pub use server1::{Ended, serve_http1};
 pub use server2::serve_http2;
 pub use sink::{Responder, Sink};
@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 use ::http::Version;
 use futures_util::future::LocalBoxFuture;
 
-use crate::model::{Fault, RequestHead};
+use crate::model::RequestHead;
 use crate::multiplex::{Accepted, StreamReceiver, StreamSender};
 
 /// A request on its way: what it says, what is still to come of it, and where its answer goes.
@@ -78,7 +78,7 @@ pub trait Serve: Sized + 'static {
     /// Answers one request, whatever happens.
     fn serve(&self, request: &mut Request<'_>) -> impl Future<Output = ()>;
     /// Takes note of a request that was refused before it was one; `version` is its connection's.
-    fn refused(&self, fault: Fault, version: Version);
+    fn refused(&self, told: Told, version: Version);
     /// The tasks that serve the streams of this kind on this thread.
     fn workers(&self) -> &Rc<Workers<Self>>;
     /// What serves a stream that may last, in less room than one for any request takes; the stream again, where it is

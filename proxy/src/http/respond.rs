@@ -121,11 +121,6 @@ pub struct Ending {
     pub response_bytes: u64,
 }
 
-/// The status of an answer to a request that nobody could read.
-pub fn unread_status(fault: Fault) -> u16 {
-    Ending::of(Err(fault), false).status.as_u16()
-}
-
 impl Ending {
     /// `grpc` says that the client wants its errors as gRPC statuses.
     pub fn of(ended: Result<&Outcome, Fault>, grpc: bool) -> Self {
@@ -145,14 +140,11 @@ impl Ending {
             }
             Err(told) => told,
         };
-        let answer = told.answer();
-        let Told { fault, grpc, .. } = told;
-        let status = if grpc { StatusCode::OK } else { answer.status };
-        let grpc_status = grpc.then_some(answer.grpc_status);
+        let (status, grpc_status) = told.statuses();
         Self {
             status,
             grpc_status,
-            fault: Some(fault),
+            fault: Some(told.fault),
             response_bytes: 0,
         }
     }
@@ -194,6 +186,21 @@ impl Told {
             unprocessed: false,
             retry_after: Duration::from_secs(1),
             status: None,
+        }
+    }
+
+    /// How a request ended that was answered with this before it was read, as telemetry tells it.
+    pub fn ended(&self) -> (u16, Option<u16>, Fault) {
+        let (status, grpc_status) = self.statuses();
+        (status.as_u16(), grpc_status, self.fault)
+    }
+
+    /// The status of the answer, and gRPC's.
+    fn statuses(&self) -> (StatusCode, Option<u16>) {
+        let answer = self.answer();
+        match self.grpc {
+            true => (StatusCode::OK, Some(answer.grpc_status)),
+            false => (answer.status, None),
         }
     }
 

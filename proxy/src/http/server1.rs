@@ -89,7 +89,7 @@ pub fn serve_http1<S: Serve>(
                 return Ended::Closed;
             }
             Err(NoRequest::Fault(fault)) => {
-                service.refused(fault, Version::HTTP_11);
+                service.refused(Told::of(fault, false), Version::HTTP_11);
                 Box::pin(refuse_on(&line, fault)).await;
                 return Ended::Closed;
             }
@@ -106,7 +106,8 @@ pub fn serve_http1<S: Serve>(
                     writer,
                 };
             }
-            service.refused(Fault::MalformedRequest, Version::HTTP_11);
+            let told = Told::of(Fault::MalformedRequest, false);
+            service.refused(told, Version::HTTP_11);
             Box::pin(refuse(&mut writer, Fault::MalformedRequest)).await;
             return Ended::Closed;
         }
@@ -362,7 +363,7 @@ mod tests {
             sink.finish(Fields::new()).await.unwrap();
         }
 
-        fn refused(&self, _: Fault, _: Version) {}
+        fn refused(&self, _: Told, _: Version) {}
 
         fn workers(&self) -> &Rc<Workers<Self>> {
             &self.workers

@@ -109,16 +109,17 @@ pub(super) async fn serve_stream<S: Serve>(stream: &RefCell<Option<Stream<S>>>) 
             let mut request = Request::of_stream(head, receiver, sender);
             service.serve(&mut request).await;
         }
-        Err(refusal) => {
-            let fault = match refusal {
+        Err(refused) => {
+            let fault = match refused.why {
                 Refusal::Malformed(_) => Fault::MalformedRequest,
                 Refusal::TooLarge(_) => Fault::HeadersTooLarge,
                 Refusal::TargetTooLarge => Fault::TargetTooLarge,
             };
-            service.refused(fault, Version::HTTP_2);
+            let told = Told::of(fault, refused.is_grpc);
+            service.refused(told, Version::HTTP_2);
             let responder = Responder::Http2 { stream: sender };
             // A client that is gone can't be told.
-            let _ = Box::pin(respond(responder, Told::of(fault, false))).await;
+            let _ = Box::pin(respond(responder, told)).await;
             drop(receiver);
         }
     }

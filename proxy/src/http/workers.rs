@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 
 use super::Serve;
 use super::server2::serve_stream;
-use crate::http1::Refusal;
+use crate::http2::Refused;
 use crate::model::RequestHead;
 use crate::multiplex::{Accepted, StreamReceiver, StreamSender};
 
@@ -32,7 +32,7 @@ struct Desk<S> {
 
 /// A stream that is to be served.
 pub(super) struct Stream<S> {
-    pub(super) head: Result<RequestHead, Refusal>,
+    pub(super) head: Result<RequestHead, Refused>,
     pub(super) receiver: StreamReceiver,
     pub(super) sender: StreamSender,
     pub(super) service: Rc<S>,
@@ -136,10 +136,10 @@ mod tests {
     use tokio::sync::{Notify, watch};
     use tokio::task::LocalSet;
 
-    use super::super::{Request, ServerLimits, serve_http2};
+    use super::super::{Request, ServerLimits, Told, serve_http2};
     use super::*;
     use crate::http2::{Failure, Limits, Piece, Role};
-    use crate::model::{Fault, Fields, RequestHead, ResponseHead, Text};
+    use crate::model::{Fields, RequestHead, ResponseHead, Text};
     use crate::multiplex::Multiplex;
 
     /// Answers `/`, answers `/wait` once it is told to, and panics at `/panic`.
@@ -170,7 +170,7 @@ mod tests {
             assert!(responder.respond(head, true).is_ok());
         }
 
-        fn refused(&self, _: Fault, _: Version) {}
+        fn refused(&self, _: Told, _: Version) {}
 
         fn workers(&self) -> &Rc<Workers<Self>> {
             &self.workers

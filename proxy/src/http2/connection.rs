@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::budget::Budget;
+use super::fields::Refused;
 use super::frame::{self, ErrorCode, FrameHeader, HEADER_BYTES, Kind, PREFACE, STREAM_MASK, flag};
 use super::hpack::Encoder;
 use super::output::Output;
@@ -15,7 +16,6 @@ use super::receive::Incomplete;
 use super::settings::{PeerSettings, put_settings};
 use super::stream::{Failure, Key, Piece, Stream, Streams, Waiting};
 use super::{Limits, Role};
-use crate::http1::Refusal;
 use crate::model::{Fields, RequestHead};
 
 /// Data is taken from senders until this much waits to be sent; then they wait.
@@ -47,7 +47,7 @@ pub struct Notice {
 pub struct Incoming {
     pub key: Key,
     /// Its head, or why it is answered with an error right away.
-    pub head: Result<RequestHead, Refusal>,
+    pub head: Result<RequestHead, Refused>,
 }
 
 /// What there is to take of a stream.

@@ -5,10 +5,20 @@ use http::{Method, StatusCode, Version};
 
 use super::hpack::{Field, Line, Malformed, Name};
 use crate::http1::{NO_AUTHORITY, Refusal, check_authority};
-use crate::model::{FieldValue, Fields, Kinds, RequestHead, ResponseHead, Text};
+use crate::model::{
+    FieldValue, Fields, Kinds, RequestHead, ResponseHead, Text, has_grpc_content, is_grpc_content,
+};
 
 /// A list this many times larger than the limit is an attack.
 const BOMB_FACTOR: usize = 16;
+
+/// A request that is answered with an error right away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub why: Refusal,
+    /// Whether a gRPC client sent it, which wants its errors as gRPC statuses.
+    pub is_grpc: bool,
+}
 
 /// A header list that is being read. It is large, so it is read from where it stands, and never moved.
 #[derive(Debug)]
@@ -22,6 +32,8 @@ pub struct FieldList {
     headers: Fields,
     malformed: Option<&'static str>,
     has_regular: bool,
+    /// Of the fields that are dropped, one has content of gRPC.
+    drops_grpc: bool,
     cookies: u32,
     bytes: usize,
     bytes_max: usize,
@@ -42,6 +54,7 @@ impl FieldList {
             headers: Fields::new(),
             malformed: None,
             has_regular: false,
+            drops_grpc: false,
             cookies: 0,
             bytes: 0,
             bytes_max,
@@ -55,6 +68,8 @@ impl FieldList {
         self.bytes += size;
         self.count += 1;
         if self.is_too_large() {
+            // How the refusal is told depends on it, wherever it stands in the list.
+            self.drops_grpc |= line.is_ok_and(|line| is_grpc(&line));
             return;
         }
         match line {
@@ -126,9 +141,12 @@ impl FieldList {
 
     /// The head of a request. The outer error is a malformed message, whose stream is reset
     /// (RFC 9113 8.1.1); the inner one can be answered.
-    pub fn take_request(&mut self) -> Result<Result<RequestHead, Refusal>, &'static str> {
+    pub fn take_request(&mut self) -> Result<Result<RequestHead, Refused>, &'static str> {
         if self.is_too_large() {
-            return Ok(Err(Refusal::TooLarge("the header list is too large")));
+            return Ok(Err(Refused {
+                why: Refusal::TooLarge("the header list is too large"),
+                is_grpc: self.drops_grpc || has_grpc_content(&self.headers),
+            }));
         }
         if self.status.is_some() {
             return Err("a request with :status");
@@ -165,7 +183,12 @@ impl FieldList {
         let mut headers = std::mem::take(&mut self.headers);
         let authority = match find_authority(self.authority.take(), &mut headers) {
             Ok(authority) => authority,
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(why) => {
+                return Ok(Err(Refused {
+                    why,
+                    is_grpc: has_grpc_content(&headers),
+                }));
+            }
         };
         if is_tunnel && authority.is_none() {
             return Err("CONNECT with an empty :authority");
@@ -241,6 +264,19 @@ impl FieldList {
             || self.authority.is_some()
             || self.path.is_some()
             || self.protocol.is_some()
+    }
+}
+
+fn is_grpc(line: &Line<'_>) -> bool {
+    match line {
+        Line::Indexed(Name::Regular(_, kind), value) => {
+            *kind == Kinds::CONTENT_TYPE && is_grpc_content(value)
+        }
+        Line::Literal(Field {
+            name: Name::Regular(_, kind),
+            value,
+        }) => *kind == Kinds::CONTENT_TYPE && is_grpc_content(value),
+        _ => false,
     }
 }
 

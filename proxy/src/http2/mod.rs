@@ -22,6 +22,7 @@ mod tests;
 use std::time::Duration;
 
 pub use connection::{Connection, Ended, Incoming, Notice, OUTPUT_MAX, RECORD_PAYLOAD, Taken};
+pub use fields::Refused;
 pub use frame::{ErrorCode, FrameHeader, HEADER_BYTES, Kind, PREFACE, flag};
 pub use output::Output;
 pub use send::{NotOpened, Put};

@@ -21,7 +21,7 @@ use crate::http::{
 };
 use crate::http::{
     answer_as_last, begin_stream, exchange, exchange_upgrade, is_idempotent, is_last_recipient,
-    respond, unread_status,
+    respond,
 };
 use crate::http2::ErrorCode;
 use crate::model::{
@@ -224,9 +224,9 @@ impl Serve for HopRequests {
         }
     }
 
-    fn refused(&self, fault: Fault, version: Version) {
+    fn refused(&self, told: Told, version: Version) {
         self.inbound
-            .refused_unread(fault, version, (Some(&self.peer), self.client));
+            .refused_unread(told, version, (Some(&self.peer), self.client));
     }
 
     fn workers(&self) -> &Rc<Workers<Self>> {
@@ -291,9 +291,9 @@ impl Serve for PlainRequests {
         Some(Box::pin(self.inbound.carry_request(request, at, call)?))
     }
 
-    fn refused(&self, fault: Fault, version: Version) {
+    fn refused(&self, told: Told, version: Version) {
         self.inbound
-            .refused_unread(fault, version, (None, self.client));
+            .refused_unread(told, version, (None, self.client));
     }
 
     fn workers(&self) -> &Rc<Workers<Self>> {
@@ -442,14 +442,14 @@ impl Inbound {
     /// Takes note of a request that was answered before it could be read.
     fn refused_unread(
         &self,
-        fault: Fault,
+        told: Told,
         version: Version,
         (peer, client): (Option<&SpiffeId>, SocketAddr),
     ) {
         let own = Party::of(&self.own);
         let context = self.telemetry.begin(&Fields::new());
-        let ended = (unread_status(fault), fault);
-        let record = RequestRecord::unread(Direction::Inbound, context, ended, version, &own);
+        let direction = Direction::Inbound;
+        let record = RequestRecord::unread(direction, context, told.ended(), version, &own);
         self.telemetry.finish_request(RequestRecord {
             peer: peer.map(Cow::Borrowed),
             tls: peer.is_some(),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use http::{HeaderName, Method, StatusCode, Version};
 
-use super::{Fields, Kinds, Text};
+use super::{FieldValue, Fields, Kinds, Text};
 
 /// A request without its body.
 #[derive(Clone, Debug)]
@@ -79,12 +79,21 @@ impl RequestHead {
 
     /// Whether a gRPC client sent it, which wants its errors as gRPC statuses.
     pub fn is_grpc(&self) -> bool {
-        if !self.headers.may_have(Kinds::CONTENT_TYPE) {
-            return false;
-        }
-        let content_type = self.headers.get(&http::header::CONTENT_TYPE);
-        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+        has_grpc_content(&self.headers)
     }
+}
+
+/// Whether the header section of a request is a gRPC client's.
+pub fn has_grpc_content(headers: &Fields) -> bool {
+    headers.may_have(Kinds::CONTENT_TYPE)
+        && headers
+            .get(&http::header::CONTENT_TYPE)
+            .is_some_and(is_grpc_content)
+}
+
+/// Whether a Content-Type is one of gRPC's.
+pub fn is_grpc_content(content_type: &FieldValue) -> bool {
+    content_type.as_bytes().starts_with(b"application/grpc")
 }
 
 /// A response without its body; informational ones too.

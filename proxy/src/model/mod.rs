@@ -31,7 +31,7 @@ pub use fields::{FieldName, Fields, Kinds};
 pub use filter::{
     Cors, Filter, HeaderModifier, Mirror, OriginMatch, PathModifier, Redirect, Rewrite,
 };
-pub use head::{RequestHead, ResponseHead};
+pub use head::{RequestHead, ResponseHead, has_grpc_content, is_grpc_content};
 pub use hop::Hop;
 pub use inbound_policy::{
     Caller, Concurrency, Descriptor, DescriptorValue, GlobalRateLimit, InboundPolicy, Priority,

@@ -15,8 +15,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use crate::http1::Refusal;
-use crate::http2::{Connection, Ended, ErrorCode, Key, Limits, NotOpened, Put, Role};
+use crate::http2::{Connection, Ended, ErrorCode, Key, Limits, NotOpened, Put, Refused, Role};
 use crate::model::RequestHead;
 
 pub use stream::{StreamReceiver, StreamSender};
@@ -52,7 +51,7 @@ struct Waiting {
 pub struct Accepted<'d> {
     /// Its head, or why it is answered with an error right away. It stays where the driver put it until somebody takes
     /// it, as each move would copy it.
-    pub head: &'d mut Option<Result<RequestHead, Refusal>>,
+    pub head: &'d mut Option<Result<RequestHead, Refused>>,
     pub receiver: StreamReceiver,
     pub sender: StreamSender,
     /// When it came, as far as that was looked at.

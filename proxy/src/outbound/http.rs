@@ -21,7 +21,7 @@ use super::target::{Routed, Target};
 use super::tcp::party_of;
 use crate::http::{
     Ending, Failure, Outcome, Piece, Request, Responder, Serve, Told, Unanswered, Workers,
-    answer_as_last, begin_stream, is_last_recipient, respond, respond_with, unread_status,
+    answer_as_last, begin_stream, is_last_recipient, respond, respond_with,
 };
 use crate::http2::ErrorCode;
 use crate::model::{
@@ -517,11 +517,10 @@ impl Serve for OutboundRequests {
         Some(Box::pin(self.carry_request(request, at)?))
     }
 
-    fn refused(&self, fault: Fault, version: Version) {
+    fn refused(&self, told: Told, version: Version) {
         let outbound = &self.outbound;
         let context = outbound.telemetry.begin(&Fields::new());
-        let ended = (unread_status(fault), fault);
-        let direction = Direction::Outbound;
+        let (direction, ended) = (Direction::Outbound, told.ended());
         let record = RequestRecord::unread(direction, context, ended, version, &outbound.party);
         outbound.telemetry.finish_request(RequestRecord {
             downstream: Some(self.client),

@@ -131,7 +131,7 @@ impl<'r> RequestRecord<'r> {
     pub fn unread(
         direction: Direction,
         context: trace::Context,
-        (status, fault): (u16, Fault),
+        (status, grpc_status, fault): (u16, Option<u16>, Fault),
         version: http::Version,
         own: &'r Party<'_>,
     ) -> Self {
@@ -144,7 +144,7 @@ impl<'r> RequestRecord<'r> {
             direction,
             duration: Duration::ZERO,
             status,
-            grpc_status: None,
+            grpc_status,
             fault: Some(fault),
             source,
             destination,

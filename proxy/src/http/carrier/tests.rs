@@ -92,7 +92,7 @@ impl Serve for Porter {
         panic!("everything is carried");
     }
 
-    fn refused(&self, _: Fault, _: Version) {}
+    fn refused(&self, _: Told, _: Version) {}
 
     fn workers(&self) -> &Rc<Workers<Self>> {
         &self.workers
@@ -236,7 +236,7 @@ impl Serve for Application {
         }
     }
 
-    fn refused(&self, _: Fault, _: Version) {}
+    fn refused(&self, _: Told, _: Version) {}
 
     fn workers(&self) -> &Rc<Workers<Self>> {
         &self.workers

@@ -114,6 +114,40 @@ fn authorities() {
     assert!(head.headers.is_empty(), "{head:?}");
 }
 
+/// A gRPC client is told in its own words, wherever in the list it says that it is one.
+#[test]
+fn refusals_of_grpc() {
+    let large = "refused 1 as gRPC the header list is too large; end 1";
+    let grpc = [("content-type", "application/grpc+proto")];
+    let many: Vec<(&str, &str)> = (0..300).map(|_| ("a", "b")).collect();
+    check_server(&[
+        (
+            "its type within the limit",
+            also(&[&grpc[..], &many].concat()),
+            large,
+        ),
+        ("beyond it", also(&[&many[..], &grpc].concat()), large),
+        (
+            "another type beyond it",
+            also(&[&many[..], &[("content-type", "text/plain")]].concat()),
+            "refused 1 the header list is too large; end 1",
+        ),
+        (
+            "of two authorities",
+            also(&[&[("host", "a.c")], &grpc[..]].concat()),
+            "refused 1 as gRPC Host and :authority differ; end 1",
+        ),
+    ]);
+    // The type as an entry of the table, which the first block makes (RFC 7541 6.2.1) and the second points at.
+    let entry = [&[0x40], &block(&grpc)[1..]].concat();
+    let mut bench = Bench::server();
+    bench.feed(&frame(HEADERS, 5, 1, &[block(GET), entry].concat()));
+    let blocks = [block(GET), block(&many), vec![0xbe]].concat();
+    bench.feed(&frame(HEADERS, 5, 3, &blocks));
+    let seen = bench.seen();
+    assert!(seen.contains("refused 3 as gRPC"), "{seen}");
+}
+
 #[test]
 fn connect() {
     let method = (":method", "CONNECT");

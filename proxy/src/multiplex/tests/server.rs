@@ -8,7 +8,7 @@ use http::{Request, StatusCode, Version};
 use tokio::task::spawn_local;
 
 use super::*;
-use crate::http1::Refusal;
+use crate::http2::Refused;
 use crate::model::RequestHead;
 use crate::multiplex::{Accepted, StreamReceiver, StreamSender};
 
@@ -30,7 +30,7 @@ pub(super) fn serve(
 }
 
 async fn answer(
-    head: Result<RequestHead, Refusal>,
+    head: Result<RequestHead, Refused>,
     (mut receiver, mut sender): (StreamReceiver, StreamSender),
     plans: Rc<Vec<Plan>>,
     requests: mpsc::UnboundedSender<SeenRequest>,
