@@ -294,8 +294,8 @@ fn label_text(labels: &Labels<'_>) -> String {
     push("destination_service", service.map_or(UNKNOWN, |s| s.name()));
     push("destination_workload", labels.destination.workload);
     push("destination_namespace", namespace(&labels.destination));
+    push("route", labels.route);
     if labels.kind == Kind::Request {
-        push("route", labels.route);
         push("status", &number(Some(labels.status)));
         push("grpc_status", &number(labels.grpc_status));
     }

@@ -36,7 +36,14 @@ fn from_request(record: &RequestRecord<'_>) -> SpanData {
     }
     attributes.set("url.scheme", record.scheme);
     attributes.set("url.path", path.to_owned());
-    attributes.authority(record.authority.as_ref().map(|text| &***text));
+    if let Some(authority) = &record.authority {
+        attributes.authority(authority, record.scheme);
+        // What a client's span has to name. The query may hold secrets, and is left out.
+        if record.direction == Direction::Outbound {
+            let full = format!("{}://{authority}{path}", record.scheme);
+            attributes.set("url.full", full);
+        }
+    }
     if record.status != 0 {
         attributes.set("http.response.status_code", i64::from(record.status));
     }
@@ -191,12 +198,15 @@ impl Attributes {
         self.set(key, i64::try_from(value).unwrap_or(i64::MAX));
     }
 
-    fn authority(&mut self, authority: Option<&str>) {
-        let Some(authority) = authority.and_then(|a| a.parse::<http::uri::Authority>().ok()) else {
+    /// The server that is asked, and its port: where none is named, the scheme's own.
+    fn authority(&mut self, authority: &str, scheme: &str) {
+        let Ok(authority) = authority.parse::<http::uri::Authority>() else {
             return;
         };
+        let own = if scheme == "https" { 443 } else { 80 };
+        let port = authority.port_u16().unwrap_or(own);
         self.set("server.address", authority.host().to_owned());
-        self.some("server.port", authority.port_u16().map(i64::from));
+        self.set("server.port", i64::from(port));
     }
 
     /// The other end of the connection that this span is about, and whoever called.

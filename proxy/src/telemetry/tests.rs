@@ -197,6 +197,32 @@ fn every_family_is_declared_once_and_every_sample_has_one() {
 }
 
 #[test]
+fn no_sample_stands_on_the_page_twice() {
+    let (telemetry, _exporter) = telemetry(None);
+    for route in ["first", "second"] {
+        telemetry.finish_request(request(&telemetry, route));
+        telemetry.finish_connection(ConnectionRecord {
+            route: Some(route.into()),
+            ..connection(&telemetry)
+        });
+    }
+    let page = telemetry.render();
+    let mut seen = std::collections::BTreeSet::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (sample, _) = line.rsplit_once(' ').unwrap();
+        assert!(seen.insert(sample), "{sample} twice");
+    }
+    let counted = |route| {
+        seen.iter()
+            .any(|sample| sample.starts_with("weft_tcp_bytes_total{") && sample.contains(route))
+    };
+    assert!(
+        counted("route=\"first\"") && counted("route=\"second\""),
+        "{page}"
+    );
+}
+
+#[test]
 fn series_are_bounded() {
     let (telemetry, _exporter) = telemetry(None);
     let more = 50;
