@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use clap::builder::Resettable;
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use weft_proxy::telemetry::log;
 use weft_proxy::{app, bootstrap, interception};
 
@@ -47,8 +47,7 @@ struct Run {
 
 fn main() -> ExitCode {
     let arguments = with_default_command(std::env::args_os().collect());
-    let command = Arguments::command().mut_subcommand("run", |run| run.mut_args(forget_empty));
-    let matches = command.get_matches_from(arguments);
+    let matches = lenient(Arguments::command()).get_matches_from(arguments);
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match arguments.command {
         Command::Run(run) => self::run(run.options),
@@ -80,14 +79,20 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-/// A variable that is set to nothing, as environment files have them, is as good as not set.
-fn forget_empty(argument: Arg) -> Arg {
-    let value = argument.get_env().and_then(std::env::var_os);
-    if value.is_some_and(|value| value.is_empty()) {
-        argument.env(Resettable::Reset)
-    } else {
-        argument
-    }
+/// Takes variables as environment files have them: one that is set to nothing is as good as not set, and a flag's may
+/// say 1 or yes.
+fn lenient(command: clap::Command) -> clap::Command {
+    let flags = |argument: Arg| match argument.get_action() {
+        ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
+        _ => argument,
+    };
+    let empty = |argument: Arg| match argument.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => argument.env(Resettable::Reset),
+        _ => argument,
+    };
+    command
+        .mut_args(|argument| empty(flags(argument)))
+        .mut_subcommands(lenient)
 }
 
 fn run(options: bootstrap::Options) -> ExitCode {
@@ -115,4 +120,40 @@ fn report<E: Display>(outcome: Result<(), E>) -> ExitCode {
 fn fail(status: u8, error: &dyn Display) -> ExitCode {
     eprintln!("weft-proxy: {error}");
     ExitCode::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_has_an_environment_variable_and_a_default() {
+        fn walk(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                let Some(long) = argument
+                    .get_long()
+                    .filter(|_| !["help", "version"].contains(&id))
+                else {
+                    continue;
+                };
+                let place = format!("{} {id}", command.get_name());
+                let wanted = format!("WEFT_{}", long.to_uppercase().replace('-', "_"));
+                let env = argument
+                    .get_env()
+                    .map(|env| env.to_string_lossy().into_owned());
+                assert_eq!(env, Some(wanted), "{place}");
+                let help = argument.get_help().map(ToString::to_string);
+                let help = help.unwrap_or_else(|| panic!("{place}: no help"));
+                let shown = !argument.get_default_values().is_empty();
+                let told = shown || argument.is_required_set() || help.contains(['[']);
+                assert!(told, "{place}: {help} tells no default");
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        let mut command = Arguments::command();
+        command.build();
+        walk(&command);
+        command.debug_assert();
+    }
 }

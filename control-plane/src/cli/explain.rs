@@ -3,6 +3,7 @@
 use std::iter;
 
 use clap::Args;
+use http::{Method, Uri};
 use serde_json::Value;
 
 use super::client::{Client, Explain};
@@ -18,7 +19,7 @@ pub(super) struct Arguments {
     from: String,
     /// The request's method
     #[arg(short = 'X', long, env = "WEFT_METHOD", default_value = "GET")]
-    method: String,
+    method: Method,
     /// A header of the request, 'name: value'; may be given several times
     #[arg(short = 'H', long, env = "WEFT_HEADER", value_name = "HEADER")]
     header: Vec<String>,
@@ -58,7 +59,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     let mut client = Client::connect(&arguments.target).await?;
     let asked = Explain {
         proxy: proxy.clone(),
-        method: arguments.method.clone(),
+        method: arguments.method.to_string(),
         url: url.clone(),
         headers,
         trace_id: arguments.trace_id.clone().unwrap_or_default(),
@@ -88,10 +89,19 @@ fn absolute(url: &str) -> Outcome<String> {
             "{url:?} names no host: write http://SERVICE{url}"
         )));
     }
-    Ok(match url.contains("://") {
+    let whole = match url.contains("://") {
         true => url.to_owned(),
         false => format!("http://{url}"),
-    })
+    };
+    let unusable =
+        |why: &str| Failure::Usage(format!("{url:?} {why}: write http://HOST[:PORT]/PATH"));
+    match whole.parse::<Uri>() {
+        Err(error) => Err(unusable(&format!("is no URL, {error}"))),
+        Ok(parsed) if !matches!(parsed.scheme_str(), Some("http" | "https")) => {
+            Err(unusable("is neither http nor https"))
+        }
+        Ok(_) => Ok(whole),
+    }
 }
 
 fn text(value: &Value) -> String {

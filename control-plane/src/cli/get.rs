@@ -14,7 +14,7 @@ use crate::resource::{Kind, RouteKind};
 pub(super) struct Arguments {
     /// Kind: services, endpointslices, httproutes, grpcroutes, tlsroutes, tcproutes, routes (all of
     /// these), referencegrants, backendtlspolicies, configmaps, trafficpolicies,
-    /// xbackendtrafficpolicies, outboundpolicies or workloads
+    /// xbackendtrafficpolicies, faultinjectionpolicies, inboundpolicies, outboundpolicies or workloads
     kind: String,
     /// Name of one object; all of them when it is left out
     name: Option<String>,

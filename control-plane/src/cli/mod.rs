@@ -27,7 +27,8 @@ mod validate;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use serve::Options;
 
@@ -114,7 +115,8 @@ where
     F: Future<Output = Result<(), E>>,
     E: Display,
 {
-    let arguments = Arguments::parse();
+    let matches = lenient(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match arguments.verb.run(serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Told) => ExitCode::from(1),
@@ -129,6 +131,22 @@ where
             ExitCode::from(2)
         }
     }
+}
+
+/// Takes variables as environment files have them: one that is set to nothing is as good as not set, and a flag's may
+/// say 1 or yes.
+fn lenient(command: Command) -> Command {
+    let flags = |argument: Arg| match argument.get_action() {
+        ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
+        _ => argument,
+    };
+    let empty = |argument: Arg| match argument.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => argument.env(Resettable::Reset),
+        _ => argument,
+    };
+    command
+        .mut_args(|argument| empty(flags(argument)))
+        .mut_subcommands(lenient)
 }
 
 impl Verb {
@@ -171,13 +189,11 @@ fn block_on(verb: impl Future<Output = Outcome>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn every_flag_has_an_environment_variable_and_a_line_of_help() {
-        fn walk(command: &clap::Command) {
+        fn walk(command: &Command) {
             for argument in command.get_arguments() {
                 let id = argument.get_id().as_str();
                 if id == "help" || id == "version" {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use weft_proto::spiffe::SpiffeId;
 
 use super::{Failure, Outcome};
 
@@ -42,7 +43,8 @@ pub(super) struct Arguments {
         long,
         env = "WEFT_TRUST_DOMAIN",
         value_name = "NAME",
-        default_value = "weft.local"
+        default_value = "weft.local",
+        value_parser = trust_domain
     )]
     trust_domain: String,
     /// Life of the certificates that proxies get, 30s at least
@@ -57,6 +59,11 @@ pub(super) struct Arguments {
 enum Backend {
     /// A file in the data directory
     Embedded,
+}
+
+fn trust_domain(text: &str) -> Result<String, String> {
+    let own = SpiffeId::control_plane(text).map_err(|error| error.to_string())?;
+    Ok(own.trust_domain().to_owned())
 }
 
 fn svid_ttl(text: &str) -> Result<Duration, String> {

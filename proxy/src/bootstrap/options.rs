@@ -15,7 +15,7 @@ pub struct Options {
     #[arg(long, env = "WEFT_CONTROL_PLANE", value_name = "HOST:PORT")]
     pub control_plane: String,
 
-    /// PEM file with the mesh's root certificates (`ca.pem` of the control plane)
+    /// PEM file with the mesh's root certificates (`trust-bundle.pem` of the control plane)
     #[arg(long, env = "WEFT_TRUST_BUNDLE", value_name = "FILE")]
     pub trust_bundle: PathBuf,
 
@@ -28,11 +28,11 @@ pub struct Options {
     )]
     pub trust_domain: String,
 
-    /// File with the join token; read anew at each try
+    /// File with the join token; read anew at each try [default: none]
     #[arg(long, env = "WEFT_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// The join token itself; --token-file wins
+    /// The join token itself; --token-file wins [default: none]
     #[arg(long, env = "WEFT_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 
@@ -58,7 +58,7 @@ pub struct Options {
     )]
     pub service_account: String,
 
-    /// Labels that Services select by, a=b,c=d
+    /// Labels that Services select by, a=b,c=d [default: none]
     #[arg(long, env = "WEFT_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_pair)]
     pub labels: Vec<(String, String)>,
 
@@ -70,7 +70,7 @@ pub struct Options {
     #[arg(long, env = "WEFT_INBOUND_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub inbound_port: Option<u16>,
 
-    /// Named ports of the application for Services' targetPort, http=9001,grpc=9002
+    /// Named ports of the application for Services' targetPort, http=9001,grpc=9002 [default: none]
     #[arg(long, env = "WEFT_PORTS", value_name = "NAME=PORT", value_delimiter = ',', value_parser = parse_named_port)]
     pub ports: Vec<(String, u16)>,
 

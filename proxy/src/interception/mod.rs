@@ -22,11 +22,11 @@ pub const SKIPPED_MAX: usize = 256;
 #[derive(Args, Clone, Debug)]
 #[command(group = ArgGroup::new("proxy").args(["proxy_uid", "proxy_gid"]).required(true).multiple(true))]
 pub struct Options {
-    /// User id that the proxy runs as; its own connections are left alone
+    /// User id that the proxy runs as; its own connections are left alone [this or the group id is required]
     #[arg(long, env = "WEFT_PROXY_UID", value_name = "UID")]
     pub proxy_uid: Option<u32>,
 
-    /// Group id that the proxy runs as; its own connections are left alone
+    /// Group id that the proxy runs as; its own connections are left alone [this or the user id is required]
     #[arg(long, env = "WEFT_PROXY_GID", value_name = "GID")]
     pub proxy_gid: Option<u32>,
 
@@ -63,20 +63,20 @@ pub struct Options {
     )]
     pub skip_outbound_cidrs: Vec<Cidr>,
 
-    /// Redirect the workload's DNS (UDP and TCP port 53) to the proxy too
+    /// Redirect the workload's DNS (UDP and TCP port 53) to the proxy too [default: off]
     #[arg(long, env = "WEFT_DNS")]
     pub dns: bool,
 
-    /// Print the rules and change nothing
-    #[arg(long)]
+    /// Print the rules and change nothing [default: off]
+    #[arg(long, env = "WEFT_DRY_RUN")]
     pub dry_run: bool,
 }
 
 /// Flags of `weft-proxy cleanup`.
 #[derive(Args, Clone, Debug)]
 pub struct CleanupOptions {
-    /// Print what would be done and change nothing
-    #[arg(long)]
+    /// Print what would be done and change nothing [default: off]
+    #[arg(long, env = "WEFT_DRY_RUN")]
     pub dry_run: bool,
 }
 
