@@ -23,7 +23,10 @@ CHUNKED = "Transfer-Encoding: chunked\r\n"
 TEXTS = {
     "malformed_request": (b"400 Bad Request", b"the request is malformed or ambiguous"),
     "headers_too_large": (b"431 Request Header Fields Too Large", b"the request's header section is too large"),
-    "unknown_destination": (b"503 Service Unavailable", b"the host is no service of the mesh, and its name does not resolve"),
+    "unknown_destination": (
+        b"503 Service Unavailable",
+        b"no service of the mesh has this host and port, and the name does not resolve",
+    ),
     "upstream_reset": (b"503 Service Unavailable", b"the connection broke after the request was handed over"),
     "upstream_protocol": (b"502 Bad Gateway", b"the answer is not valid HTTP"),
 }

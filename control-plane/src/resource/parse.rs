@@ -335,7 +335,8 @@ fn sort(api_version: &str, kind: &str) -> Sort {
         ("weft.dev", "FaultInjectionPolicy" | "InboundPolicy") => &["v1alpha1"],
         ("gateway.networking.k8s.io", "BackendTLSPolicy") => &["v1", "v1alpha3"],
         ("gateway.networking.k8s.io", "TLSRoute") => &["v1", "v1alpha3", "v1alpha2"],
-        ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => return Sort::Foreign,
+        ("gateway.networking.k8s.io", "Gateway" | "GatewayClass" | "ListenerSet" | "UDPRoute")
+        | ("gateway.networking.x-k8s.io", "XListenerSet" | "XMesh") => return Sort::Foreign,
         ("weft.dev" | "gateway.networking.k8s.io" | "gateway.networking.x-k8s.io", _) => {
             let reason = format!("{kind} ({group}) is not supported yet by this version of weft");
             return refused("kind", reason);

@@ -113,11 +113,15 @@ items:
 - apiVersion: apps/v1
   kind: Deployment
   metadata: {name: a}
+- apiVersion: gateway.networking.k8s.io/v1alpha2
+  kind: UDPRoute
+  metadata: {name: b}
 ";
     let parsed = parse(&sources(text), "default");
     assert_eq!(parsed.problems, []);
-    assert_eq!(parsed.skipped.len(), 1);
+    assert_eq!(parsed.skipped.len(), 2);
     assert!(parsed.skipped[0].reason.contains("Deployment a"));
+    assert!(parsed.skipped[1].reason.contains("UDPRoute b"));
     let Resource::Service(service) = &parsed.resources[0].1 else {
         panic!("no service");
     };
@@ -222,6 +226,7 @@ fn refuses_bad_services() {
     refused("just text\n", 1, "", 1, "must be a mapping, not a string");
     refused("a: [1\n", 1, "", 1, "neither YAML nor JSON");
     refused("apiVersion: weft.dev/v1alpha1\nkind: Limit\nmetadata: {name: a}\n", 1, "kind", 1, "not supported yet");
+    refused("apiVersion: gateway.networking.k8s.io/v1\nkind: HttpRoute\nmetadata: {name: a}\n", 1, "kind", 1, "not supported yet");
     refused(&"#\n".repeat(5 << 20), 0, "", 0, "10485760 bytes, at most 4194304");
     refused(&with("app: orders", "app: &a orders"), 1, "", 5, "anchors and aliases");
     refused(&format!("{SERVICE}---\na: {}", "[".repeat(100) + &"]".repeat(100)), 2, "", 10, "nested more than");

@@ -38,7 +38,7 @@ fn answer(fault: Fault) -> Answer {
         Fault::UnknownDestination => (
             503,
             14,
-            "the host is no service of the mesh, and its name does not resolve",
+            "no service of the mesh has this host and port, and the name does not resolve",
         ),
         Fault::DestinationRefused => (
             403,

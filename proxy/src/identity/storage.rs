@@ -197,9 +197,11 @@ pub(super) fn read_bundle(
 }
 
 fn parse_bundle(path: &Path, trust_domain: &str) -> Result<TrustBundle, Unusable> {
-    let content = read(path, PEM_BYTES_MAX)
-        .and_then(|content| content.ok_or_else(|| io::ErrorKind::NotFound.into()))
-        .map_err(|error| file_error(path, error))?;
+    let content = read(path, PEM_BYTES_MAX).map_err(|error| file_error(path, error))?;
+    let content = content.ok_or_else(|| Unusable::Content {
+        path: path.to_owned(),
+        reason: "there is no such file; it is a copy of trust-bundle.pem in the control plane's data directory, and --trust-bundle (WEFT_TRUST_BUNDLE) says where it is".to_owned(),
+    })?;
     let roots = certificates(&content).map_err(|reason| Unusable::Content {
         path: path.to_owned(),
         reason,

@@ -249,7 +249,7 @@ impl Outbound {
             Fault::Loop => ("refused", "it is the proxy itself".to_owned()),
             _ => (
                 "unresolved",
-                "no service of the mesh has that name, and it does not resolve".to_owned(),
+                "no service of the mesh has that name and port, and it does not resolve".to_owned(),
             ),
         };
         json!({"kind": kind, "name": authority, "note": note})
