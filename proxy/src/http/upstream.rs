@@ -195,7 +195,7 @@ impl Answer<'_> {
                         *begun = true;
                         *decoder = BodyDecoder::new(received.body);
                         **keep_alive = received.keep_alive;
-                        return Ok(received.head);
+                        return Ok(without_hop(received.head));
                     }
                     Ok(None) => {}
                     Err(_) => return Err(Unanswered::new(Fault::UpstreamProtocol, false)),
@@ -217,13 +217,13 @@ impl Answer<'_> {
                     return Err(Unanswered::new(Fault::UpstreamReset, false));
                 };
                 let piece = stream.next().await.map_err(lost)?;
-                let Some(http2::Piece::Head(mut head)) = piece else {
+                let Some(http2::Piece::Head(head)) = piece else {
                     return Err(Unanswered::new(Fault::UpstreamProtocol, false));
                 };
-                if *hop {
-                    head = check_hop(head)?;
+                match hop {
+                    true => check_hop(head),
+                    false => Ok(without_hop(head)),
                 }
-                Ok(head)
             }
         }
     }
@@ -249,6 +249,12 @@ impl Answer<'_> {
             Answer::Http2 { stream, .. } => stream.take().map(|stream| Body::Http2 { stream }),
         }
     }
+}
+
+/// Takes away what only a sidecar may say: an application that says it would have its answers taken for something else.
+pub(super) fn without_hop(mut head: ResponseHead) -> ResponseHead {
+    hop::strip(&mut head.headers);
+    head
 }
 
 /// Reads what only the other sidecar says, and takes it away.

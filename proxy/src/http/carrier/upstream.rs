@@ -10,7 +10,7 @@ use super::Errand;
 use super::answering::{Answering, Client};
 use crate::http::line::{LineReceiver, LineSender};
 use crate::http::terms::Watch;
-use crate::http::upstream::{check_hop, lost};
+use crate::http::upstream::{check_hop, lost, without_hop};
 use crate::http::{Failure, Outcome, Piece, Request, RequestBody, Responder, Unanswered};
 use crate::http2::{self, ErrorCode, Taken};
 use crate::model::{Fault, Fields, ResponseHead};
@@ -61,12 +61,12 @@ impl Upstream {
             } => (receiver, *on_hop),
             Self::Line {
                 receiver, begun, ..
-            } => return receiver.take_head(method, begun),
+            } => return receiver.take_head(method, begun).map_ok(without_hop),
         };
         Poll::Ready(match receiver.take() {
             Taken::Pending => return Poll::Pending,
             Taken::Piece(http2::Piece::Head(head)) if on_hop => check_hop(head),
-            Taken::Piece(http2::Piece::Head(head)) => Ok(head),
+            Taken::Piece(http2::Piece::Head(head)) => Ok(without_hop(head)),
             Taken::Failed(failure) => Err(lost(failure)),
             Taken::Piece(_) | Taken::End => Err(Unanswered::late(Fault::UpstreamProtocol)),
         })
