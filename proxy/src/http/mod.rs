@@ -47,7 +47,7 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ::http::Version;
+use ::http::{Method, Version};
 use futures_util::future::LocalBoxFuture;
 
 use crate::model::RequestHead;
@@ -65,10 +65,14 @@ impl Request<'static> {
     /// A request on a stream of HTTP/2.
     pub fn of_stream(head: RequestHead, receiver: StreamReceiver, sender: StreamSender) -> Self {
         let body = RequestBody::new(Body::Http2 { stream: receiver });
+        let responder = Responder::Http2 {
+            stream: sender,
+            is_head: head.method == Method::HEAD,
+        };
         Self {
             head,
             body,
-            responder: Some(Responder::Http2 { stream: sender }),
+            responder: Some(responder),
         }
     }
 }

@@ -272,6 +272,9 @@ pub async fn respond(mut responder: Responder<'_>, told: Told) -> Result<(), Fai
             FieldValue::from(body.len() as u64),
         );
     }
+    if responder.takes_no_content() {
+        body.clear();
+    }
     if matches!(
         fault,
         Fault::MalformedRequest

@@ -117,7 +117,10 @@ pub(super) async fn serve_stream<S: Serve>(stream: &RefCell<Option<Stream<S>>>) 
             };
             let told = Told::of(fault, refused.is_grpc);
             service.refused(told, Version::HTTP_2);
-            let responder = Responder::Http2 { stream: sender };
+            let responder = Responder::Http2 {
+                stream: sender,
+                is_head: refused.is_head,
+            };
             // A client that is gone can't be told.
             let _ = Box::pin(respond(responder, told)).await;
             drop(receiver);

@@ -114,11 +114,11 @@ pub enum Responder<'a> {
         version: Version,
     },
     /// A client's connection of HTTP/1, and a request that can't become a tunnel.
-    Line {
-        answer: LineSender,
-    },
+    Line { answer: LineSender },
     Http2 {
         stream: StreamSender,
+        /// The request is a HEAD.
+        is_head: bool,
     },
 }
 
@@ -128,7 +128,7 @@ impl<'a> Responder<'a> {
         match self {
             Responder::Http1 { .. } => Ok(()),
             Responder::Line { answer } => answer.informational(head),
-            Responder::Http2 { stream } => Ok(stream.respond(head, false)?),
+            Responder::Http2 { stream, .. } => Ok(stream.respond(head, false)?),
         }
     }
 
@@ -137,7 +137,7 @@ impl<'a> Responder<'a> {
         match self {
             Responder::Http1 { .. } => false,
             Responder::Line { answer } => answer.is_gone(),
-            Responder::Http2 { stream } => stream.is_gone(),
+            Responder::Http2 { stream, .. } => stream.is_gone(),
         }
     }
 
@@ -185,7 +185,7 @@ impl<'a> Responder<'a> {
                 answer.respond(head, empty)?;
                 Ok(Sink::Line { answer })
             }
-            Responder::Http2 { mut stream } => {
+            Responder::Http2 { mut stream, .. } => {
                 stream.respond(&head, empty)?;
                 Ok(Sink::Http2 {
                     stream,
@@ -200,8 +200,14 @@ impl<'a> Responder<'a> {
         match self {
             Responder::Http1 { writer, .. } => writer.reset(),
             Responder::Line { mut answer } => answer.reset(),
-            Responder::Http2 { mut stream } => stream.reset(code),
+            Responder::Http2 { mut stream, .. } => stream.reset(code),
         }
+    }
+
+    /// Whether content that is sent would be more than the client takes: an answer to HEAD has none (RFC 9110 9.3.2).
+    /// In HTTP/1 whoever writes the answer leaves it out.
+    pub(super) fn takes_no_content(&self) -> bool {
+        matches!(self, Responder::Http2 { is_head: true, .. })
     }
 
     /// Closes the connection after this answer, where that is what HTTP's version can say.
@@ -217,7 +223,7 @@ impl<'a> Responder<'a> {
         match self {
             Responder::Http1 { .. } => std::future::pending().await,
             Responder::Line { answer } => gone(answer).await,
-            Responder::Http2 { stream } => stream.gone().await,
+            Responder::Http2 { stream, .. } => stream.gone().await,
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Refused {
     pub why: Refusal,
     /// Whether a gRPC client sent it, which wants its errors as gRPC statuses.
     pub is_grpc: bool,
+    /// Whether it is a HEAD, whose answer has no content (RFC 9110 9.3.2).
+    pub is_head: bool,
 }
 
 /// A header list that is being read. It is large, so it is read from where it stands, and never moved.
@@ -143,10 +145,9 @@ impl FieldList {
     /// (RFC 9113 8.1.1); the inner one can be answered.
     pub fn take_request(&mut self) -> Result<Result<RequestHead, Refused>, &'static str> {
         if self.is_too_large() {
-            return Ok(Err(Refused {
-                why: Refusal::TooLarge("the header list is too large"),
-                is_grpc: self.drops_grpc || has_grpc_content(&self.headers),
-            }));
+            let why = Refusal::TooLarge("the header list is too large");
+            let is_grpc = self.drops_grpc || has_grpc_content(&self.headers);
+            return Ok(Err(self.refused(why, is_grpc)));
         }
         if self.status.is_some() {
             return Err("a request with :status");
@@ -183,12 +184,7 @@ impl FieldList {
         let mut headers = std::mem::take(&mut self.headers);
         let authority = match find_authority(self.authority.take(), &mut headers) {
             Ok(authority) => authority,
-            Err(why) => {
-                return Ok(Err(Refused {
-                    why,
-                    is_grpc: has_grpc_content(&headers),
-                }));
-            }
+            Err(why) => return Ok(Err(self.refused(why, has_grpc_content(&headers)))),
         };
         if is_tunnel && authority.is_none() {
             return Err("CONNECT with an empty :authority");
@@ -211,6 +207,15 @@ impl FieldList {
             upgrade,
             headers,
         }))
+    }
+
+    fn refused(&self, why: Refusal, is_grpc: bool) -> Refused {
+        let method = self.method.as_ref().map(FieldValue::as_bytes);
+        Refused {
+            why,
+            is_grpc,
+            is_head: method == Some(Method::HEAD.as_str().as_bytes()),
+        }
     }
 
     /// The head of a response, informational ones too. `upgrade` is the protocol that the request

@@ -23,8 +23,8 @@ use proptest::prelude::*;
 use super::frame::STREAM_MASK;
 use super::hpack::{Decoder, Malformed};
 use super::{
-    Connection, ErrorCode, FrameHeader, HEADER_BYTES, Key, Kind, Limits, PREFACE, Piece, Refused,
-    Role, Taken, flag,
+    Connection, ErrorCode, FrameHeader, HEADER_BYTES, Key, Kind, Limits, PREFACE, Piece, Role,
+    Taken, flag,
 };
 use crate::model::{FieldValue, Fields, RequestHead, ResponseHead, Text};
 
@@ -299,11 +299,11 @@ impl Bench {
             let id = incoming.key.id;
             seen.push(match incoming.head {
                 Ok(head) => format!("request {id} {} {}", head.method, head.path),
-                Err(Refused {
-                    why,
-                    is_grpc: false,
-                }) => format!("refused {id} {why}"),
-                Err(Refused { why, is_grpc: true }) => format!("refused {id} as gRPC {why}"),
+                Err(refused) => {
+                    let head = if refused.is_head { " HEAD" } else { "" };
+                    let grpc = if refused.is_grpc { " as gRPC" } else { "" };
+                    format!("refused {id}{head}{grpc} {}", refused.why)
+                }
             });
             self.watch(incoming.key);
         }

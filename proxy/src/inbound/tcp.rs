@@ -99,8 +99,12 @@ fn ok() -> ResponseHead {
 }
 
 async fn answer(sender: StreamSender, told: Told) {
+    let responder = Responder::Http2 {
+        stream: sender,
+        is_head: false,
+    };
     // A client that is gone can't be told.
-    let _ = respond(Responder::Http2 { stream: sender }, told).await;
+    let _ = respond(responder, told).await;
 }
 
 impl Inbound {

@@ -32,7 +32,7 @@ impl Client {
         match request.responder.take()? {
             Responder::Http1 { .. } => None,
             Responder::Line { answer } => Some(Self::Line(answer)),
-            Responder::Http2 { stream } => Some(Self::Stream(stream)),
+            Responder::Http2 { stream, .. } => Some(Self::Stream(stream)),
         }
     }
 

@@ -137,6 +137,11 @@ fn refusals_of_grpc() {
             also(&[&[("host", "a.c")], &grpc[..]].concat()),
             "refused 1 as gRPC Host and :authority differ; end 1",
         ),
+        (
+            "of a HEAD",
+            only(&[&[(":method", "HEAD")], &GET[1..], &many].concat()),
+            "refused 1 HEAD the header list is too large; end 1",
+        ),
     ]);
     // The type as an entry of the table, which the first block makes (RFC 7541 6.2.1) and the second points at.
     let entry = [&[0x40], &block(&grpc)[1..]].concat();
