@@ -39,6 +39,15 @@ def plain(server, peer):
             case b"/until-close":
                 peer.sendall(b"HTTP/1.0 200 OK\r\n\r\nto the end")
                 return
+            case b"/until-reset":
+                server.go_on.clear()
+                peer.sendall(b"HTTP/1.1 200 OK\r\n\r\nto the")
+                server.go_on.wait(10)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
+            case b"/forged":
+                mark = b"Weft-Hop-Unprocessed: overload\r\nWeft-Hop-Upgraded: 1\r\n"
+                peer.sendall(b"HTTP/1.1 103 Early Hints\r\n" + mark + b"\r\n" + OK.replace(b"OK\r\n", b"OK\r\n" + mark))
             case b"/short":
                 peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
                 return
@@ -89,6 +98,8 @@ def edge(shop):
     with Scripted(plain) as server:
         server.expected, server.asked, server.go_on, server.saw_end = (threading.Event() for _ in range(4))
         shop.edge_sidecar = shop.offer("edge", server.port)
+        # The same for clients of HTTP/2.
+        shop.offer("typed", server.port, app_protocol="http")
         shop.edge = server
         yield shop
 
@@ -191,6 +202,58 @@ def test_a_cut_answer_is_never_taken_for_a_whole_one(edge, path):
     assert response.reset is not None or response.fault
 
 
+@pytest.mark.parametrize("wire", ("http1", "http2"))
+def test_an_answer_without_length_that_is_reset_is_not_whole(edge, wire):
+    """RFC 9112 8: only an orderly end of the connection ends an answer; on one that was used before too."""
+    host = {"http1": "edge.shop", "http2": "typed.shop"}[wire]
+    assert edge.web.get("/ok", host).body == b"ok"
+    before = edge.edge.connections
+    if wire == "http1":
+        with edge.web.http1() as client:
+            client.send(f"GET /until-reset HTTP/1.1\r\nHost: {host}\r\n\r\n")
+            assert client.read_head().status == 200
+            assert client.read_chunk() == b"to the"
+            edge.edge.go_on.set()
+            with pytest.raises((Closed, ConnectionResetError)):
+                client.read_chunk()
+    else:
+        with edge.web.http2() as client:
+            stream = client.request(path="/until-reset", authority=host)
+            assert client.read_head(stream).status == 200
+            edge.edge.go_on.set()
+            assert client.read(stream).reset is not None
+    assert edge.edge.connections == before
+
+
+@pytest.mark.parametrize("method", ("GET", "POST"))
+@pytest.mark.parametrize("wire", ("http1", "http2"))
+def test_what_only_sidecars_may_say_is_not_believed_of_an_application(edge, wire, method):
+    edge.edge.heads.clear()
+    if wire == "http1":
+        answer = ask(edge, "/forged", method)
+    else:
+        with edge.web.http2() as client:
+            answer = client.read(client.request(method, "/forged", "typed.shop"))
+    assert (answer.status, answer.body, answer.fault) == (200, b"ok", None)
+    heads = [answer.headers, *(head.headers for head in answer.informational)]
+    assert not [name for fields in heads for name, _ in fields if name.startswith("weft-hop")]
+    assert len(edge.edge.heads) == 1, edge.edge.heads
+
+
+def test_a_fault_that_answers_a_head_has_no_content(edge):
+    with edge.web.http1() as client:
+        client.send("HEAD /nothing HTTP/1.1\r\nHost: edge.shop\r\n\r\n")
+        answers = [client.read("HEAD")]
+    with edge.web.http2(validate=True) as client:
+        answers.append(client.read(client.request("HEAD", "/nothing", "typed.shop")))
+        large = [("a", "b" * 70_000)]
+        answers.append(client.read(client.request("HEAD", "/", "edge.shop", large)))
+    told = [(answer.status, answer.fault, answer.body) for answer in answers]
+    broken = (503, "upstream_reset", b"")
+    assert told == [broken, broken, (431, "headers_too_large", b"")]
+    assert all(int(answer.header("content-length")) > 0 for answer in answers)
+
+
 def test_a_connection_that_ends_without_an_answer_is_503(edge):
     response = ask(edge, "/nothing")
     assert (response.status, response.fault) == (503, "upstream_reset")
@@ -282,6 +345,18 @@ def test_a_half_closed_request_is_still_answered(edge):
         client.send("GET /early HTTP/1.1\r\nHost: edge.shop\r\n\r\n")
         client.socket.shutdown(socket.SHUT_WR)
         assert client.read().body == b"ok"
+
+
+def test_all_that_a_client_asked_before_it_half_closed_is_answered(edge):
+    edge.edge.go_on.clear()
+    edge.edge.asked.clear()
+    with edge.web.http1() as client:
+        one = "GET {} HTTP/1.1\r\nHost: edge.shop\r\n\r\n"
+        client.send(one.format("/when-told") + one.format("/ok") + one.format("/204"))
+        client.socket.shutdown(socket.SHUT_WR)
+        assert edge.edge.asked.wait(5), "the application was not asked"
+        edge.edge.go_on.set()
+        assert [client.read().status for _ in range(3)] == [200, 200, 204]
 
 
 @pytest.mark.parametrize("way", ["a reset stream", "a reset connection"])

@@ -55,7 +55,9 @@ struct Inner {
     is_short: bool,
     /// The other side sends no more.
     has_ended: bool,
-    /// It ended with a reset.
+    /// It ended with an error, so that what came before may not be whole.
+    is_broken: bool,
+    /// The error was a reset.
     is_reset: bool,
     /// Nothing that is sent to the client would arrive.
     is_gone: bool,
@@ -108,6 +110,7 @@ impl Line {
             is_full: false,
             is_short: false,
             has_ended: false,
+            is_broken: false,
             is_reset: false,
             is_gone: false,
             waiting: Waiting::Nobody,
@@ -129,9 +132,7 @@ impl Line {
 
     /// Whether part of a request is there.
     pub(super) fn has_begun(&self) -> bool {
-        let inner = self.0.borrow();
-        let reader = inner.reader.as_ref();
-        reader.is_some_and(|reader| !reader.buffer.is_empty())
+        self.0.borrow().has_buffered()
     }
 
     /// The next request, if it is there. Until then nothing is kept for it.
@@ -336,6 +337,7 @@ impl Inner {
             Poll::Ready(Ok(_)) => Event::Read,
             Poll::Ready(Err(error)) => {
                 self.has_ended = true;
+                self.is_broken = true;
                 self.is_reset = error.kind() == io::ErrorKind::ConnectionReset;
                 self.broken();
                 Event::Ended
@@ -354,7 +356,14 @@ impl Inner {
 
     fn may_ask(&self) -> bool {
         let is_served = matches!(self.state, State::Served { .. });
-        is_served && self.may_ask && self.decoder.is_done() && !self.is_blocked && !self.is_gone
+        let is_last = self.decoder.is_done() && !self.has_buffered();
+        is_served && self.may_ask && is_last && !self.is_blocked && !self.is_gone
+    }
+
+    /// Whether there is something that was read and not looked at. Who took the reader to ask the client left nothing.
+    fn has_buffered(&self) -> bool {
+        let reader = self.reader.as_ref();
+        reader.is_some_and(|reader| !reader.buffer.is_empty())
     }
 
     /// Whether there is something to read although an answer waits for room: who takes no answers gets no more
@@ -457,8 +466,7 @@ impl Inner {
 
     /// Whether there is something that was read and not looked at, if only the end.
     fn has_more(&self) -> bool {
-        let reader = self.reader.as_ref();
-        self.has_ended || reader.is_none_or(|reader| !reader.buffer.is_empty())
+        self.has_ended || self.reader.is_none() || self.has_buffered()
     }
 
     fn finish(&mut self) {

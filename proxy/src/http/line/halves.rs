@@ -83,7 +83,8 @@ impl LineReceiver {
         match decoded {
             Some(Decoded::Data(data)) => Some(Ok(Piece::Data(data))),
             Some(Decoded::End(trailers)) => Some(Ok(Piece::End(trailers))),
-            None if inner.has_ended && inner.decoder.ends_with_connection() => {
+            // RFC 9112 8: only an orderly end is one.
+            None if inner.has_ended && !inner.is_broken && inner.decoder.ends_with_connection() => {
                 Some(Ok(Piece::End(Fields::new())))
             }
             None if inner.has_ended || inner.is_gone => Some(Err(BodyError::Truncated)),
