@@ -1,9 +1,13 @@
 //! HTTP/2 connections that many requests share: to sidecars over mutual TLS, to applications in
 //! plaintext, to what is outside by TLS where policy says so.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -240,21 +244,7 @@ impl<C: Credentials + 'static> Pool<C> {
         if let Some(share) = self.share_open(peer) {
             return Ok(share);
         }
-        let connecting = self.connecting(peer);
-        let connected = connecting.clone().await;
-        self.peers
-            .borrow_mut()
-            .entry(peer.clone())
-            .and_modify(|connections| {
-                if connections
-                    .connecting
-                    .as_ref()
-                    .is_some_and(|current| current.ptr_eq(&connecting))
-                {
-                    connections.connecting = None;
-                    connections.open.extend(connected.as_ref().ok().cloned());
-                }
-            });
+        let connected = self.connecting(peer).await;
         Ok(Share::new(connected?))
     }
 
@@ -291,14 +281,29 @@ impl<C: Credentials + 'static> Pool<C> {
             return connecting.clone();
         }
         let (pool, peer) = (self.clone(), peer.clone());
-        // A task of its own, so that it goes on when the request that began it is cancelled.
-        let task = tokio::task::spawn_local(async move { pool.connect(&peer).await });
+        let internal = || Err(Unanswered::unprocessed(Fault::Internal));
+        // A task of its own, so that it goes on when the requests that wait for it are cancelled.
+        let task = tokio::task::spawn_local(async move {
+            let connected = AssertUnwindSafe(pool.connect(&peer)).catch_unwind().await;
+            let connected = connected.unwrap_or_else(|_| internal());
+            pool.connected(&peer, &connected);
+            connected
+        });
         let connecting: Connecting = task
-            .map(|done| done.unwrap_or(Err(Unanswered::unprocessed(Fault::Internal))))
+            .map(move |done| done.unwrap_or_else(|_| internal()))
             .boxed_local()
             .shared();
         connections.connecting = Some(connecting.clone());
         connecting
+    }
+
+    /// Takes in how an attempt ended, whoever still waits for it: nobody later meets its failure, and a
+    /// connection that was made is kept, watched and swept as any other.
+    fn connected(&self, peer: &Peer, connected: &Result<Rc<Connection>, Unanswered>) {
+        if let Some(connections) = self.peers.borrow_mut().get_mut(peer) {
+            connections.connecting = None;
+            connections.open.extend(connected.as_ref().ok().cloned());
+        }
     }
 
     /// Makes a TCP connection. How long that took tells how far the peer is, and so the windows that it gets.
@@ -458,26 +463,4 @@ fn refused(address: SocketAddr, expected: &SpiffeId, error: &std::io::Error) -> 
     } else {
         Fault::ConnectFailed
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_silent_are_asked_less_and_less_often() {
-        let mut silence = Silence::default();
-        let mut asked = Vec::new();
-        let mut turn = |number: u32, received: u64| {
-            let asks;
-            (silence, asks) = silence.turn(received);
-            if asks {
-                asked.push(number);
-            }
-        };
-        (0..=100).for_each(|number| turn(number, 7));
-        (101..=103).for_each(|number| turn(number, u64::from(number)));
-        (104..=107).for_each(|number| turn(number, 103));
-        assert_eq!(asked, [1, 3, 7, 15, 31, 63, 104, 106]);
-    }
 }
