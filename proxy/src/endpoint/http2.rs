@@ -178,6 +178,11 @@ impl Drop for Connection {
 }
 
 impl Connection {
+    /// Whether nobody has had a share of it.
+    fn is_new(&self) -> bool {
+        self.streams.get() == 0 && !self.is_used.get()
+    }
+
     fn watch(self: &Rc<Self>, now: Instant) {
         self.is_retired.set(now >= self.retires);
         if self.streams.get() == 0 {
@@ -241,11 +246,17 @@ impl<C: Credentials + 'static> Pool<C> {
 
     /// A share of a connection to `peer`, made if there is none with room.
     pub(super) async fn share(self: &Rc<Self>, peer: &Peer) -> Result<Share, Unanswered> {
-        if let Some(share) = self.share_open(peer) {
-            return Ok(share);
+        loop {
+            if let Some(share) = self.share_open(peer) {
+                return Ok(share);
+            }
+            let connected = self.connecting(peer).await?;
+            // Others who waited for it may fill it, and then there is to be another one. But where nobody found
+            // room, the next one would have none either.
+            if connected.is_new() && connected.multiplex.room() == 0 {
+                return Err(Unanswered::unprocessed(Fault::Overload));
+            }
         }
-        let connected = self.connecting(peer).await;
-        Ok(Share::new(connected?))
     }
 
     /// A share of a connection that has room, if there is one.

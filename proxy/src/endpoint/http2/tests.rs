@@ -1,12 +1,15 @@
-//! Who gets a share of which connection when nobody waits for it any more.
+//! Who gets a share of which connection, when many ask at once or nobody waits for it any more.
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+use http::{Method, Version};
 use rustls::ClientConfig;
 use tokio::net::TcpListener;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::*;
+use crate::model::{Fields, RequestHead, Text};
 use crate::multiplex::Accepted;
 
 /// A proxy without an identity.
@@ -64,6 +67,25 @@ fn serve(listener: TcpListener, streams: u32) -> Rc<Cell<u32>> {
     connections
 }
 
+/// Five requests at once, none of which ends before all have begun.
+async fn five_at_once(pool: &Rc<Pool<Nobody>>, peer: &Peer) {
+    let head = RequestHead {
+        method: Method::GET,
+        scheme: Some(Text::from_static("http")),
+        authority: Some(Text::from_static("a.b")),
+        path: Text::from_static("/"),
+        version: Version::HTTP_2,
+        upgrade: None,
+        headers: Fields::new(),
+    };
+    let all = (0..5).map(|_| async {
+        let share = pool.share(peer).await.expect("a connection");
+        let opened = share.connection().open(&head, |_| {}, true);
+        (opened.expect("room for a stream"), share)
+    });
+    join_all(all).await;
+}
+
 /// Begins a connection for somebody who then waits no longer, and sees how that ends.
 async fn abandon(pool: &Rc<Pool<Nobody>>, peer: &Peer) {
     assert!(pool.share(peer).now_or_never().is_none());
@@ -72,6 +94,41 @@ async fn abandon(pool: &Rc<Pool<Nobody>>, peer: &Peer) {
         connecting.cloned()
     });
     let _ = attempt.expect("an attempt").await;
+}
+
+#[tokio::test]
+async fn a_burst_gets_as_many_connections_as_the_peer_has_room_for_its_streams() {
+    let burst = async {
+        let (listener, peer) = listen().await;
+        let connections = serve(listener, 2);
+        five_at_once(&pool(128), &peer).await;
+        assert_eq!(connections.get(), 3);
+    };
+    LocalSet::new().run_until(burst).await;
+}
+
+#[tokio::test]
+async fn a_burst_keeps_to_the_streams_of_one_connection() {
+    let burst = async {
+        let (listener, peer) = listen().await;
+        let connections = serve(listener, 1000);
+        five_at_once(&pool(2), &peer).await;
+        assert_eq!(connections.get(), 3);
+    };
+    LocalSet::new().run_until(burst).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_streams_is_connected_to_once() {
+    let asked = async {
+        let (listener, peer) = listen().await;
+        let connections = serve(listener, 0);
+        let refused = pool(128).share(&peer).await.expect_err("no room");
+        assert_eq!(refused.fault, Fault::Overload);
+        assert!(refused.unprocessed);
+        assert_eq!(connections.get(), 1);
+    };
+    LocalSet::new().run_until(asked).await;
 }
 
 #[tokio::test]
