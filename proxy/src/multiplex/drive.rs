@@ -23,7 +23,8 @@ const ROOM_MIN: usize = 16 * 1024;
 const READS_MAX: usize = 4;
 /// Slices of one vectored write.
 const SLICES_MAX: usize = 32;
-/// How long, and how much, is still read after the end was said, so that the peer gets to read why.
+/// How long a connection that is over waits until a peer that may not read has taken what is left; then how long,
+/// and how much, is still read after the end was said, so that the peer gets to read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// See [`LINGER`].
 const LINGER_BYTES_MAX: usize = 256 * 1024;
@@ -80,14 +81,15 @@ impl Multiplex {
         let is_whole = carried.await.is_ok();
         let ended = self.inner.borrow().engine.ended();
         drop(guard);
-        if is_whole && !socket.is_at_end {
+        if is_whole {
             // Boxed, because its buffer would make every connection larger for as long as it lives.
-            let _ = timeout(LINGER, Box::pin(linger(socket.io))).await;
+            Box::pin(self.take_leave(&mut socket)).await;
         }
         ended
     }
 
-    /// Reads what there is, then sends what has gathered. Ready when nothing will ever come again.
+    /// Reads what there is, then sends what has gathered. Ready when nothing will ever come again; what is left to be
+    /// sent is then for [`take_leave`](Self::take_leave).
     fn poll_turn<I: AsyncRead + AsyncWrite + Unpin>(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
@@ -126,11 +128,31 @@ impl Multiplex {
         drop(inner);
         // Those who got room; what they send wakes this again.
         turn::run();
-        ready!(written)?;
-        if self.inner.borrow().engine.is_over() {
-            return Pin::new(&mut *socket.io).poll_shutdown(cx);
+        let engine = &self.inner.borrow().engine;
+        match written {
+            Poll::Pending if engine.ended().is_some() => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) if !engine.is_over() => Poll::Pending,
+            written => written,
         }
-        Poll::Pending
+    }
+
+    /// Sends the end of what there is to say, and gives the peer the time to read it.
+    async fn take_leave<I: AsyncRead + AsyncWrite + Unpin>(&self, socket: &mut Socket<'_, I>) {
+        let closed = timeout(LINGER, poll_fn(|cx| self.poll_close(cx, socket))).await;
+        if matches!(closed, Ok(Ok(()))) {
+            let _ = timeout(LINGER, linger(socket.io)).await;
+        }
+    }
+
+    fn poll_close<I: AsyncWrite + Unpin>(
+        &self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket<'_, I>,
+    ) -> Poll<io::Result<()>> {
+        let written = self.inner.borrow_mut().poll_write(cx, socket);
+        turn::run();
+        ready!(written)?;
+        Pin::new(&mut *socket.io).poll_shutdown(cx)
     }
 
     /// Reads what there is, which TLS hands out record by record, and has the engine take it in.

@@ -381,3 +381,14 @@ proptest! {
         exchange(plans, pipe, server::serve, move |io, plans| client::ask(io, plans, limits));
     }
 }
+
+#[tokio::test]
+async fn a_connection_that_ended_does_not_wait_for_a_peer_that_reads_nothing() {
+    let (mut io, _peer) = tokio::io::duplex(16);
+    let connection = Multiplex::new(Role::Server, Limits::default());
+    connection.end(ErrorCode::ENHANCE_YOUR_CALM, "too many PINGs");
+    let driven = connection.drive(&mut io, |_| panic!("a request"));
+    let ended = tokio::time::timeout(PATIENCE, driven).await;
+    let code = ended.expect("an end").map(|ended| ended.code);
+    assert_eq!(code, Some(ErrorCode::ENHANCE_YOUR_CALM));
+}
