@@ -25,10 +25,10 @@ pub async fn exchange_upgrade<'d>(
     let watch = terms.watch();
     let translation = Translation::between(head, upstream);
     translation.prepare(head);
-    let (mut request_sink, mut answer) = upstream
-        .send(head, true)
-        .await
-        .map_err(Failure::Unanswered)?;
+    let sent = upstream.send(head, true).await;
+    // Another try may speak another version, and begins with what the client sent.
+    translation.take_back(head);
+    let (mut request_sink, mut answer) = sent.map_err(Failure::Unanswered)?;
     request_sink
         .flush()
         .await
@@ -108,5 +108,47 @@ pub(super) fn set(headers: &mut Fields, name: &'static str, value: Option<&str>)
     match value.and_then(|value| FieldValue::from_text(value).ok()) {
         Some(value) => headers.set(HeaderName::from_static(name), value),
         None => drop(headers.remove(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Version};
+
+    use super::*;
+    use crate::http::{Body, Http2Upstream};
+    use crate::http2::{Limits, Role};
+    use crate::model::Text;
+    use crate::multiplex::Multiplex;
+
+    #[tokio::test]
+    async fn a_handshake_that_failed_can_be_sent_again_as_the_client_sent_it() {
+        let connection = Multiplex::new(Role::Client, Limits::default());
+        let mut head = RequestHead {
+            method: Method::GET,
+            scheme: Some(Text::from_static("http")),
+            authority: Some(Text::from_static("a.b")),
+            path: Text::from_static("/"),
+            version: Version::HTTP_11,
+            upgrade: None,
+            headers: Fields::new(),
+        };
+        let (_sender, stream) = connection.open(&head, |_| {}, false).expect("room");
+        let mut body = RequestBody::new(Body::Http2 { stream });
+        head.upgrade = Some("websocket".to_owned());
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        set(&mut head.headers, "sec-websocket-key", Some(key));
+        // So that no stream can be opened.
+        connection.lose("the application is gone");
+        let mut upstream = Upstream::Http2(Http2Upstream {
+            connection,
+            hop: None,
+        });
+        let (client, terms) = (&mut None, Terms::default());
+        let ended =
+            exchange_upgrade(&mut head, &mut body, client, &mut upstream, false, terms).await;
+        assert!(matches!(ended, Err(Failure::Unanswered(_))));
+        let kept = head.headers.get("sec-websocket-key");
+        assert!(kept.is_some_and(|kept| kept.as_bytes() == key.as_bytes()));
     }
 }

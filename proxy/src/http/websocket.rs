@@ -53,6 +53,15 @@ impl Translation {
         }
     }
 
+    /// Undoes [`prepare`](Self::prepare).
+    pub(super) fn take_back(&self, head: &mut RequestHead) {
+        match self {
+            Translation::None => {}
+            Translation::AddKey(_) => set(&mut head.headers, KEY, None),
+            Translation::AddAccept(key) => set(&mut head.headers, KEY, Some(key)),
+        }
+    }
+
     /// False when the server proved nothing.
     pub(super) fn finish(&self, response: &mut ResponseHead) -> bool {
         match self {
