@@ -10,6 +10,8 @@ mod carry;
 mod http;
 mod plain;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::BytesMut;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
@@ -46,7 +48,8 @@ use crate::telemetry::{Direction, Telemetry};
 
 /// What the hop is called in TLS (RFC 7301).
 pub const HOP_ALPN: &[u8] = b"weft/1";
-/// A peer that has not finished its handshake by then is dropped.
+/// A peer that has not finished its handshake by then is dropped. All of it counts, from before the ClientHello's first
+/// byte on: who sends byte by byte gains no time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One worker's inbound side.
@@ -169,20 +172,21 @@ impl Inbound {
         };
         match original_destination {
             Some(destination) => Box::pin(self.serve_intercepted(client, destination)).await,
-            None if offers_hop(&mut client.reader).await == Some(true) => {
-                Box::pin(self.serve_hop(client)).await
+            None => {
+                let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+                if offers_hop(&mut client.reader, deadline).await == Some(true) {
+                    Box::pin(self.serve_hop(client, deadline)).await;
+                } else {
+                    let why = "neither redirected here nor another sidecar";
+                    self.refuse(client, Fault::Loop, why);
+                }
             }
-            None => self.refuse(
-                client,
-                Fault::Loop,
-                "neither redirected here nor another sidecar",
-            ),
         }
         drop((open, held));
     }
 
-    /// Streams of another sidecar.
-    async fn serve_hop(self: &Rc<Self>, client: Client) {
+    /// Streams of another sidecar, which has to have finished its handshake by the deadline.
+    async fn serve_hop(self: &Rc<Self>, client: Client, deadline: Instant) {
         let address = client.address;
         let Some(config) = self.identity.server_config() else {
             return self.refuse(client, Fault::PeerIdentity, "no identity yet");
@@ -191,7 +195,7 @@ impl Inbound {
             return;
         };
         let handshake = TlsAcceptor::from(config).accept(ReadAhead::new(stream, peeked));
-        let stream = match timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake)).await {
+        let stream = match timeout_at(deadline, Box::pin(handshake)).await {
             Ok(Ok(mut stream)) => {
                 stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_MAX));
                 stream
@@ -282,15 +286,16 @@ impl Inbound {
     }
 }
 
-/// Whether the first bytes are another sidecar's ClientHello; nothing when the client left.
-async fn offers_hop(reader: &mut Reader) -> Option<bool> {
+/// Whether the first bytes are another sidecar's ClientHello; nothing when the client left, or hasn't sent enough by the
+/// deadline.
+async fn offers_hop(reader: &mut Reader, deadline: Instant) -> Option<bool> {
     loop {
         match client_hello(&reader.buffer) {
             Ok(Some(hello)) => return Some(hello.alpn.iter().any(|name| name == HOP_ALPN)),
             Ok(None) => {}
             Err(_) => return Some(false),
         }
-        let read = timeout(HANDSHAKE_TIMEOUT, reader.fill()).await;
+        let read = timeout_at(deadline, reader.fill()).await;
         if !matches!(read, Ok(Ok(read)) if read > 0) {
             return None;
         }
