@@ -26,7 +26,9 @@ use crate::model::{Concurrency, InboundPolicy, Priority, RateLimit};
 
 pub use selector::Asked;
 
-/// Ports that are told apart; requests to more are let in as they come.
+/// Ports without a policy that are told apart: callers name ports as they like, and requests to more are let in as they
+/// come. Ports with a policy come on top, so that naming others lifts no limit; they are as many as the control plane
+/// sends policies for.
 const PORTS_MAX: usize = 1024;
 
 /// What one worker lets in.
@@ -110,8 +112,8 @@ impl Admission {
         }
     }
 
-    /// What is known of a port; nothing where there are too many.
-    pub fn port(&self, number: u16, now: Instant) -> Option<Rc<Port>> {
+    /// What is known of a port; nothing where there are too many, and no policy is for this one.
+    pub fn port(&self, number: u16, policy: &InboundPolicy, now: Instant) -> Option<Rc<Port>> {
         let mut last = self.last.borrow_mut();
         if let Some((last, port)) = &*last
             && *last == number
@@ -122,7 +124,7 @@ impl Admission {
         let is_full = ports.len() >= PORTS_MAX;
         let port = match ports.get(&number) {
             Some(port) => port.clone(),
-            None if is_full => return None,
+            None if is_full && !policy.is_named() => return None,
             None => {
                 let port = Rc::new(Port::new(self.workers, now));
                 ports.insert(number, port.clone());

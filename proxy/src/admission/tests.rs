@@ -105,7 +105,7 @@ fn let_in(limit: RateLimit, workers: usize) -> usize {
         ..InboundPolicy::default()
     };
     let start = Instant::now();
-    let port = Admission::new(workers).port(80, start).unwrap();
+    let port = Admission::new(workers).port(80, &policy, start).unwrap();
     let (a, b) = (head("/", Some("a")), head("/", Some("b")));
     let requests = (0..1000).filter(|number| {
         let now = start + Duration::from_millis(*number);
@@ -113,6 +113,27 @@ fn let_in(limit: RateLimit, workers: usize) -> usize {
         port.take_tokens(&policy, &asked(head, None), now).is_ok()
     });
     requests.count()
+}
+
+#[test]
+fn naming_ports_lifts_no_limit() {
+    let (admission, now) = (Admission::new(1), Instant::now());
+    let (usual, policy) = (
+        InboundPolicy::default(),
+        InboundPolicy {
+            name: "InboundPolicy/shop/orders".to_owned(),
+            rate_limits: vec![limit(&[], 1, 2)],
+            ..InboundPolicy::default()
+        },
+    );
+    let others = (20_000..30_000).filter(|number| admission.port(*number, &usual, now).is_some());
+    assert_eq!(others.count(), PORTS_MAX);
+    let head = head("/", None);
+    let taken = (0..8).filter(|_| {
+        let port = admission.port(80, &policy, now).unwrap();
+        port.take_tokens(&policy, &asked(&head, None), now).is_ok()
+    });
+    assert_eq!(taken.count(), 2);
 }
 
 #[test]
@@ -189,7 +210,7 @@ struct Gated {
 
 impl Gated {
     fn new(policy: InboundPolicy) -> Self {
-        let port = Admission::new(1).port(80, Instant::now()).unwrap();
+        let port = Admission::new(1).port(80, &policy, Instant::now()).unwrap();
         Self { port, policy }
     }
 

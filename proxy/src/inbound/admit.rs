@@ -97,7 +97,7 @@ impl Inbound {
         asked: Asked<'_>,
         (now, until): (Instant, Option<Instant>),
     ) -> Result<Option<Pass>, Refusal> {
-        let Some(port) = self.admission.port(port, now) else {
+        let Some(port) = self.admission.port(port, policy, now) else {
             return Ok(None);
         };
         if !policy.rate_limits.is_empty() {

@@ -80,7 +80,7 @@ impl Inbound {
             .endpoints
             .open_plain_now(call.application.ok()?, call.protocol)?;
         // Whoever has to wait, or is refused, comes to the gate once, on the general way.
-        if let Some(port) = self.admission.port(call.port, *began) {
+        if let Some(port) = self.admission.port(call.port, policy, *began) {
             incoming.sent.1.set(Some(port.enter_now(policy, *began)?));
         }
         Some(ready)

@@ -20,6 +20,13 @@ pub struct InboundPolicy {
     pub global_rate_limit: Option<Arc<GlobalRateLimit>>,
 }
 
+impl InboundPolicy {
+    /// Whether a document says it.
+    pub fn is_named(&self) -> bool {
+        !self.name.is_empty()
+    }
+}
+
 /// How many requests the application gets at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Concurrency {
