@@ -22,7 +22,7 @@ from fake import (
     new_key,
     spiffe,
 )
-from mesh import ControlPlane, assert_no_failure, service
+from mesh import ControlPlane, assert_no_failure, free_ports, service
 from process import wait_until
 
 pytestmark = pytest.mark.usefixtures("stubs")
@@ -304,33 +304,61 @@ def test_a_request_for_another_instance_is_sent_elsewhere(shop, victim):
     assert refusing.heads, "the refusing endpoint was never tried"
 
 
-def test_the_wrong_instance_is_refused_before_the_application(shop, control, tmp_path):
+def over_the_hop(workload, member, port, instance):
+    """What the workload's sidecar answers a member of the mesh that asks for a port of its host."""
     import h2.config
     import h2.connection
 
-    member = enroll(control, tmp_path, "shop", "web")
     context = member.client_context()
     context.set_alpn_protocols([ALPN])
-    orders = shop.orders[0]
-    before = orders.application.requests()
-    with socket.create_connection(orders.inbound, 5) as raw, context.wrap_socket(raw) as secure:
+    with socket.create_connection(workload.inbound, 5) as raw, context.wrap_socket(raw) as secure:
         connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="latin-1"))
         connection.initiate_connection()
         head = [
             (":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "orders.shop"),
-            ("weft-hop-stream", f"port={orders.ports['http']} protocol=http/1.1 instance=somebody-else source=test"),
+            ("weft-hop-stream", f"port={port} protocol=http/1.1 instance={instance} source=test"),
         ]  # fmt: skip
         connection.send_headers(1, head, end_stream=True)
         secure.sendall(connection.data_to_send())
-        answer = None
-        while answer is None:
+        while True:
             data = secure.recv(65536)
             assert data, "closed without an answer"
             for event in connection.receive_data(data):
                 if isinstance(event, h2.events.ResponseReceived):
-                    answer = dict(event.headers)
+                    return dict(event.headers)
+
+
+def test_the_wrong_instance_is_refused_before_the_application(shop, control, tmp_path):
+    orders = shop.orders[0]
+    before = orders.application.requests()
+    answer = over_the_hop(orders, enroll(control, tmp_path, "shop", "web"), orders.ports["http"], "somebody-else")
     assert answer[":status"] == "421" and answer["weft-hop-unprocessed"] == "wrong_instance", answer
     assert orders.application.requests() == before
+
+
+def test_what_listens_on_loopback_alone_is_reached_where_it_is_named(shop, control, tmp_path):
+    """Any other port is no member's business unless whoever has no sidecar could reach it too."""
+    named, hidden = shop.application("named"), shop.application("hidden")
+    address = "127.0.0.9"
+    inbound = (address, free_ports())
+    listens = {"WEFT_ADDRESS": address, "WEFT_INBOUND_LISTEN": f"{address}:{inbound[1]}", "WEFT_INBOUND_PORT": str(inbound[1])}
+    workload = shop.workload("named", ports={"http": named.port}, env=listens)
+    workload.inbound = inbound
+    shop.apply(service("named"))
+    shop.wait_port_up(workload, named.port)
+    member = enroll(control, tmp_path, "shop", "web")
+    instance = (workload.data_dir / "instance").read_text().strip()
+
+    def answer(port):
+        answered = over_the_hop(workload, member, port, instance)
+        return answered[":status"], answered.get("weft-fault")
+
+    assert answer(named.port) == ("200", None)
+    assert answer(hidden.port) == ("503", "application_unreachable")
+    assert answer(workload.admin[1]) == ("508", "loop")
+    assert answer(workload.outbound[1]) == ("508", "loop")
+    assert hidden.requests() == 0
+    assert shop.web.get(host="named.shop").status == 200
 
 
 def test_another_control_plane_is_not_believed(shop, tmp_path):

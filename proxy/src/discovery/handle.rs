@@ -101,6 +101,8 @@ impl Handle {
         for name in &own {
             resources.want(name, &mut configuration);
         }
+        let ports = ApplicationPorts::new(settings.address, settings.ports.values().copied());
+        ports.poll(&configuration);
         let configuration = Arc::new(configuration);
         Self {
             shared: Arc::new(Shared {
@@ -112,7 +114,7 @@ impl Handle {
                 last_error: Mutex::new(None),
                 outbox: Notify::new(),
                 farewell: watch::Sender::new(Farewell::Staying),
-                ports: ApplicationPorts::new(settings.address),
+                ports,
                 workers: OnceLock::new(),
                 path,
             }),

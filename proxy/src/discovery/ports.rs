@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::listeners::Listeners;
 use super::{Handle, listeners};
+use crate::model::Configuration;
 
 /// How often the table is read while there are ports to watch.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -26,6 +27,8 @@ pub struct ApplicationPorts {
 struct Shared {
     /// Where other sidecars reach this one.
     own: IpAddr,
+    /// Ports that the workload's own settings name.
+    named: BTreeSet<u16>,
     seen: Mutex<Seen>,
     /// Grows with every change of what was seen, and with every poll.
     changes: AtomicU64,
@@ -58,9 +61,10 @@ struct Found {
 }
 
 impl ApplicationPorts {
-    pub(super) fn new(own: IpAddr) -> Self {
+    pub(super) fn new(own: IpAddr, named: impl IntoIterator<Item = u16>) -> Self {
         let shared = Shared {
             own,
+            named: named.into_iter().collect(),
             seen: Mutex::default(),
             changes: AtomicU64::new(0),
             up: watch::Sender::default(),
@@ -71,7 +75,8 @@ impl ApplicationPorts {
     }
 
     /// Where to connect for the application's `port`, which the caller reached at `own`. None when
-    /// nothing listens there.
+    /// nothing listens there. What listens on loopback alone is reached where a service or the workload's settings name
+    /// the port: else it was never meant for callers from elsewhere, who only say its number.
     pub fn address_of(&self, port: u16, own: IpAddr) -> Option<SocketAddr> {
         self.latest_address_of(&LatestPort::default(), port, own)
     }
@@ -96,7 +101,8 @@ impl ApplicationPorts {
             seen.read();
             self.changed();
         }
-        let address = seen.address_of(port, own)?;
+        let is_named = is_watched || self.shared.named.contains(&port);
+        let address = seen.address_of(port, own, is_named)?;
         latest.0.set(is_watched.then_some(Found {
             changes,
             port,
@@ -123,7 +129,14 @@ impl ApplicationPorts {
         self.shared.up.subscribe()
     }
 
-    fn poll(&self, watched: BTreeSet<u16>) {
+    /// Looks at the ports that the configuration names.
+    pub(super) fn poll(&self, configuration: &Configuration) {
+        let inbound = configuration.inbound.iter();
+        let ports = inbound.flat_map(|inbound| &inbound.ports);
+        self.watch(ports.map(|known| known.port).collect());
+    }
+
+    fn watch(&self, watched: BTreeSet<u16>) {
         let mut seen = self.lock();
         seen.watched = watched;
         if !seen.watched.is_empty() {
@@ -138,7 +151,7 @@ impl ApplicationPorts {
         let own = self.shared.own;
         let watched = seen.watched.iter().copied();
         let up = watched
-            .filter(|port| seen.address_of(*port, own).is_some())
+            .filter(|port| seen.address_of(*port, own, true).is_some())
             .collect();
         self.shared.up.send_if_modified(|before| {
             let changed = *before != up;
@@ -178,7 +191,7 @@ impl Seen {
         self.read_at = Some(Instant::now());
     }
 
-    fn address_of(&self, port: u16, own: IpAddr) -> Option<SocketAddr> {
+    fn address_of(&self, port: u16, own: IpAddr, is_named: bool) -> Option<SocketAddr> {
         if self.refused.contains(&port) {
             return None;
         }
@@ -192,9 +205,9 @@ impl Seen {
         let local = |ip: IpAddr| Some(SocketAddr::new(ip, port));
         if any_own || at(own) {
             local(own)
-        } else if any_four || at(Ipv4Addr::LOCALHOST.into()) {
+        } else if any_four || is_named && at(Ipv4Addr::LOCALHOST.into()) {
             local(Ipv4Addr::LOCALHOST.into())
-        } else if any_six || at(Ipv6Addr::LOCALHOST.into()) {
+        } else if any_six || is_named && at(Ipv6Addr::LOCALHOST.into()) {
             local(Ipv6Addr::LOCALHOST.into())
         } else {
             None
@@ -213,15 +226,7 @@ pub(super) async fn run(ports: &ApplicationPorts, handle: &Handle) {
             // The handle outlives this; a closed channel would only end the watching.
             changed = changed.changed() => if changed.is_err() { return },
         }
-        let current = handle.current();
-        let inbound = current.inbound.as_ref();
-        ports.poll(
-            inbound
-                .into_iter()
-                .flat_map(|inbound| &inbound.ports)
-                .map(|p| p.port)
-                .collect(),
-        );
+        ports.poll(&handle.current());
     }
 }
 
@@ -239,15 +244,17 @@ mod tests {
 
     #[test]
     fn where_a_real_listener_is_reached() {
-        let check = |bind: &str, own: &str, expect: Option<&str>| {
+        let check_as = |is_named: bool, bind: &str, own: &str, expect: Option<&str>| {
             let listener = TcpListener::bind((bind, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
-            let ports = ApplicationPorts::new(four(own));
+            let ports = ApplicationPorts::new(four(own), is_named.then_some(port));
             let found = ports
                 .address_of(port, four(own))
                 .map(|address| address.ip());
-            assert_eq!(found, expect.map(four), "{bind} at {own}");
+            assert_eq!(found, expect.map(four), "{bind} at {own}, {is_named}");
         };
+        let check = |bind: &str, own: &str, expect| check_as(true, bind, own, expect);
+        let check_unnamed = |bind: &str, own: &str, expect| check_as(false, bind, own, expect);
         check("127.0.0.1", "127.0.0.1", Some("127.0.0.1"));
         check("127.0.0.1", "10.9.8.7", Some("127.0.0.1"));
         check("127.0.0.2", "127.0.0.2", Some("127.0.0.2"));
@@ -255,16 +262,21 @@ mod tests {
         let found_elsewhere = || {
             let listener = TcpListener::bind("127.0.0.2:0").unwrap();
             let port = listener.local_addr().unwrap().port();
-            let ports = ApplicationPorts::new(four("127.0.0.3"));
+            let ports = ApplicationPorts::new(four("127.0.0.3"), [port]);
             ports.address_of(port, four("127.0.0.3")).is_some()
         };
         assert!((0..10).any(|_| !found_elsewhere()));
         check("0.0.0.0", "10.9.8.7", Some("10.9.8.7"));
         check("0.0.0.0", "fd00::7", Some("127.0.0.1"));
+        check_unnamed("127.0.0.1", "127.0.0.1", Some("127.0.0.1"));
+        check_unnamed("127.0.0.1", "10.9.8.7", None);
+        check_unnamed("0.0.0.0", "10.9.8.7", Some("10.9.8.7"));
+        check_unnamed("0.0.0.0", "fd00::7", Some("127.0.0.1"));
         if TcpListener::bind("[::1]:0").is_ok() {
             check("::", "10.9.8.7", Some("10.9.8.7"));
             check("::", "fd00::7", Some("fd00::7"));
             check("::1", "10.9.8.7", Some("::1"));
+            check_unnamed("::1", "10.9.8.7", None);
         }
     }
 
@@ -272,12 +284,12 @@ mod tests {
     fn a_port_goes_up_and_down() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let ports = ApplicationPorts::new(four("127.0.0.1"));
+        let ports = ApplicationPorts::new(four("127.0.0.1"), []);
         let up = ports.up();
         let latest = LatestPort::default();
         let address = || ports.latest_address_of(&latest, port, four("127.0.0.1"));
         let there = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        ports.poll(BTreeSet::from([port]));
+        ports.watch(BTreeSet::from([port]));
         assert!(up.borrow().contains(&port));
         assert_eq!((address(), address()), (Some(there), Some(there)));
         let elsewhere = ports.latest_address_of(&latest, port, four("127.0.0.2"));
@@ -285,11 +297,11 @@ mod tests {
         ports.refused(port);
         assert!(up.borrow().is_empty());
         assert_eq!(address(), None);
-        ports.poll(BTreeSet::from([port]));
+        ports.watch(BTreeSet::from([port]));
         assert!(up.borrow().contains(&port));
         assert_eq!(address(), Some(there));
         drop(listener);
-        ports.poll(BTreeSet::from([port]));
+        ports.watch(BTreeSet::from([port]));
         assert!(up.borrow().is_empty());
         assert_eq!(address(), None);
     }
@@ -306,8 +318,8 @@ mod tests {
         }
         socket.listen(1).unwrap();
         let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-        let ports = ApplicationPorts::new(four("10.9.8.7"));
-        ports.poll(BTreeSet::from([port]));
+        let ports = ApplicationPorts::new(four("10.9.8.7"), []);
+        ports.watch(BTreeSet::from([port]));
         ports.refused(port);
         let found = ports.address_of(port, four("10.9.8.7"));
         assert_eq!(found, Some((Ipv6Addr::LOCALHOST, port).into()));
