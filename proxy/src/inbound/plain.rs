@@ -3,14 +3,21 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::http::PlainRequests;
 use super::{Client, HOP_ALPN, Inbound};
+use crate::authorization::decide;
 use crate::detect::client_hello;
 use crate::endpoint::TcpUpstream;
 use crate::http::{serve_http1, serve_http2};
 use crate::model::{Fault, Protocol};
 use crate::tcp::{Detected, ReadAhead, client_first, either_first};
+
+/// A client that policy lets reach nothing is closed if its first bytes haven't told by then what it speaks.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Inbound {
     pub(super) async fn serve_intercepted(
@@ -26,6 +33,11 @@ impl Inbound {
             );
         }
         match self.configured(destination.port()) {
+            None | Some(Protocol::Http1 | Protocol::Http2)
+                if decide(None, self.policy).is_err() =>
+            {
+                Box::pin(self.serve_refused(client, destination)).await;
+            }
             Some(protocol) if protocol.is_http() => {
                 if let Some(protocol) = client_first(&mut client.reader).await {
                     Box::pin(self.serve_protocol(client, destination, protocol, None)).await;
@@ -55,6 +67,17 @@ impl Inbound {
                 }
             }
         }
+    }
+
+    /// A client that policy lets reach nothing: the application sees no connection of it. HTTP is told so, whatever else
+    /// it speaks is closed.
+    async fn serve_refused(self: &Rc<Self>, mut client: Client, destination: SocketAddr) {
+        let protocol = match timeout(REFUSED_TIMEOUT, client_first(&mut client.reader)).await {
+            Ok(Some(protocol)) => protocol,
+            Ok(None) => return,
+            Err(_) => Protocol::Tcp,
+        };
+        Box::pin(self.serve_protocol(client, destination, protocol, None)).await;
     }
 
     async fn serve_protocol(
