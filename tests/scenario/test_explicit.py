@@ -9,7 +9,7 @@ import pytest
 
 from mesh import APPS, free_ports, service
 from process import wait_until
-from wire import Http1
+from wire import Http1, Http2
 
 NAMES = ["orders", "orders.shop", "orders.shop.svc", "orders.shop.svc.cluster.local", "ORDERS.Shop", "orders.shop:80", "orders:80"]  # fmt: skip
 
@@ -151,6 +151,24 @@ def test_connect_opens_a_tunnel(shop):
         client.send("CONNECT orders.shop:80 HTTP/1.1\r\nHost: orders.shop:80\r\n\r\n")
         assert client.read("CONNECT").status == 200
         assert client.get("/inside").json()["path"] == "/inside"
+
+
+def test_a_connection_that_goes_somewhere_is_no_way_elsewhere(shop):
+    """A CONNECT of HTTP/2 in a tunnel is meant for whoever is at its end; the sidecar doesn't dial for it."""
+    elsewhere = shop.application("elsewhere")
+    with shop.web.http1() as tunnel:
+        tunnel.send("CONNECT orders.shop:80 HTTP/1.1\r\nHost: orders.shop:80\r\n\r\n")
+        assert tunnel.read("CONNECT").status == 200
+        client = Http2(shop.web.outbound, tunnel=tunnel.socket)
+        assert client.get("/inside").json()["path"] == "/inside"
+        stream = client.h2.get_next_available_stream_id()
+        client.h2.send_headers(stream, [(":method", "CONNECT"), (":authority", f"127.0.0.1:{elsewhere.port}")])
+        client.flush()
+        client.data(stream, b"GET /dialled HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        response = client.read(stream)
+        assert (response.status, response.fault) == (403, "destination_refused"), response
+        assert client.get("/after").json()["path"] == "/after"
+    assert elsewhere.requests() == 0
 
 
 def test_curl_uses_it_as_its_proxy(shop):

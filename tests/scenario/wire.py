@@ -167,8 +167,9 @@ def get(address, target="/", host="orders.shop", **headers):
 class Http2:
     """One HTTP/2 connection with prior knowledge. Validation is off: a test may send what it wants."""
 
-    def __init__(self, address, timeout=10, validate=False):
-        self.socket = socket.create_connection(address, timeout)
+    def __init__(self, address, timeout=10, validate=False, tunnel=None):
+        """`tunnel` is a socket that leads there already."""
+        self.socket = tunnel or socket.create_connection(address, timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = h2.config.H2Configuration(
             client_side=True,

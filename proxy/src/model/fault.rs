@@ -10,7 +10,8 @@ pub enum Fault {
     BackendInvalid,
     /// No such service, and nothing else to pass the request to.
     UnknownDestination,
-    /// The destination is no service, and policy refuses calls to what is none.
+    /// The destination is no service, and policy refuses calls to what is none; or a connection that goes somewhere
+    /// already asks for a tunnel to somewhere else.
     DestinationRefused,
     /// The service has no endpoint, or none that is healthy.
     NoEndpoint,

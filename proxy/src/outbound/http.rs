@@ -372,7 +372,9 @@ impl OutboundRequests {
         Ok(destination)
     }
 
-    /// CONNECT on a stream of HTTP/2: a tunnel of opaque bytes.
+    /// CONNECT on a stream of HTTP/2: a tunnel of opaque bytes, to where the client says. A connection that already has
+    /// a destination leads nowhere else: the CONNECT is meant for whoever is there, and not for us to dial. It is refused
+    /// instead of being passed on, because between sidecars a CONNECT is already the word for a TCP connection.
     async fn serve_tunnel(&self, request: &mut Request<'_>) {
         let Request {
             head,
@@ -383,10 +385,12 @@ impl OutboundRequests {
             return;
         };
         let outbound = &self.outbound;
-        let opened = match outbound
-            .find_authority(head.authority.as_deref().unwrap_or_default(), None)
-            .await
-        {
+        let authority = head.authority.as_deref().unwrap_or_default();
+        let found = match &self.destination {
+            Some(_) => Err(Fault::DestinationRefused),
+            None => outbound.find_authority(authority, None).await,
+        };
+        let opened = match found {
             Ok(destination) => outbound.open_tcp(&destination, Protocol::Tcp).await,
             Err(fault) => Err(fault),
         };
