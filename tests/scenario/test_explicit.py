@@ -161,9 +161,7 @@ def test_a_connection_that_goes_somewhere_is_no_way_elsewhere(shop):
         assert tunnel.read("CONNECT").status == 200
         client = Http2(shop.web.outbound, tunnel=tunnel.socket)
         assert client.get("/inside").json()["path"] == "/inside"
-        stream = client.h2.get_next_available_stream_id()
-        client.h2.send_headers(stream, [(":method", "CONNECT"), (":authority", f"127.0.0.1:{elsewhere.port}")])
-        client.flush()
+        stream = client.request("CONNECT", authority=f"127.0.0.1:{elsewhere.port}", end=False)
         client.data(stream, b"GET /dialled HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         response = client.read(stream)
         assert (response.status, response.fault) == (403, "destination_refused"), response

@@ -43,7 +43,7 @@ fn answer(fault: Fault) -> Answer {
         Fault::DestinationRefused => (
             403,
             7,
-            "policy does not allow calls to what is no service of the mesh",
+            "policy does not allow calls to what is no service of the mesh, or the connection leads elsewhere already",
         ),
         Fault::NoEndpoint => (503, 14, "the service has no healthy endpoint"),
         Fault::CircuitOpen => (
